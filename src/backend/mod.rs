@@ -1,0 +1,93 @@
+//! Backends: what a device must do to run a graph. [`wgpu`] is what the project is about, [`cpu`] is for machines without a GPU.
+
+pub mod cpu;
+pub mod select;
+pub mod wgpu;
+
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::Tensor;
+
+/// Kind of hardware, in the order in which `auto` prefers them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceType {
+    /// A GPU with memory of its own.
+    Discrete,
+    /// A GPU that shares the machine's memory.
+    Integrated,
+    /// A GPU of a virtual machine.
+    Virtual,
+    /// A processor: the CPU backend, or Vulkan in software (llvmpipe).
+    Cpu,
+    /// Something that does not say.
+    Other,
+}
+
+/// What is known of a device: one entry of `convoy adapters --json`.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct DeviceInfo {
+    /// Place in the list, for `--adapter INDEX`.
+    pub index: usize,
+    /// Name as the driver gives it.
+    pub name: String,
+    /// `vulkan`, `metal`, `dx12`, `gl` or `cpu`.
+    pub backend: String,
+    /// Kind of hardware.
+    #[serde(rename = "type")]
+    pub device_type: DeviceType,
+    /// Driver name and version.
+    pub driver: String,
+    /// Whether it is a GPU interface run by the processor.
+    pub software: bool,
+    /// What `--adapter` accepts for it.
+    pub selectors: Vec<String>,
+    /// Largest range that one binding may cover, bytes.
+    pub max_binding_bytes: u64,
+    /// Largest buffer, bytes.
+    pub max_buffer_bytes: u64,
+    /// Memory of the device, bytes, where it is known.
+    pub memory_bytes: Option<u64>,
+    /// 16-bit floats in shaders.
+    pub f16: bool,
+    /// Subgroup operations in shaders.
+    pub subgroups: bool,
+    /// Device timestamps.
+    pub timestamps: bool,
+}
+
+/// An open device: holds parameters and state by name, and compiles graphs.
+pub trait Device {
+    /// What it is.
+    fn info(&self) -> &DeviceInfo;
+
+    /// Creates, or overwrites when it has the same type, the parameter or state `name`.
+    fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()>;
+
+    /// Reads a parameter or state back; waits for the device.
+    fn get(&mut self, name: &str) -> Result<Tensor>;
+
+    /// Compiles a graph whose parameters and state were [`Device::set`]. `outputs` are read back after each step.
+    fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>>;
+}
+
+/// A submitted step, to be asked for its outputs later.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Ticket(pub u64);
+
+/// A compiled graph: one step at a time, each in one submit.
+pub trait Program {
+    /// Sets an input for the next step. The type must be the input's.
+    fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()>;
+
+    /// Encodes and submits one step; does not wait for it. Outputs are kept for the returned ticket until they are taken.
+    /// Steps that are in flight are bounded by the caller, who takes old tickets with [`Program::outputs`].
+    fn submit(&mut self) -> Result<Ticket>;
+
+    /// The outputs of a step, in the order given to [`Device::compile`]: the only place that waits for the device.
+    /// With `wait` false, `None` when the step is not done yet.
+    fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>>;
+
+    /// Device memory of the program's own (inputs and slots), bytes.
+    fn memory_bytes(&self) -> u64;
+}

@@ -1,0 +1,90 @@
+//! The one error type of the crate. Every message says what was expected, what came, and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong, in the groups a caller acts upon. [`Error::exit_code`] maps a group to the process's exit code.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A layer or op was given shapes or options it cannot work with.
+    #[error("{layer}: {message}")]
+    Shape {
+        /// The layer (`conv1`) or node the error is about.
+        layer: String,
+        /// What was expected and what came.
+        message: String,
+    },
+    /// Wrong usage or input: a folder, file, option or checkpoint.
+    #[error("{0}")]
+    Input(String),
+    /// A file could not be read or written.
+    #[error("{}: {action}: {source}", path.display())]
+    Io {
+        /// What was being done, e.g. `cannot write the checkpoint`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// There is no usable device, or the device failed.
+    #[error("{0}")]
+    Device(String),
+    /// An op is not implemented by a backend, or a graph cannot be differentiated.
+    #[error("{op} is not supported by {by}: {hint}")]
+    Unsupported {
+        /// The op's name.
+        op: String,
+        /// The backend, or `autodiff`.
+        by: String,
+        /// What to do instead.
+        hint: String,
+    },
+    /// The loss was not a finite number.
+    #[error("the loss became {loss} at step {step}; lower --lr, or look for broken labels")]
+    NotFinite {
+        /// The loss as read back.
+        loss: f32,
+        /// Global step, from 1.
+        step: u64,
+    },
+    /// The user interrupted the run.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    /// Wrong usage or input (exit code 2).
+    pub fn input(message: impl Into<String>) -> Self {
+        Error::Input(message.into())
+    }
+
+    /// A device problem (exit code 3).
+    pub fn device(message: impl Into<String>) -> Self {
+        Error::Device(message.into())
+    }
+
+    /// A shape problem in `layer` (exit code 2).
+    pub fn shape(layer: impl Into<String>, message: impl Into<String>) -> Self {
+        Error::Shape { layer: layer.into(), message: message.into() }
+    }
+
+    /// For `map_err`: a file system error at `path` while doing `action`.
+    pub fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Error::Io { action, path, source }
+    }
+
+    /// The process's exit code: 2 wrong usage or input, 3 device, 4 loss not finite, 130 interrupted.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Shape { .. } | Error::Input(_) | Error::Io { .. } => 2,
+            Error::Device(_) | Error::Unsupported { .. } => 3,
+            Error::NotFinite { .. } => 4,
+            Error::Interrupted => 130,
+        }
+    }
+}
+
+/// `Result` with convoy's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -1,0 +1,140 @@
+//! Test cases of the ops: one list drives correctness on every backend, gradients by central differences, and timing.
+
+use super::{Array, Op};
+use crate::rng::{Philox, stream};
+use crate::tensor::{DType, Data, Shape, Tensor, TensorType};
+
+/// How an input of a case is filled. All are functions of the case's seed and the input's number.
+#[derive(Clone, Debug)]
+pub enum Fill {
+    /// N(0, sigma).
+    Normal(f32),
+    /// Uniform in [low, high): for inputs that must stay positive, and away from kinks.
+    Uniform(f32, f32),
+    /// Normal, rounded to multiples of 1/2: exact ties for max-pool, exact zeros for ReLU (no gradient check there).
+    Ties,
+    /// Whole numbers below `n`: labels. Every fifth is [`super::IGNORE`] when `ignore` is set.
+    Labels {
+        /// Number of classes.
+        n: u32,
+        /// Mix in ignored labels.
+        ignore: bool,
+    },
+    /// Random bytes: pixels.
+    Bytes,
+    /// These numbers, repeated.
+    Given(Vec<f32>),
+    /// A random-counter input: `[seed low, seed high, step, 0]`.
+    Counter,
+}
+
+/// One input of a case.
+#[derive(Clone, Debug)]
+pub struct CaseInput {
+    /// Type.
+    pub ty: TensorType,
+    /// Values.
+    pub fill: Fill,
+}
+
+/// An op with its inputs.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// The op.
+    pub op: Op,
+    /// What is special about the case, for messages.
+    pub name: String,
+    /// Inputs in the op's order.
+    pub inputs: Vec<CaseInput>,
+    /// Longest chain of additions behind one output element: sets the tolerance, see [`Case::tolerance`].
+    pub terms: usize,
+    /// Whether central differences may check the gradient (false at kinks and exact ties, and where it would be slow).
+    pub differentiable: bool,
+}
+
+impl Case {
+    /// A case whose tolerance is that of a sum of `terms` products.
+    pub fn new(op: impl Into<Op>, name: impl Into<String>, inputs: Vec<CaseInput>, terms: usize) -> Self {
+        Case { op: op.into(), name: name.into(), inputs, terms, differentiable: true }
+    }
+
+    /// The same case, left out of the central-difference check.
+    pub fn without_gradient(mut self) -> Self {
+        self.differentiable = false;
+        self
+    }
+
+    /// The inputs' values. A case's seed changes them, nothing else does.
+    pub fn tensors(&self, seed: u64) -> Vec<Tensor> {
+        self.inputs.iter().enumerate().map(|(number, input)| input.tensor(seed, number as u32)).collect()
+    }
+
+    /// (atol, rtol) for an f32 implementation: the error of a sum of K rounded products grows like sqrt(K) * eps of the
+    /// terms' size, whatever the order of summation; 8 covers the constant and transcendental functions of 2-4 ulp.
+    pub fn tolerance(&self) -> (f64, f64) {
+        let eps = f32::EPSILON as f64;
+        let growth = (self.terms.max(1) as f64).sqrt();
+        (8.0 * eps * growth, 32.0 * eps)
+    }
+}
+
+impl CaseInput {
+    /// f32 input.
+    pub fn f32(shape: impl Into<Shape>, fill: Fill) -> Self {
+        CaseInput { ty: TensorType::f32(shape), fill }
+    }
+
+    /// f32 input from N(0, 1).
+    pub fn normal(shape: impl Into<Shape>) -> Self {
+        Self::f32(shape, Fill::Normal(1.0))
+    }
+
+    /// u32 labels `[N]` below `classes`.
+    pub fn labels(n: usize, classes: usize) -> Self {
+        let fill = Fill::Labels { n: classes as u32, ignore: false };
+        CaseInput { ty: TensorType::new([n], DType::U32), fill }
+    }
+
+    /// The random counter `[4]`.
+    pub fn counter() -> Self {
+        CaseInput { ty: TensorType::new([4], DType::U32), fill: Fill::Counter }
+    }
+
+    fn tensor(&self, seed: u64, number: u32) -> Tensor {
+        let n = self.ty.shape.elements();
+        let random = Philox { seed, stream: stream::TEST, step: number };
+        let normal = |sigma: f32| {
+            let mut x = vec![0.0; n];
+            random.normal(&mut x);
+            x.iter_mut().for_each(|v| *v *= sigma);
+            x
+        };
+        let data = match &self.fill {
+            Fill::Normal(sigma) => Data::F32(normal(*sigma)),
+            Fill::Uniform(low, high) => {
+                Data::F32((0..n).map(|i| low + (high - low) * random.uniform(i as u32)).collect())
+            }
+            Fill::Ties => Data::F32(normal(1.0).iter().map(|v| (v * 2.0).round() / 2.0).collect()),
+            Fill::Labels { n: classes, ignore } => Data::U32(
+                (0..n)
+                    .map(|i| if *ignore && i % 5 == 2 { super::IGNORE } else { random.word(i as u32) % classes })
+                    .collect(),
+            ),
+            Fill::Bytes => Data::U8((0..n).map(|i| random.word(i as u32) as u8).collect()),
+            Fill::Given(values) => Data::F32((0..n).map(|i| values[i % values.len()]).collect()),
+            Fill::Counter => Data::U32(vec![seed as u32, (seed >> 32) as u32, 3, 0]),
+        };
+        Tensor::new(self.ty.shape.clone(), data).expect("a case's fill makes as many elements as its shape has")
+    }
+}
+
+impl From<&Tensor> for Array {
+    fn from(tensor: &Tensor) -> Array {
+        let data = match tensor.data() {
+            Data::F32(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::U32(v) => v.iter().map(|&x| x as f64).collect(),
+            Data::U8(v) => v.iter().map(|&x| x as f64).collect(),
+        };
+        Array { shape: tensor.shape().clone(), data }
+    }
+}

@@ -1,0 +1,156 @@
+//! Operators: what a graph node computes. Each file holds one op (forward beside backward): its parameters, shape rule,
+//! gradient rule, f64 reference and test cases. [`ops!`](self) below is THE list; a backend implements its own trait for
+//! every struct on it ([`crate::backend::cpu::CpuOp`], [`crate::backend::wgpu::WgpuOp`]), and the compiler finds what is missing.
+//!
+//! The f64 reference is the oracle of all backends: plain loops in the order of the formula, no cleverness.
+
+mod activation;
+mod adam;
+mod augment;
+mod avg_pool2d;
+mod bias;
+pub mod case;
+mod conv2d;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod linear;
+mod lrn;
+mod max_pool2d;
+mod reduce;
+mod reshape;
+mod sgd;
+mod softmax;
+
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{Shape, TensorType};
+use case::Case;
+
+/// A tensor of the f64 reference: every element type as f64 (u32 and u8 are exact in it).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Array {
+    /// Extents.
+    pub shape: Shape,
+    /// Row-major elements.
+    pub data: Vec<f64>,
+}
+
+impl Array {
+    /// All zero.
+    pub fn zeros(shape: impl Into<Shape>) -> Self {
+        let shape = shape.into();
+        let data = vec![0.0; shape.elements()];
+        Array { shape, data }
+    }
+}
+
+/// What every op says of itself. Inputs and outputs are in the order that the op's documentation gives.
+pub trait Operator: std::fmt::Debug {
+    /// The op's name as tables and errors print it: the stem of its files, and a suffix for a backward op.
+    fn name(&self) -> &'static str;
+
+    /// Types of the outputs for these inputs, or what was expected and what came (the graph adds the layer's name).
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String>;
+
+    /// Appends the nodes that compute the cotangent of each wanted input from `node.cotangent`; `None` where an input has
+    /// no gradient (labels, counters) or is not wanted.
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>>;
+
+    /// The op by its formula in f64.
+    fn reference(&self, inputs: &[Array]) -> Vec<Array>;
+
+    /// Pairs (output, input) that must share memory: in-place updates and views.
+    fn aliases(&self) -> &'static [(usize, usize)] {
+        &[]
+    }
+
+    /// Multiply-accumulates, the unit of `convoy summary`; 0 where the op is not made of them.
+    fn macs(&self, _inputs: &[TensorType]) -> u64 {
+        0
+    }
+
+    /// Test and timing cases: odd sizes, options, AlexNet's own shapes at a small batch.
+    fn cases() -> Vec<Case>
+    where
+        Self: Sized;
+}
+
+/// A forward node as its gradient rule sees it. Only ops with one output are differentiable.
+pub struct Forward<'a> {
+    /// The layer's name.
+    pub layer: &'a str,
+    /// Inputs of the node.
+    pub inputs: &'a [ValueId],
+    /// The node's output.
+    pub output: ValueId,
+    /// d loss / d output, of the output's type.
+    pub cotangent: ValueId,
+    /// Which inputs need a gradient.
+    pub wanted: &'a [bool],
+}
+
+macro_rules! ops {
+    ($($file:ident::{$($op:ident),+};)+) => {
+        $(pub use $file::{$($op),+};)+
+
+        /// Any op of the list.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)] // each variant is the struct of its name
+        pub enum Op { $($($op($op)),+),+ }
+
+        $($(impl From<$op> for Op {
+            fn from(op: $op) -> Op { Op::$op(op) }
+        })+)+
+
+        impl std::ops::Deref for Op {
+            type Target = dyn Operator;
+            fn deref(&self) -> &(dyn Operator + 'static) {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+        }
+
+        impl Op {
+            /// The cases of every op, in the list's order.
+            pub fn all_cases() -> Vec<Case> {
+                let mut all = Vec::new();
+                $($(all.extend($op::cases());)+)+
+                all
+            }
+
+            pub(crate) fn cpu(&self) -> &dyn crate::backend::cpu::CpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+
+            pub(crate) fn wgpu(&self) -> &dyn crate::backend::wgpu::WgpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+        }
+    };
+}
+
+// THE list: file::{forward, backward}.
+ops! {
+    conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
+    linear::{Linear, LinearBackwardInput, LinearBackwardWeight};
+    bias::{Bias, BiasBackward};
+    activation::{Activation, ActivationBackward};
+    lrn::{Lrn, LrnBackward};
+    max_pool2d::{MaxPool2d, MaxPool2dBackward};
+    avg_pool2d::{AvgPool2d, AvgPool2dBackward};
+    dropout::{Dropout};
+    reshape::{Reshape};
+    softmax::{Softmax, SoftmaxBackward};
+    cross_entropy::{CrossEntropy, CrossEntropyBackward};
+    elementwise::{Add, Mul, Scale, Fill};
+    reduce::{Reduce, Broadcast};
+    augment::{Augment};
+    sgd::{Sgd};
+    adam::{Adam};
+}
+
+pub use activation::ActivationKind;
+pub use augment::Crop;
+pub use cross_entropy::IGNORE;
+pub use dropout::DropoutScaling;
+pub use reduce::ReduceKind;
