@@ -2,6 +2,7 @@
 pub mod backend;
 pub mod error;
 pub mod graph;
+pub mod models;
 pub mod ops;
 pub mod rng;
 pub mod tensor;

@@ -1,0 +1,329 @@
+//! From a model file to the forward part of a graph: pictures -> augment -> layers -> logits.
+
+use super::layer::{Features, activation_name};
+use super::{Bias, Init, Layer, LayerKind, Model, Parameter};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Role, ValueId};
+use crate::ops::{
+    self, Activation, ActivationKind, Augment, AvgPool2d, Conv2d, Crop, Dropout, DropoutScaling, Linear, Lrn,
+    MaxPool2d, Op, Reshape, Scale,
+};
+use crate::rng::stream;
+use crate::tensor::{DType, Shape, TensorType};
+
+/// Elements that no tensor of a network may have more of: 16 GiB of f32. It keeps sizes from overflowing and catches typing errors.
+const MAX_ELEMENTS: usize = 1 << 32;
+
+/// What a model file leaves open.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildOptions {
+    /// Pictures in a step.
+    pub batch: usize,
+    /// Classes to tell apart.
+    pub classes: usize,
+    /// Height and width that the network sees; the model's own when `None`.
+    pub image_size: Option<usize>,
+    /// Height and width of the u8 pictures, at least what the network sees; the same when `None`.
+    pub stored_size: Option<[usize; 2]>,
+    /// Which part of a picture training sees (evaluation: the centre).
+    pub crop: Crop,
+    /// Whether training mirrors half of the pictures.
+    pub flip: bool,
+    /// Per channel, of pixels in [0, 1], subtracted.
+    pub mean: [f32; 3],
+    /// Per channel, of pixels in [0, 1], divided by.
+    pub std: [f32; 3],
+    /// Replaces the rate of every dropout layer.
+    pub dropout: Option<f32>,
+    /// Where dropout is made up for.
+    pub dropout_scaling: DropoutScaling,
+    /// Replaces the first weights of every layer, and its biases by 0 or what goes with these weights.
+    pub init: Option<Init>,
+}
+
+impl BuildOptions {
+    /// The model's own size, no augmentation, pixels to [-1, 1], the model's dropout and first weights.
+    pub fn new(batch: usize, classes: usize) -> Self {
+        BuildOptions {
+            batch,
+            classes,
+            image_size: None,
+            stored_size: None,
+            crop: Crop::Center,
+            flip: false,
+            mean: [0.5; 3],
+            std: [0.5; 3],
+            dropout: None,
+            dropout_scaling: DropoutScaling::Inverted,
+            init: None,
+        }
+    }
+
+    /// Height and width that `model` sees with these options.
+    pub fn network_size(&self, model: &Model) -> [usize; 2] {
+        self.image_size.map_or([model.input[1], model.input[2]], |side| [side; 2])
+    }
+
+    fn validate(&self, model: &Model) -> Result<()> {
+        if self.batch == 0 || self.classes == 0 {
+            return Err(Error::input("the batch size and the number of classes must be 1 or more"));
+        }
+        if let Some(rate) = self.dropout.filter(|rate| !(0.0..1.0).contains(rate)) {
+            return Err(Error::input(format!("dropout {rate}: expected a rate in [0, 1)")));
+        }
+        if self.mean.iter().any(|m| !m.is_finite()) || self.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
+            return Err(Error::input("the normalisation's mean must be finite, its std above 0"));
+        }
+        let ([h, w], [stored_h, stored_w]) = (self.network_size(model), self.stored(model));
+        if stored_h < h || stored_w < w {
+            let message = format!("pictures are stored as {stored_h}x{stored_w}, but the network sees {h}x{w} of them");
+            return Err(Error::input(message));
+        }
+        Ok(())
+    }
+
+    fn stored(&self, model: &Model) -> [usize; 2] {
+        self.stored_size.unwrap_or(self.network_size(model))
+    }
+}
+
+/// Training or evaluation: dropout and augmentation differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// Random crops and flips, dropout.
+    Training,
+    /// The centre of the picture, nothing dropped.
+    Evaluation,
+}
+
+/// The forward part of a graph.
+#[derive(Clone, Debug)]
+pub struct Network {
+    /// Input `pictures`: u8 [N, H, W, 3].
+    pub pictures: ValueId,
+    /// Input `counter`: u32 [4] = [seed low, seed high, step, 0].
+    pub counter: ValueId,
+    /// f32 [N, classes].
+    pub logits: ValueId,
+    /// In the model's order: of each layer weight, then bias.
+    pub parameters: Vec<Parameter>,
+    /// One per layer of the model.
+    pub layers: Vec<LayerInfo>,
+}
+
+/// A layer of a built network, for tables.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct LayerInfo {
+    /// The layer's name.
+    pub name: String,
+    /// Its kind.
+    pub op: &'static str,
+    /// Output of one picture: [C, H, W] or [features].
+    pub output: Vec<usize>,
+    /// Number of trained values.
+    pub parameters: u64,
+    /// Multiply-accumulates of one picture's forward pass.
+    pub macs: u64,
+}
+
+impl Model {
+    /// Appends the network to `graph`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] with the layer's name when a layer cannot take what the one before gives;
+    /// [`Error::Input`] when an option is out of range.
+    pub fn build(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Network> {
+        options.validate(self)?;
+        let [height, width] = options.stored(self);
+        let pictures = TensorType::new([options.batch, height, width, 3], DType::U8);
+        check_size("pictures", &pictures.shape)?;
+        let pictures = graph.source("pictures", pictures, Role::Input)?;
+        let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input)?;
+        let training = phase == Phase::Training;
+        let augment = Augment {
+            output: options.network_size(self),
+            crop: if training { options.crop } else { Crop::Center },
+            flip: training && options.flip,
+            mean: options.mean,
+            std: options.std,
+        };
+        let x = graph.apply("augment", augment, &[pictures, counter])?;
+        let mut builder =
+            Builder { model: self, options, phase, graph, counter, x, parameters: Vec::new(), dropouts: 0 };
+        let mut layers = Vec::new();
+        for layer in &self.layers {
+            layers.push(builder.layer(layer).map_err(|e| self.explain(e, layer, options))?);
+        }
+        let Builder { x: logits, parameters, graph, .. } = builder;
+        let expected = Shape::from([options.batch, options.classes]);
+        if graph[logits].ty.shape != expected {
+            let last = &self.layers[self.layers.len() - 1].name;
+            let got = &graph[logits].ty.shape;
+            let message =
+                format!("the last layer gives {got}, expected {expected}: end with linear, out = \"classes\"");
+            return Err(Error::shape(last, message));
+        }
+        Ok(Network { pictures, counter, logits, parameters, layers })
+    }
+
+    /// Says of a shape error in a picture smaller than the model was made for that this is the reason.
+    fn explain(&self, error: Error, at: &Layer, options: &BuildOptions) -> Error {
+        let [height, width] = options.network_size(self);
+        match error {
+            Error::Shape { layer, message } if height < self.input[1] || width < self.input[2] => {
+                let [_, h, w] = self.input;
+                let hint = format!("the picture of {height}x{width} is too small for {}, made for {h}x{w}", self.name);
+                Error::shape(layer, format!("{message} ({hint}; use a larger --image-size)"))
+            }
+            Error::Shape { layer, message } if layer == at.name => {
+                Error::shape(format!("{layer} ({})", at.kind.name()), message)
+            }
+            other => other,
+        }
+    }
+}
+
+/// The state of a walk over the layers.
+struct Builder<'a> {
+    model: &'a Model,
+    options: &'a BuildOptions,
+    phase: Phase,
+    graph: &'a mut Graph,
+    counter: ValueId,
+    /// Output of the layer before.
+    x: ValueId,
+    parameters: Vec<Parameter>,
+    dropouts: u32,
+}
+
+impl Builder<'_> {
+    /// Appends one layer; its output becomes `x`.
+    fn layer(&mut self, layer: &Layer) -> Result<LayerInfo> {
+        let first = self.parameters.len();
+        let input = self.graph[self.x].ty.clone();
+        let name = &layer.name;
+        let mut macs = 0;
+        match layer.kind {
+            LayerKind::Conv2d { out, kernel, stride, padding, dilation, groups, bias, init } => {
+                let [r, s] = kernel.into();
+                let [_, channels, _, _] = input.shape.nchw().map_err(|m| Error::shape(name, m))?;
+                if groups == 0 || channels % groups != 0 || out % groups != 0 {
+                    let message =
+                        format!("{channels} input and {out} output channels cannot be divided into {groups} groups");
+                    return Err(Error::shape(name, message));
+                }
+                let op = Conv2d { stride: stride.into(), padding: padding.into(), dilation: dilation.into(), groups };
+                macs = self.weighted(layer, op.into(), [out, channels / groups, r, s].into(), bias, init)?;
+            }
+            LayerKind::Linear { out, bias, init } => {
+                let [_, features] = input.shape.matrix().map_err(|m| {
+                    Error::shape(name, format!("{m}: put a layer of kind \"flatten\" before the first linear one"))
+                })?;
+                let out = match out {
+                    Features::Number(out) => out,
+                    Features::Named(_) => self.options.classes,
+                };
+                macs = self.weighted(layer, Linear.into(), [out, features].into(), bias, init)?;
+            }
+            LayerKind::Activation {} => self.activation(layer, self.model.activation)?,
+            LayerKind::Relu {} => self.activation(layer, ActivationKind::Relu)?,
+            LayerKind::Sigmoid {} => self.activation(layer, ActivationKind::Sigmoid)?,
+            LayerKind::Tanh {} => self.activation(layer, ActivationKind::Tanh)?,
+            LayerKind::Lrn { size, alpha, beta, k } => self.apply(layer, Lrn { size, alpha, beta, k })?,
+            LayerKind::MaxPool2d { kernel, stride, padding, ceil_mode } => {
+                let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
+                self.apply(layer, MaxPool2d { kernel, stride, padding: padding.into(), ceil_mode })?;
+            }
+            LayerKind::AvgPool2d { kernel, stride, padding, ceil_mode, count_include_pad } => {
+                let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
+                self.apply(layer, AvgPool2d { kernel, stride, padding: padding.into(), ceil_mode, count_include_pad })?;
+            }
+            LayerKind::Dropout { rate } => self.dropout(layer, self.options.dropout.unwrap_or(rate))?,
+            LayerKind::Flatten {} => {
+                let batch = self.options.batch;
+                let shape = [batch, input.shape.elements() / batch].into();
+                self.apply(layer, Reshape { shape })?;
+            }
+        }
+        Ok(LayerInfo {
+            name: name.clone(),
+            op: match layer.kind {
+                LayerKind::Activation {} => activation_name::name(self.model.activation),
+                _ => layer.kind.name(),
+            },
+            output: self.graph[self.x].ty.shape[1..].to_vec(),
+            parameters: self.parameters[first..].iter().map(|p| p.shape.elements() as u64).sum(),
+            macs: macs / self.options.batch as u64,
+        })
+    }
+
+    /// A layer with a weight, and a bias when it has one. Returns the multiply-accumulates of the whole batch.
+    fn weighted(&mut self, layer: &Layer, op: Op, shape: Shape, bias: Bias, init: Option<Init>) -> Result<u64> {
+        let fan_in: usize = shape[1..].iter().product();
+        let out = shape[0];
+        let last = self.model.layers.iter().rev().find(|l| l.kind.has_weight()).is_some_and(|l| l.name == layer.name);
+        let scheme = self.options.init.or(init).unwrap_or(self.model.init);
+        let weight = self.parameter(format!("{}.weight", layer.name), shape, scheme.weight(fan_in, last), false)?;
+        let inputs = [self.graph[self.x].ty.clone(), self.graph[weight].ty.clone()];
+        self.x = self.graph.apply(&layer.name, op.clone(), &[self.x, weight])?;
+        check_size(&layer.name, &self.graph[self.x].ty.shape)?;
+        if let Some(start) = bias.start() {
+            // A scheme that replaces the model's replaces its biases too: they belong together.
+            let start = if self.options.init.is_some() { 0.0 } else { start };
+            let name = format!("{}.bias", layer.name);
+            let bias = self.parameter(name, [out].into(), scheme.bias(fan_in, start), true)?;
+            self.x = self.graph.apply(&layer.name, ops::Bias, &[self.x, bias])?;
+        }
+        Ok(op.macs(&inputs))
+    }
+
+    fn parameter(&mut self, name: String, shape: Shape, initial: super::Initial, is_bias: bool) -> Result<ValueId> {
+        if shape.contains(&0) {
+            return Err(Error::shape(name, format!("{shape} is empty: every size must be 1 or more")));
+        }
+        check_size(&name, &shape)?;
+        let value = self.graph.source(&name, TensorType::f32(shape.clone()), Role::Parameter)?;
+        let number = self.parameters.len() as u32;
+        self.parameters.push(Parameter { value, name, shape, number, initial, is_bias });
+        Ok(value)
+    }
+
+    fn activation(&mut self, layer: &Layer, kind: ActivationKind) -> Result<()> {
+        self.apply(layer, Activation { kind })
+    }
+
+    /// In training the op, in evaluation what its scaling asks for. Every layer has its own random stream, dropped or not.
+    fn dropout(&mut self, layer: &Layer, rate: f32) -> Result<()> {
+        if !(0.0..1.0).contains(&rate) {
+            return Err(Error::shape(&layer.name, format!("rate = {rate}: expected a number in [0, 1)")));
+        }
+        let stream = stream::DROPOUT + self.dropouts;
+        self.dropouts += 1;
+        let scaling = self.options.dropout_scaling;
+        if rate == 0.0 {
+            return Ok(());
+        }
+        match (self.phase, scaling) {
+            (Phase::Training, _) => {
+                let op = Dropout { rate, stream, scaling };
+                self.x = self.graph.apply(&layer.name, op, &[self.x, self.counter])?;
+                Ok(())
+            }
+            (Phase::Evaluation, DropoutScaling::Paper) => self.apply(layer, Scale { factor: 1.0 - rate }),
+            (Phase::Evaluation, DropoutScaling::Inverted) => Ok(()),
+        }
+    }
+
+    fn apply(&mut self, layer: &Layer, op: impl Into<Op>) -> Result<()> {
+        self.x = self.graph.apply(&layer.name, op, &[self.x])?;
+        check_size(&layer.name, &self.graph[self.x].ty.shape)
+    }
+}
+
+/// Refuses a tensor of more than [`MAX_ELEMENTS`].
+fn check_size(name: &str, shape: &Shape) -> Result<()> {
+    match shape.iter().try_fold(1_usize, |n, &extent| n.checked_mul(extent)) {
+        Some(n) if n <= MAX_ELEMENTS => Ok(()),
+        _ => Err(Error::shape(name, format!("{shape} is too large: at most {MAX_ELEMENTS} elements"))),
+    }
+}

@@ -1,0 +1,92 @@
+//! First values of parameters: functions of the run's seed and the parameter's number.
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::ValueId;
+use crate::rng::{Philox, stream};
+use crate::tensor::{Shape, Tensor};
+
+/// How the weights of a layer start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// N(0, sigma) with this sigma; the paper's is 0.01. `{ normal = 0.01 }` in a file.
+    Normal(f32),
+    /// N(0, 2 / fan-in), which keeps the size of activations through ReLUs (He et al. 2015); 1 / fan-in in the last layer, which
+    /// no ReLU follows.
+    #[default]
+    He,
+    /// Weights and biases uniform in +-1 / sqrt(fan-in): what PyTorch's layers start with.
+    PyTorch,
+}
+
+/// Distribution of a parameter's first values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Initial {
+    /// Every element this value.
+    Constant(f32),
+    /// N(0, sigma).
+    Normal(f32),
+    /// Uniform in [-bound, bound).
+    Uniform(f32),
+}
+
+impl Init {
+    /// First weights of a layer whose outputs each see `fan_in` inputs; `last` for the one that gives the logits.
+    pub(super) fn weight(self, fan_in: usize, last: bool) -> Initial {
+        let gain = if last { 1.0 } else { 2.0 };
+        match self {
+            Init::Normal(sigma) => Initial::Normal(sigma),
+            Init::He => Initial::Normal((gain / fan_in as f64).sqrt() as f32),
+            Init::PyTorch => Initial::Uniform((1.0 / fan_in as f64).sqrt() as f32),
+        }
+    }
+
+    /// First bias of such a layer, `start` being what the model file says.
+    pub(super) fn bias(self, fan_in: usize, start: f32) -> Initial {
+        match self {
+            Init::PyTorch => self.weight(fan_in, false),
+            _ => Initial::Constant(start),
+        }
+    }
+}
+
+/// A trained tensor of a network.
+#[derive(Clone, Debug)]
+pub struct Parameter {
+    /// Its value in the graph.
+    pub value: ValueId,
+    /// `conv1.weight`: [O, I/groups, H, W] of a convolution, [out, in] of a linear layer; `conv1.bias`: [O].
+    pub name: String,
+    /// Extents.
+    pub shape: Shape,
+    /// Its number in the model, from 0: the step of its random stream.
+    pub number: u32,
+    /// Where it starts.
+    pub initial: Initial,
+    /// Whether it is a bias, which optimizers may treat apart.
+    pub is_bias: bool,
+}
+
+impl Parameter {
+    /// Its first values for a run with this seed.
+    pub fn initial(&self, seed: u64) -> Tensor {
+        let random = Philox { seed, stream: stream::INIT, step: self.number };
+        let mut values = vec![0.0; self.shape.elements()];
+        match self.initial {
+            Initial::Constant(value) => values.fill(value),
+            Initial::Normal(sigma) => {
+                random.normal(&mut values);
+                values.iter_mut().for_each(|v| *v *= sigma);
+            }
+            Initial::Uniform(bound) => {
+                for (block, values) in values.chunks_mut(4).enumerate() {
+                    for (value, word) in values.iter_mut().zip(random.block(block as u32)) {
+                        *value = (2.0 * crate::rng::unit(word) - 1.0) * bound;
+                    }
+                }
+            }
+        }
+        Tensor::f32(self.shape.clone(), values).expect("as many values as the shape has elements")
+    }
+}

@@ -1,0 +1,286 @@
+//! Layers as model files write them. Kinds have the ops' names; numbers that are left out have the field's usual values.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Init;
+use crate::ops::ActivationKind;
+
+/// A layer of a model file: `{ name = "conv1", kind = "conv2d", out = 96, kernel = 11, stride = 4, padding = 2 }`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Layer {
+    /// Unique in the model; its parameters are `NAME.weight` and `NAME.bias`.
+    pub name: String,
+    /// What it computes.
+    #[serde(flatten)]
+    pub kind: LayerKind,
+}
+
+/// Layer kinds; `kind` in the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum LayerKind {
+    /// Convolution, [N, C, H, W] -> [N, out, P, Q].
+    Conv2d {
+        /// Output channels.
+        out: usize,
+        /// Height and width of the filters.
+        kernel: Extent,
+        /// Vertical and horizontal step.
+        #[serde(default = "one")]
+        stride: Extent,
+        /// Zeros on each side.
+        #[serde(default = "zero")]
+        padding: Extent,
+        /// Distance between taps.
+        #[serde(default = "one")]
+        dilation: Extent,
+        /// Groups of channels that do not see each other (the paper's two towers: 2).
+        #[serde(default = "one_group")]
+        groups: usize,
+        /// Start of the bias, or none.
+        #[serde(default)]
+        bias: Bias,
+        /// First weights; the model's when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        init: Option<Init>,
+    },
+    /// Fully connected, [N, I] -> [N, out].
+    Linear {
+        /// Output features: a number, or `"classes"`.
+        out: Features,
+        /// Start of the bias, or none.
+        #[serde(default)]
+        bias: Bias,
+        /// First weights; the model's when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        init: Option<Init>,
+    },
+    /// The model's `activation`.
+    Activation {},
+    /// max(x, 0).
+    Relu {},
+    /// 1 / (1 + exp(-x)).
+    Sigmoid {},
+    /// tanh(x).
+    Tanh {},
+    /// Local response normalisation across channels. alpha is the paper's: not divided by `size`.
+    Lrn {
+        /// Channels in the window.
+        #[serde(default = "lrn_size")]
+        size: usize,
+        /// Factor of the sum of squares.
+        #[serde(default = "lrn_alpha")]
+        alpha: f32,
+        /// Exponent.
+        #[serde(default = "lrn_beta")]
+        beta: f32,
+        /// Added to the sum.
+        #[serde(default = "lrn_k")]
+        k: f32,
+    },
+    /// Largest of a window.
+    #[serde(rename = "max_pool2d")]
+    MaxPool2d {
+        /// Height and width of the window.
+        kernel: Extent,
+        /// Vertical and horizontal step; the window's size when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stride: Option<Extent>,
+        /// Rows and columns on each side that never win.
+        #[serde(default = "zero")]
+        padding: Extent,
+        /// Rounds the output size up.
+        #[serde(default)]
+        ceil_mode: bool,
+    },
+    /// Mean of a window.
+    #[serde(rename = "avg_pool2d")]
+    AvgPool2d {
+        /// Height and width of the window.
+        kernel: Extent,
+        /// Vertical and horizontal step; the window's size when left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stride: Option<Extent>,
+        /// Zeros on each side.
+        #[serde(default = "zero")]
+        padding: Extent,
+        /// Rounds the output size up.
+        #[serde(default)]
+        ceil_mode: bool,
+        /// Whether padding counts in the divisor.
+        #[serde(default = "yes")]
+        count_include_pad: bool,
+    },
+    /// Drops elements in training.
+    Dropout {
+        /// Probability of dropping, in [0, 1).
+        rate: f32,
+    },
+    /// [N, C, H, W] -> [N, C*H*W].
+    Flatten {},
+}
+
+impl LayerKind {
+    /// The kind as the file writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            LayerKind::Conv2d { .. } => "conv2d",
+            LayerKind::Linear { .. } => "linear",
+            LayerKind::Activation {} => "activation",
+            LayerKind::Relu {} => "relu",
+            LayerKind::Sigmoid {} => "sigmoid",
+            LayerKind::Tanh {} => "tanh",
+            LayerKind::Lrn { .. } => "lrn",
+            LayerKind::MaxPool2d { .. } => "max_pool2d",
+            LayerKind::AvgPool2d { .. } => "avg_pool2d",
+            LayerKind::Dropout { .. } => "dropout",
+            LayerKind::Flatten {} => "flatten",
+        }
+    }
+
+    /// Whether the layer is trained.
+    pub fn has_weight(&self) -> bool {
+        matches!(self, LayerKind::Conv2d { .. } | LayerKind::Linear { .. })
+    }
+}
+
+impl<'de> Deserialize<'de> for Layer {
+    /// By hand, so that an error names the layer, and so that unknown fields are refused (serde cannot with `flatten`).
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error;
+        let mut table = toml::Table::deserialize(deserializer)?;
+        let name = match table.remove("name") {
+            Some(toml::Value::String(name)) if !name.is_empty() => name,
+            _ => return Err(D::Error::custom(format!("a layer has no name: name = \"conv1\" is missing in {table}"))),
+        };
+        match LayerKind::deserialize(table) {
+            Ok(kind) => Ok(Layer { name, kind }),
+            Err(e) => Err(D::Error::custom(format!("layer {name}: {}", e.message()))),
+        }
+    }
+}
+
+/// Height and width; in a file one number for both, or `[height, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a whole number, or [height, width]")]
+pub enum Extent {
+    /// Both.
+    Square(usize),
+    /// Height and width.
+    Rectangle([usize; 2]),
+}
+
+impl From<Extent> for [usize; 2] {
+    fn from(extent: Extent) -> Self {
+        match extent {
+            Extent::Square(side) => [side; 2],
+            Extent::Rectangle(sides) => sides,
+        }
+    }
+}
+
+/// Output features of a linear layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "out: expected a whole number, or \"classes\"")]
+pub enum Features {
+    /// As many as it says.
+    Number(usize),
+    /// As many as there are classes.
+    Named(Classes),
+}
+
+/// The word `"classes"`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Classes {
+    /// The only one.
+    Classes,
+}
+
+/// Bias of a layer: where it starts, or `false` for none.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "bias: expected the number it starts at, or false for none")]
+pub enum Bias {
+    /// Whether there is one; it then starts at 0.
+    Switch(bool),
+    /// Its first value.
+    Start(f32),
+}
+
+impl Default for Bias {
+    fn default() -> Self {
+        Bias::Switch(true)
+    }
+}
+
+impl Bias {
+    /// Its first value, or `None` without a bias.
+    pub fn start(self) -> Option<f32> {
+        match self {
+            Bias::Switch(present) => present.then_some(0.0),
+            Bias::Start(value) => Some(value),
+        }
+    }
+}
+
+/// Activations by their names in files.
+pub(super) mod activation_name {
+    use super::*;
+
+    /// The kind's name, which is also the layer kind that always computes it.
+    pub fn name(kind: ActivationKind) -> &'static str {
+        match kind {
+            ActivationKind::Relu => "relu",
+            ActivationKind::Sigmoid => "sigmoid",
+            ActivationKind::Tanh => "tanh",
+        }
+    }
+
+    pub fn serialize<S: serde::Serializer>(kind: &ActivationKind, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(name(*kind))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ActivationKind, D::Error> {
+        let given = String::deserialize(deserializer)?;
+        let kinds = [ActivationKind::Relu, ActivationKind::Sigmoid, ActivationKind::Tanh];
+        kinds.into_iter().find(|kind| name(*kind) == given).ok_or_else(|| {
+            serde::de::Error::custom(format!("activation = {given:?}: expected \"relu\", \"sigmoid\" or \"tanh\""))
+        })
+    }
+}
+
+pub(super) fn relu() -> ActivationKind {
+    ActivationKind::Relu
+}
+
+fn zero() -> Extent {
+    Extent::Square(0)
+}
+
+fn one() -> Extent {
+    Extent::Square(1)
+}
+
+fn one_group() -> usize {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+fn lrn_size() -> usize {
+    5
+}
+
+fn lrn_alpha() -> f32 {
+    1e-4
+}
+
+fn lrn_beta() -> f32 {
+    0.75
+}
+
+fn lrn_k() -> f32 {
+    2.0
+}

@@ -1,0 +1,111 @@
+//! The model zoo and the reader of model files. A model is data: a TOML file that lists its layers (`zoo/alexnet.toml` is the
+//! best example); [`build`](mod@build) turns it into a graph, [`train_graph`] and [`eval_graph`] into what a device runs.
+
+mod build;
+mod init;
+mod layer;
+mod optimizer;
+mod step;
+
+pub use build::{BuildOptions, LayerInfo, Network, Phase};
+pub use init::{Init, Initial, Parameter};
+pub use layer::{Bias, Extent, Features, Layer, LayerKind};
+pub use optimizer::{OptimizerConfig, Rule};
+pub use step::{EvalGraph, TrainGraph, eval_graph, train_graph};
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::ops::ActivationKind;
+
+/// The models that come with convoy: name and file.
+const ZOO: [(&str, &str); 3] = [
+    ("alexnet", include_str!("zoo/alexnet.toml")),
+    ("alexnet-tutorial", include_str!("zoo/alexnet-tutorial.toml")),
+    ("four-layer", include_str!("zoo/four-layer.toml")),
+];
+
+/// A network as its file describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Model {
+    /// What checkpoints and run folders call it.
+    pub name: String,
+    /// One line for people.
+    #[serde(default)]
+    pub about: String,
+    /// Channels (3: RGB), height and width of the pictures it was made for.
+    pub input: [usize; 3],
+    /// What layers of kind `activation` compute: `"relu"`, `"sigmoid"` or `"tanh"`.
+    #[serde(default = "layer::relu", with = "layer::activation_name")]
+    pub activation: ActivationKind,
+    /// First weights of layers that do not say their own.
+    #[serde(default)]
+    pub init: Init,
+    /// From the picture to the logits.
+    pub layers: Vec<Layer>,
+}
+
+impl Model {
+    /// Names of the models that come with convoy.
+    pub fn zoo() -> Vec<&'static str> {
+        ZOO.iter().map(|(name, _)| *name).collect()
+    }
+
+    /// A model of the zoo, or one read from a file whose name ends in `.toml`.
+    ///
+    /// # Errors
+    /// When there is no such model (the message lists the zoo) or file, or the file is not a model.
+    pub fn find(name_or_path: &str) -> Result<Model> {
+        if let Some((name, text)) = ZOO.iter().find(|(name, _)| *name == name_or_path) {
+            return Model::parse(text, name);
+        }
+        let path = Path::new(name_or_path);
+        if path.extension().is_none_or(|e| e != "toml") {
+            let zoo = Model::zoo().join(", ");
+            return Err(Error::input(format!("there is no model {name_or_path:?}: use one of {zoo}, or a .toml file")));
+        }
+        let text = std::fs::read_to_string(path).map_err(Error::io("cannot read the model", path))?;
+        Model::parse(&text, name_or_path)
+    }
+
+    /// Reads a model from TOML. `origin` is what messages call the text: its file, or the checkpoint that holds it.
+    ///
+    /// # Errors
+    /// When the text is not a model; the message names the layer, or the line, and what was expected.
+    pub fn parse(text: &str, origin: &str) -> Result<Model> {
+        let wrong = |message: String| Error::input(format!("{origin}: {message}"));
+        let model: Model = toml::from_str(text).map_err(|e| {
+            let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+            let place = line.map_or(String::new(), |line| format!("line {line}: "));
+            wrong(format!("{place}{}", e.message().replace('\n', " ")))
+        })?;
+        if model.layers.is_empty() {
+            return Err(wrong(
+                "a model needs layers: layers = [{ name = \"conv1\", kind = \"conv2d\", .. }, ..]".into(),
+            ));
+        }
+        if model.input[0] != 3 || model.input.contains(&0) {
+            return Err(wrong(format!(
+                "input = {:?}: expected [3, height, width], the pictures being RGB",
+                model.input
+            )));
+        }
+        for (n, layer) in model.layers.iter().enumerate() {
+            if model.layers[..n].iter().any(|other| other.name == layer.name) {
+                return Err(wrong(format!("two layers are called {:?}: give each its own name", layer.name)));
+            }
+        }
+        Ok(model)
+    }
+
+    /// The model as TOML, which [`Model::parse`] reads back: what a checkpoint carries.
+    ///
+    /// # Errors
+    /// When a number has no place in TOML (above 2^63).
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::input(format!("the model {} cannot be written: {e}", self.name)))
+    }
+}
