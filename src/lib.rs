@@ -1,9 +1,39 @@
-//! convoy trains and runs convolutional image classifiers on any GPU.
+//! convoy trains and runs convolutional image classifiers, AlexNet first, on any vendor's GPU: WGSL compute shaders for
+//! every forward and backward pass, scheduled by a graph executor through wgpu, with a CPU backend where there is no GPU.
+//!
+//! # The map
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`tensor`], [`rng`], [`error`] | shapes and host tensors; Philox, the one source of randomness; the one error type |
+//! | [`ops`] | one file per operator: shape rule, gradient rule, f64 reference, test cases; THE list of operators |
+//! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::plan`] gives values memory |
+//! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
+//!
+//! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
+//!
+//! # The way of one training step
+//!
+//! Files are scanned for labels and split; worker threads decode and resize them; a batch goes to the device as u8 in one
+//! upload. From there all is one compiled plan in one submit: augment and normalise, forward, loss, backward, optimizer.
+//! The loss is read back some steps late, so that nothing waits for the device.
+//!
+//! 1. A model file becomes a [`graph::Graph`]: plain data, shapes fixed when a node is added.
+//! 2. [`graph::autodiff::gradients`] walks it backwards; each op's gradient rule appends ordinary nodes. The optimizers are
+//!    nodes too, which update parameters in place.
+//! 3. [`graph::plan::plan`] finds lifetimes and gives values that never live together the same slot of memory.
+//! 4. [`backend::Device::compile`] builds pipelines and bind groups once; [`backend::Program::submit`] runs a step.
+//!
+//! Randomness is a function of (seed, stream, step, index), the same in Rust and WGSL, so a run repeats and resumes to the
+//! bit, and two devices see the same dropout masks.
+
+#![warn(missing_docs)]
+
 pub mod backend;
 pub mod error;
 pub mod graph;
-pub mod models;
 pub mod ops;
 pub mod rng;
 pub mod tensor;
+
 pub use error::{Error, Result};

@@ -51,10 +51,9 @@ pub fn backward(
             continue;
         }
         let &[result] = &node.outputs[..] else {
-            return Err(no_gradient(&node.op));
+            return Err(no_gradient(&*node.op));
         };
-        let forward =
-            Forward { layer: &node.layer, inputs: &node.inputs, output: result, cotangent, wanted: &need };
+        let forward = Forward { layer: &node.layer, inputs: &node.inputs, output: result, cotangent, wanted: &need };
         let found = node.op.gradient(graph, &forward)?;
         for ((input, gradient), need) in node.inputs.iter().zip(found).zip(need) {
             let (true, Some(gradient)) = (need, gradient) else { continue };

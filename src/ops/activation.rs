@@ -1,5 +1,12 @@
 //! ReLU, sigmoid and tanh, and their gradients.
 
+use super::case::{Case, CaseInput, Fill};
+use super::{Array, Forward, Operator, expect_shape, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::TensorType;
+
 /// Which function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ActivationKind {
@@ -24,4 +31,104 @@ pub struct Activation {
 pub struct ActivationBackward {
     /// f.
     pub kind: ActivationKind,
+}
+
+impl Activation {
+    /// All three, for tables of cases.
+    const KINDS: [ActivationKind; 3] = [ActivationKind::Relu, ActivationKind::Sigmoid, ActivationKind::Tanh];
+}
+
+impl Operator for Activation {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            ActivationKind::Relu => "relu",
+            ActivationKind::Sigmoid => "sigmoid",
+            ActivationKind::Tanh => "tanh",
+        }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x] = inputs_f32(inputs)?;
+        Ok(vec![TensorType::f32(x)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Ok(vec![node.want(0, graph, ActivationBackward { kind: self.kind }, &[node.output, node.cotangent])?])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let f = |&x: &f64| match self.kind {
+            ActivationKind::Relu if x.is_nan() => x,
+            ActivationKind::Relu => x.max(0.0),
+            ActivationKind::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            ActivationKind::Tanh => x.tanh(),
+        };
+        vec![Array { shape: inputs[0].shape.clone(), data: inputs[0].data.iter().map(f).collect() }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for kind in Activation::KINDS {
+            // Central differences need inputs away from ReLU's kink: either sign, at least 0.1 from 0.
+            let away = Fill::Given(vec![-1.7, 0.3, 2.5, -0.1, 0.9, -3.2, 0.1]);
+            cases.push(Case::new(Activation { kind }, "away from 0", vec![CaseInput::f32([3, 17], away)], 1));
+            for (name, fill) in [
+                ("normal", Fill::Normal(1.0)),
+                ("zeros and ties", Fill::Ties),
+                ("large", Fill::Given(vec![-1e4, 1e4, -88.8, 88.8, -20.0, 20.0, 0.0])),
+            ] {
+                let input = CaseInput::f32([2, 5, 13, 11], fill);
+                cases.push(Case::new(Activation { kind }, name, vec![input], 1).without_gradient());
+            }
+        }
+        cases
+    }
+}
+
+impl Operator for ActivationBackward {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            ActivationKind::Relu => "relu_backward",
+            ActivationKind::Sigmoid => "sigmoid_backward",
+            ActivationKind::Tanh => "tanh_backward",
+        }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [y, dy] = inputs_f32(inputs)?;
+        expect_shape("dy", &dy, &y)?;
+        Ok(vec![TensorType::f32(y)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let f = |(&y, &dy): (&f64, &f64)| match self.kind {
+            ActivationKind::Relu => {
+                if y > 0.0 {
+                    dy
+                } else {
+                    0.0
+                }
+            }
+            ActivationKind::Sigmoid => dy * y * (1.0 - y),
+            ActivationKind::Tanh => dy * (1.0 - y * y),
+        };
+        let data = inputs[0].data.iter().zip(&inputs[1].data).map(f).collect();
+        vec![Array { shape: inputs[0].shape.clone(), data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for kind in Activation::KINDS {
+            for (name, y) in [("outputs in (-1, 1)", Fill::Uniform(-1.0, 1.0)), ("zeros", Fill::Ties)] {
+                let shape = [3, 7, 5, 9];
+                let inputs = vec![CaseInput::f32(shape, y), CaseInput::normal(shape)];
+                cases.push(Case::new(ActivationBackward { kind }, name, inputs, 1));
+            }
+        }
+        cases
+    }
 }

@@ -1,5 +1,12 @@
 //! Adam (Kingma, Ba 2014) and AdamW (Loshchilov, Hutter 2017).
 
+use super::case::{Case, CaseInput, Fill};
+use super::{Array, Forward, Operator, expect_shape, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::TensorType;
+
 /// In place on w, m, v. Inputs: w, g, m, v (one shape), schedule f32 [4] = [lr, 1-beta1^t, 1-beta2^t, 0] (t from 1; the host
 /// computes the powers in f64). Outputs: w, m, v.
 ///
@@ -20,4 +27,68 @@ pub struct Adam {
     pub decoupled: bool,
     /// The parameter's own factor of the learning rate.
     pub lr_scale: f32,
+}
+
+impl Operator for Adam {
+    fn name(&self) -> &'static str {
+        if self.decoupled { "adamw" } else { "adam" }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [w, g, m, v, schedule] = inputs_f32(inputs)?;
+        expect_shape("the gradient", &g, &w)?;
+        expect_shape("the first moment", &m, &w)?;
+        expect_shape("the second moment", &v, &w)?;
+        expect_shape("the schedule", &schedule, &[4].into())?;
+        Ok(vec![TensorType::f32(w), TensorType::f32(m), TensorType::f32(v)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (mut w, mut m, mut v) = (inputs[0].clone(), inputs[2].clone(), inputs[3].clone());
+        let [lr, c1, c2] = [0, 1, 2].map(|i| inputs[4].data[i]);
+        let lr = lr * self.lr_scale as f64;
+        let (beta1, beta2, decay) = (self.beta1 as f64, self.beta2 as f64, self.weight_decay as f64);
+        for (i, g) in inputs[1].data.iter().enumerate() {
+            let (w, m, v) = (&mut w.data[i], &mut m.data[i], &mut v.data[i]);
+            let d = if self.decoupled { *g } else { g + decay * *w };
+            if self.decoupled {
+                *w -= lr * decay * *w;
+            }
+            *m = beta1 * *m + (1.0 - beta1) * d;
+            *v = beta2 * *v + (1.0 - beta2) * d * d;
+            *w -= lr * (*m / c1) / ((*v / c2).sqrt() + self.epsilon as f64);
+        }
+        vec![w, m, v]
+    }
+
+    fn aliases(&self) -> &'static [(usize, usize)] {
+        &[(0, 0), (1, 2), (2, 3)]
+    }
+
+    fn cases() -> Vec<Case> {
+        let adam = Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decoupled: false, lr_scale: 1.0 };
+        let case = |name, op: &Adam, n: usize| {
+            let schedule = CaseInput::f32([4], Fill::Given(vec![0.01, 0.271, 0.002_997, 0.0]));
+            let moment = |fill| CaseInput::f32([n], fill);
+            let inputs = vec![
+                CaseInput::normal([n]),
+                CaseInput::normal([n]),
+                moment(Fill::Normal(0.1)),
+                moment(Fill::Uniform(0.0, 0.01)),
+                schedule,
+            ];
+            Case::new(op.clone(), name, inputs, 1)
+        };
+        let decay = Adam { weight_decay: 0.01, ..adam.clone() };
+        vec![
+            case("adam", &adam, 1031),
+            case("weight decay", &decay, 67),
+            case("adamw", &Adam { decoupled: true, lr_scale: 2.0, ..decay }, 129),
+            case("one element", &adam, 1),
+        ]
+    }
 }

@@ -1,5 +1,12 @@
 //! Adds a bias per channel, and its gradient.
 
+use super::case::{Case, CaseInput};
+use super::{Array, Forward, Operator, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{Shape, TensorType};
+
 /// y[n,c,...] = x[n,c,...] + b[c]. Inputs: x [N, C, ...] (2 or 4 dimensions), b [C]. Output: y, as x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bias;
@@ -7,3 +14,84 @@ pub struct Bias;
 /// Gradient of [`Bias`] to b: the sum of dy over all but the channel. Input: dy [N, C, ...]. Output: db [C].
 #[derive(Clone, Debug, PartialEq)]
 pub struct BiasBackward;
+
+impl Operator for Bias {
+    fn name(&self) -> &'static str {
+        "bias"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x, b] = inputs_f32(inputs)?;
+        let [channels] = b[..] else { return Err(format!("expected a bias of 1 dimension, got {b}")) };
+        if x.len() < 2 || x[1] != channels {
+            return Err(format!("expected an input [N, {channels}, ...] for a bias of {channels}, got {x}"));
+        }
+        Ok(vec![TensorType::f32(x)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Ok(vec![Some(node.cotangent), node.want(1, graph, BiasBackward, &[node.cotangent])?])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (x, b) = (&inputs[0], &inputs[1]);
+        let inner: usize = x.shape[2..].iter().product();
+        let data = x.data.iter().enumerate().map(|(i, v)| v + b.data[i / inner % b.data.len()]).collect();
+        vec![Array { shape: x.shape.clone(), data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |(name, x): (&'static str, Shape)| {
+            let channels = x[1];
+            Case::new(Bias, name, vec![CaseInput::normal(x), CaseInput::normal([channels])], 1)
+        };
+        shapes().map(case).into()
+    }
+}
+
+impl Operator for BiasBackward {
+    fn name(&self) -> &'static str {
+        "bias_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [dy] = inputs_f32(inputs)?;
+        if dy.len() < 2 {
+            return Err(format!("expected dy [N, C, ...], got {dy}"));
+        }
+        Ok(vec![TensorType::f32([dy[1]])])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let dy = &inputs[0];
+        let channels = dy.shape[1];
+        let inner: usize = dy.shape[2..].iter().product();
+        let mut db = Array::zeros([channels]);
+        for (i, v) in dy.data.iter().enumerate() {
+            db.data[i / inner % channels] += v;
+        }
+        vec![db]
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |(name, x): (&'static str, Shape)| {
+            let terms = x.elements() / x[1];
+            Case::new(BiasBackward, name, vec![CaseInput::normal(x)], terms)
+        };
+        shapes().map(case).into()
+    }
+}
+
+fn shapes() -> [(&'static str, Shape); 5] {
+    [
+        ("one of everything", [1, 1].into()),
+        ("matrix", [5, 37].into()),
+        ("planes", [3, 7, 5, 9].into()),
+        ("rows of whole vec4s", [2, 12, 4, 4].into()),
+        ("planes longer than a workgroup", [9, 3, 55, 55].into()),
+    ]
+}

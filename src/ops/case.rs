@@ -20,6 +20,8 @@ pub enum Fill {
         /// Mix in ignored labels.
         ignore: bool,
     },
+    /// Labels that are all [`super::IGNORE`].
+    AllIgnored,
     /// Random bytes: pixels.
     Bytes,
     /// These numbers, repeated.
@@ -120,6 +122,7 @@ impl CaseInput {
                     .map(|i| if *ignore && i % 5 == 2 { super::IGNORE } else { random.word(i as u32) % classes })
                     .collect(),
             ),
+            Fill::AllIgnored => Data::U32(vec![super::IGNORE; n]),
             Fill::Bytes => Data::U8((0..n).map(|i| random.word(i as u32) as u8).collect()),
             Fill::Given(values) => Data::F32((0..n).map(|i| values[i % values.len()]).collect()),
             Fill::Counter => Data::U32(vec![seed as u32, (seed >> 32) as u32, 3, 0]),

@@ -1,7 +1,9 @@
 //! 2-D convolution (cross-correlation, as the field says it): forward, and backward to input and weight. The bias is an op of its own.
 
-use super::{Array, Forward, Operator, case::{Case, CaseInput}};
+use super::case::{Case, CaseInput};
+use super::{Array, Forward, Op, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Shape, TensorType};
 
@@ -35,4 +37,251 @@ pub struct Conv2dBackwardWeight {
     pub conv: Conv2d,
     /// R and S.
     pub kernel: [usize; 2],
+}
+
+impl Conv2d {
+    /// Output extent along one axis (0 vertical, 1 horizontal), or why there is none.
+    pub fn output_extent(&self, axis: usize, input: usize, kernel: usize) -> Result<usize, String> {
+        let (stride, padding, dilation) = (self.stride[axis], self.padding[axis], self.dilation[axis]);
+        if stride == 0 || dilation == 0 || kernel == 0 {
+            return Err(format!("kernel {kernel}, stride {stride} and dilation {dilation} must be at least 1"));
+        }
+        let reach = dilation * (kernel - 1) + 1;
+        match (input + 2 * padding).checked_sub(reach) {
+            Some(room) => Ok(room / stride + 1),
+            None => Err(format!(
+                "the kernel reaches over {reach} pixels, the input has {input} and {padding} of padding on each side; \
+                 use larger pictures or a smaller kernel"
+            )),
+        }
+    }
+
+    fn output(&self, x: &Shape, w: &Shape) -> Result<[usize; 4], String> {
+        let [n, c, h, wd] = x.nchw()?;
+        let [o, cg, r, s] = w.nchw()?;
+        let groups = self.groups;
+        if groups == 0 || c % groups != 0 || o % groups != 0 || c / groups != cg {
+            return Err(format!(
+                "{c} input channels, {o} output channels and a weight {w} do not fit {groups} group(s): \
+                 the weight must be [out, in / groups, height, width], both counts divisible by groups"
+            ));
+        }
+        Ok([n, o, self.output_extent(0, h, r)?, self.output_extent(1, wd, s)?])
+    }
+
+    /// Calls `f(x index, w index, y index)` for each product of the convolution, y by y.
+    fn each_product(&self, x: &Shape, w: &Shape, mut f: impl FnMut(usize, usize, usize)) {
+        let [batch, outs, p_end, q_end] = self.output(x, w).expect("checked by infer");
+        let (channels, height, width) = (x[1], x[2], x[3]);
+        let (cg, kernel_h, kernel_w) = (w[1], w[2], w[3]);
+        let mut y = 0;
+        for n in 0..batch {
+            for o in 0..outs {
+                let first = o / (outs / self.groups) * cg;
+                for p in 0..p_end {
+                    for q in 0..q_end {
+                        for c in 0..cg {
+                            for r in 0..kernel_h {
+                                for s in 0..kernel_w {
+                                    // A tap in the padding wraps to a huge number and fails the test below.
+                                    let i = (p * self.stride[0] + r * self.dilation[0]).wrapping_sub(self.padding[0]);
+                                    let j = (q * self.stride[1] + s * self.dilation[1]).wrapping_sub(self.padding[1]);
+                                    if i < height && j < width {
+                                        let x = ((n * channels + first + c) * height + i) * width + j;
+                                        let w = ((o * cg + c) * kernel_h + r) * kernel_w + s;
+                                        f(x, w, y);
+                                    }
+                                }
+                            }
+                        }
+                        y += 1;
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Operator for Conv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x, w] = inputs_f32(inputs)?;
+        Ok(vec![TensorType::f32(self.output(&x, &w)?)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        let (x, w) = (node.inputs[0], node.inputs[1]);
+        let pair = |shape: &Shape| [shape[2], shape[3]];
+        let dx = Conv2dBackwardInput { conv: self.clone(), input: pair(&graph[x].ty.shape) };
+        let dw = Conv2dBackwardWeight { conv: self.clone(), kernel: pair(&graph[w].ty.shape) };
+        Ok(vec![node.want(0, graph, dx, &[node.cotangent, w])?, node.want(1, graph, dw, &[x, node.cotangent])?])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        let mut y = Array::zeros(self.output(&x.shape, &w.shape).expect("checked by infer"));
+        self.each_product(&x.shape, &w.shape, |xi, wi, yi| y.data[yi] += x.data[xi] * w.data[wi]);
+        vec![y]
+    }
+
+    fn macs(&self, inputs: &[TensorType]) -> u64 {
+        let (x, w) = (&inputs[0].shape, &inputs[1].shape);
+        self.output(x, w).map_or(0, |y| y.iter().product::<usize>() * w[1..].iter().product::<usize>()) as u64
+    }
+
+    fn cases() -> Vec<Case> {
+        shapes().into_iter().map(|s| s.case(|c, x, w, _| (c.into(), x, w, w[1] * w[2] * w[3]))).collect()
+    }
+}
+
+impl Operator for Conv2dBackwardInput {
+    fn name(&self) -> &'static str {
+        "conv2d_backward_input"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [dy, w] = inputs_f32(inputs)?;
+        let x = self.x_shape(&dy, &w)?;
+        expect_shape("dy", &dy, &self.conv.output(&x, &w)?.into())?;
+        Ok(vec![TensorType::f32(x)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (dy, w) = (&inputs[0], &inputs[1]);
+        let mut dx = Array::zeros(self.x_shape(&dy.shape, &w.shape).expect("checked by infer"));
+        let shape = dx.shape.clone();
+        self.conv.each_product(&shape, &w.shape, |xi, wi, yi| dx.data[xi] += dy.data[yi] * w.data[wi]);
+        vec![dx]
+    }
+
+    fn macs(&self, inputs: &[TensorType]) -> u64 {
+        let (dy, w) = (&inputs[0].shape, &inputs[1].shape);
+        (dy.elements() * w[1..].iter().product::<usize>()) as u64
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |s: ConvShape| {
+            s.case(|conv, x, w, y| {
+                let op = Conv2dBackwardInput { input: [x[2], x[3]], conv: conv.clone() };
+                (op.into(), y, w, w[0] / conv.groups * w[2] * w[3])
+            })
+        };
+        shapes().into_iter().map(case).collect()
+    }
+}
+
+impl Conv2dBackwardInput {
+    fn x_shape(&self, dy: &Shape, w: &Shape) -> Result<Shape, String> {
+        let (dy, w) = (dy.nchw()?, w.nchw()?);
+        Ok([dy[0], w[1] * self.conv.groups, self.input[0], self.input[1]].into())
+    }
+}
+
+impl Operator for Conv2dBackwardWeight {
+    fn name(&self) -> &'static str {
+        "conv2d_backward_weight"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x, dy] = inputs_f32(inputs)?;
+        let w = self.w_shape(&x, &dy)?;
+        expect_shape("dy", &dy, &self.conv.output(&x, &w)?.into())?;
+        Ok(vec![TensorType::f32(w)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (x, dy) = (&inputs[0], &inputs[1]);
+        let mut dw = Array::zeros(self.w_shape(&x.shape, &dy.shape).expect("checked by infer"));
+        let shape = dw.shape.clone();
+        self.conv.each_product(&x.shape, &shape, |xi, wi, yi| dw.data[wi] += dy.data[yi] * x.data[xi]);
+        vec![dw]
+    }
+
+    fn macs(&self, inputs: &[TensorType]) -> u64 {
+        let (x, dy) = (&inputs[0].shape, &inputs[1].shape);
+        (dy.elements() * x[1] / self.conv.groups * self.kernel[0] * self.kernel[1]) as u64
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |s: ConvShape| {
+            s.case(|conv, x, w, y| {
+                (Conv2dBackwardWeight { kernel: [w[2], w[3]], conv }.into(), x, y, y[0] * y[2] * y[3])
+            })
+        };
+        shapes().into_iter().map(case).collect()
+    }
+}
+
+impl Conv2dBackwardWeight {
+    fn w_shape(&self, x: &Shape, dy: &Shape) -> Result<Shape, String> {
+        let (x, dy, groups) = (x.nchw()?, dy.nchw()?, self.conv.groups.max(1));
+        Ok([dy[1], x[1] / groups, self.kernel[0], self.kernel[1]].into())
+    }
+}
+
+/// A convolution with its shapes, from which forward and backward cases are made.
+struct ConvShape {
+    name: &'static str,
+    conv: Conv2d,
+    x: [usize; 4],
+    out: usize,
+    kernel: [usize; 2],
+}
+
+impl ConvShape {
+    /// The case of `f(conv, x, w, y)`: op, shapes of its two inputs, length of its sums.
+    fn case(
+        self,
+        f: impl Fn(Conv2d, [usize; 4], [usize; 4], [usize; 4]) -> (Op, [usize; 4], [usize; 4], usize),
+    ) -> Case {
+        let w = [self.out, self.x[1] / self.conv.groups, self.kernel[0], self.kernel[1]];
+        let y = self.conv.output(&self.x.into(), &w.into()).expect("the case's shapes agree");
+        let (op, a, b, terms) = f(self.conv, self.x, w, y);
+        Case::new(op, self.name, vec![CaseInput::normal(a), CaseInput::normal(b)], terms)
+    }
+}
+
+/// Odd sizes, every option alone and together, and AlexNet's five layers with fewer channels and pictures.
+fn shapes() -> Vec<ConvShape> {
+    let square = |name, stride, padding, dilation, groups, x, out, kernel| ConvShape {
+        name,
+        conv: Conv2d { stride: [stride; 2], padding: [padding; 2], dilation: [dilation; 2], groups },
+        x,
+        out,
+        kernel: [kernel; 2],
+    };
+    vec![
+        square("one of everything", 1, 0, 1, 1, [1, 1, 1, 1], 1, 1),
+        square("1x1 kernel", 1, 0, 1, 1, [3, 5, 7, 9], 11, 1),
+        square("3x3, odd sizes", 1, 1, 1, 1, [2, 7, 13, 11], 19, 3),
+        square("stride leaves a rest", 3, 0, 1, 1, [3, 4, 12, 9], 5, 4),
+        square("dilation", 1, 2, 3, 1, [2, 3, 15, 14], 6, 3),
+        square("groups", 1, 1, 1, 3, [2, 6, 8, 7], 9, 3),
+        square("depthwise", 2, 1, 1, 5, [2, 5, 9, 10], 5, 3),
+        square("padding wider than the picture", 1, 4, 1, 1, [1, 2, 3, 2], 3, 5),
+        square("all options", 2, 3, 2, 2, [3, 8, 17, 19], 6, 5),
+        ConvShape {
+            name: "not square",
+            conv: Conv2d { stride: [2, 1], padding: [0, 3], dilation: [1, 2], groups: 1 },
+            x: [2, 3, 11, 8],
+            out: 4,
+            kernel: [5, 3],
+        },
+        square("more rows and columns than one tile", 1, 1, 1, 1, [2, 35, 17, 23], 67, 3),
+        square("alexnet conv1", 4, 2, 1, 1, [2, 3, 224, 224], 5, 11),
+        square("alexnet conv2", 1, 2, 1, 1, [2, 12, 27, 27], 16, 5),
+        square("alexnet conv2, two towers", 1, 2, 1, 2, [1, 24, 27, 27], 16, 5),
+        square("alexnet conv3", 1, 1, 1, 1, [3, 64, 13, 13], 24, 3),
+    ]
 }

@@ -1,5 +1,13 @@
 //! Cross entropy of logits against class labels (log-softmax inside, maximum subtracted), with label smoothing.
 
+use super::case::{Case, CaseInput, Fill};
+use super::softmax::log_sum_exp;
+use super::{Array, Forward, Operator, expect_shape, inputs_of};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{DType, Shape, TensorType};
+
 /// The label of a row that takes no part: it adds nothing to the loss, its gradient is 0, and the mean is over the others.
 pub const IGNORE: u32 = u32::MAX;
 
@@ -17,4 +25,125 @@ pub struct CrossEntropy {
 pub struct CrossEntropyBackward {
     /// s in [0, 1).
     pub label_smoothing: f32,
+}
+
+fn check(smoothing: f32, logits: &Shape, labels: &Shape) -> Result<(), String> {
+    let [n, classes] = logits.matrix()?;
+    if classes == 0 {
+        return Err("there are no classes".into());
+    }
+    if !(0.0..1.0).contains(&smoothing) {
+        return Err(format!("label smoothing must be in [0, 1), got {smoothing}"));
+    }
+    expect_shape("labels", labels, &[n].into())
+}
+
+/// Rows that have a label, with it.
+fn labelled(labels: &Array) -> impl Iterator<Item = (usize, usize)> + '_ {
+    let labels = labels.data.iter().enumerate();
+    labels.filter(|&(_, &l)| l != IGNORE as f64).map(|(row, &l)| (row, l as usize))
+}
+
+impl Operator for CrossEntropy {
+    fn name(&self) -> &'static str {
+        "cross_entropy"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [logits, labels] = inputs_of([DType::F32, DType::U32], inputs)?;
+        check(self.label_smoothing, &logits, &labels)?;
+        Ok(vec![TensorType::f32([1])])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        let backward = CrossEntropyBackward { label_smoothing: self.label_smoothing };
+        let inputs = [node.inputs[0], node.inputs[1], node.cotangent];
+        Ok(vec![node.want(0, graph, backward, &inputs)?, None])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (logits, labels) = (&inputs[0], &inputs[1]);
+        let (classes, s) = (logits.shape[1], self.label_smoothing as f64);
+        let rows = labelled(labels).count();
+        let loss = |(row, label): (usize, usize)| {
+            let x = &logits.data[row * classes..][..classes];
+            let lse = log_sum_exp(x);
+            let uniform = x.iter().map(|v| lse - v).sum::<f64>() / classes as f64;
+            (1.0 - s) * (lse - x[label]) + s * uniform
+        };
+        let sum: f64 = labelled(labels).map(loss).sum();
+        vec![Array { shape: [1].into(), data: vec![if rows == 0 { 0.0 } else { sum / rows as f64 }] }]
+    }
+
+    fn cases() -> Vec<Case> {
+        variants(|label_smoothing, name, logits, labels| {
+            let terms = logits.ty.shape.elements();
+            Case::new(CrossEntropy { label_smoothing }, name, vec![logits, labels], terms)
+        })
+    }
+}
+
+impl Operator for CrossEntropyBackward {
+    fn name(&self) -> &'static str {
+        "cross_entropy_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [logits, labels, dloss] = inputs_of([DType::F32, DType::U32, DType::F32], inputs)?;
+        check(self.label_smoothing, &logits, &labels)?;
+        expect_shape("dloss", &dloss, &[1].into())?;
+        Ok(vec![TensorType::f32(logits)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (logits, labels, dloss) = (&inputs[0], &inputs[1], inputs[2].data[0]);
+        let (classes, s) = (logits.shape[1], self.label_smoothing as f64);
+        let rows = labelled(labels).count() as f64;
+        let mut dx = Array::zeros(logits.shape.clone());
+        for (row, label) in labelled(labels) {
+            let x = &logits.data[row * classes..][..classes];
+            let lse = log_sum_exp(x);
+            for (class, dx) in dx.data[row * classes..][..classes].iter_mut().enumerate() {
+                let target = if class == label { 1.0 - s } else { 0.0 } + s / classes as f64;
+                *dx = dloss / rows * ((x[class] - lse).exp() - target);
+            }
+        }
+        vec![dx]
+    }
+
+    fn cases() -> Vec<Case> {
+        variants(|label_smoothing, name, logits, labels| {
+            let terms = logits.ty.shape[1];
+            let inputs = vec![logits, labels, CaseInput::normal([1])];
+            Case::new(CrossEntropyBackward { label_smoothing }, name, inputs, terms)
+        })
+    }
+}
+
+/// `case(smoothing, name, logits, labels)` over sizes, smoothing and ignored rows.
+fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (n, classes) in [(1, 1), (2, 2), (9, 7), (33, 10), (5, 1000)] {
+        for label_smoothing in [0.0, 0.1] {
+            for ignore in [false, true] {
+                let fill = Fill::Labels { n: classes as u32, ignore };
+                let labels = CaseInput { ty: TensorType::new([n], DType::U32), fill };
+                let logits = CaseInput::f32([n, classes], Fill::Normal(3.0));
+                let name = format!("[{n}, {classes}], smoothing {label_smoothing}, ignored rows: {ignore}");
+                cases.push(case(label_smoothing, name, logits, labels));
+            }
+        }
+    }
+    let given = Fill::Given;
+    let large = CaseInput::f32([3, 4], given(vec![1e4, -1e4, 50.0, 0.0, -3.0]));
+    cases.push(case(0.0, "large logits".into(), large, CaseInput::labels(3, 4)).without_gradient());
+    let mut nothing = CaseInput::labels(1, 4);
+    nothing.ty = TensorType::new([3], DType::U32);
+    nothing.fill = Fill::AllIgnored;
+    cases.push(case(0.1, "no labelled row".into(), CaseInput::normal([3, 4]), nothing));
+    cases
 }

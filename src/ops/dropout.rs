@@ -1,5 +1,12 @@
 //! Dropout with a Philox mask that is recomputed, never stored.
 
+use super::case::{Case, CaseInput};
+use super::{Array, Forward, Operator, expect_shape, inputs_of, philox};
+use crate::error::Result;
+use crate::graph::{Graph, ValueId};
+use crate::rng::stream;
+use crate::tensor::{DType, TensorType};
+
 /// When the kept activations are scaled so that training and evaluation agree in expectation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropoutScaling {
@@ -20,4 +27,61 @@ pub struct Dropout {
     pub stream: u32,
     /// See [`DropoutScaling`].
     pub scaling: DropoutScaling,
+}
+
+impl Dropout {
+    /// An element is kept when its random word is at least this: rate * 2^32, rounded.
+    pub fn threshold(&self) -> u32 {
+        (self.rate as f64 * 4_294_967_296.0).round().min(u32::MAX as f64) as u32
+    }
+
+    /// What kept elements are multiplied by.
+    pub fn scale(&self) -> f32 {
+        match self.scaling {
+            DropoutScaling::Inverted => 1.0 / (1.0 - self.rate),
+            DropoutScaling::Paper => 1.0,
+        }
+    }
+}
+
+impl Operator for Dropout {
+    fn name(&self) -> &'static str {
+        "dropout"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x, counter] = inputs_of([DType::F32, DType::U32], inputs)?;
+        expect_shape("the random counter", &counter, &[4].into())?;
+        if !(0.0..1.0).contains(&self.rate) {
+            return Err(format!("the rate must be in [0, 1), got {}", self.rate));
+        }
+        Ok(vec![TensorType::f32(x)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Ok(vec![node.want(0, graph, self.clone(), &[node.cotangent, node.inputs[1]])?, None])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let random = philox(&inputs[1], self.stream);
+        let (threshold, scale) = (self.threshold(), self.scale() as f64);
+        let keep = |(i, &x): (usize, &f64)| if random.word(i as u32) >= threshold { x * scale } else { 0.0 };
+        let data = inputs[0].data.iter().enumerate().map(keep).collect();
+        vec![Array { shape: inputs[0].shape.clone(), data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |rate, scaling, shape: &[usize]| {
+            let op = Dropout { rate, stream: stream::DROPOUT + 1, scaling };
+            let inputs = vec![CaseInput::normal(shape.to_vec()), CaseInput::counter()];
+            Case::new(op, format!("rate {rate}, {scaling:?}"), inputs, 1)
+        };
+        vec![
+            case(0.5, DropoutScaling::Inverted, &[3, 37]),
+            case(0.5, DropoutScaling::Paper, &[3, 37]),
+            case(0.1, DropoutScaling::Inverted, &[2, 5, 7, 3]),
+            case(0.0, DropoutScaling::Inverted, &[13]),
+            case(0.9, DropoutScaling::Inverted, &[5, 4096]),
+        ]
+    }
 }

@@ -1,5 +1,12 @@
 //! Fully connected layer without its bias: forward, and backward to input and weight.
 
+use super::case::{Case, CaseInput};
+use super::{Array, Forward, Operator, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::TensorType;
+
 /// y[n,o] = sum over i of x[n,i] * w[o,i]. Inputs: x [N, I], w [O, I]. Output: y [N, O].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear;
@@ -11,3 +18,146 @@ pub struct LinearBackwardInput;
 /// Inputs: x [N, I], dy [N, O]. Output: dw [O, I], dw[o,i] = sum over n of dy[n,o] * x[n,i].
 #[derive(Clone, Debug, PartialEq)]
 pub struct LinearBackwardWeight;
+
+fn matrices(inputs: &[TensorType]) -> Result<[[usize; 2]; 2], String> {
+    let [a, b] = inputs_f32(inputs)?;
+    Ok([a.matrix()?, b.matrix()?])
+}
+
+impl Operator for Linear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [[n, i], [o, wi]] = matrices(inputs)?;
+        if i != wi {
+            return Err(format!("the input has {i} features, the weight [{o}, {wi}] takes {wi}"));
+        }
+        Ok(vec![TensorType::f32([n, o])])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Ok(vec![
+            node.want(0, graph, LinearBackwardInput, &[node.cotangent, node.inputs[1]])?,
+            node.want(1, graph, LinearBackwardWeight, &[node.inputs[0], node.cotangent])?,
+        ])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (x, w) = (&inputs[0], &inputs[1]);
+        let (rows, features, outs) = (x.shape[0], x.shape[1], w.shape[0]);
+        let mut y = Array::zeros([rows, outs]);
+        for n in 0..rows {
+            for o in 0..outs {
+                y.data[n * outs + o] = (0..features).map(|i| x.data[n * features + i] * w.data[o * features + i]).sum();
+            }
+        }
+        vec![y]
+    }
+
+    fn macs(&self, inputs: &[TensorType]) -> u64 {
+        (inputs[0].shape.elements() * inputs[1].shape[0]) as u64
+    }
+
+    fn cases() -> Vec<Case> {
+        sizes().map(|(name, n, i, o)| Case::new(Linear, name, normals([n, i], [o, i]), i)).into()
+    }
+}
+
+impl Operator for LinearBackwardInput {
+    fn name(&self) -> &'static str {
+        "linear_backward_input"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [[n, o], [wo, i]] = matrices(inputs)?;
+        if o != wo {
+            return Err(format!("dy has {o} features, the weight [{wo}, {i}] makes {wo}"));
+        }
+        Ok(vec![TensorType::f32([n, i])])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (dy, w) = (&inputs[0], &inputs[1]);
+        let (rows, outs, features) = (dy.shape[0], dy.shape[1], w.shape[1]);
+        let mut dx = Array::zeros([rows, features]);
+        for n in 0..rows {
+            for o in 0..outs {
+                for i in 0..features {
+                    dx.data[n * features + i] += dy.data[n * outs + o] * w.data[o * features + i];
+                }
+            }
+        }
+        vec![dx]
+    }
+
+    fn macs(&self, inputs: &[TensorType]) -> u64 {
+        (inputs[0].shape.elements() * inputs[1].shape[1]) as u64
+    }
+
+    fn cases() -> Vec<Case> {
+        sizes().map(|(name, n, i, o)| Case::new(LinearBackwardInput, name, normals([n, o], [o, i]), o)).into()
+    }
+}
+
+impl Operator for LinearBackwardWeight {
+    fn name(&self) -> &'static str {
+        "linear_backward_weight"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [[n, i], [dn, o]] = matrices(inputs)?;
+        if n != dn {
+            return Err(format!("x has {n} rows, dy has {dn}"));
+        }
+        Ok(vec![TensorType::f32([o, i])])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (x, dy) = (&inputs[0], &inputs[1]);
+        let (rows, features, outs) = (x.shape[0], x.shape[1], dy.shape[1]);
+        let mut dw = Array::zeros([outs, features]);
+        for n in 0..rows {
+            for o in 0..outs {
+                for i in 0..features {
+                    dw.data[o * features + i] += dy.data[n * outs + o] * x.data[n * features + i];
+                }
+            }
+        }
+        vec![dw]
+    }
+
+    fn macs(&self, inputs: &[TensorType]) -> u64 {
+        (inputs[0].shape.elements() * inputs[1].shape[1]) as u64
+    }
+
+    fn cases() -> Vec<Case> {
+        sizes().map(|(name, n, i, o)| Case::new(LinearBackwardWeight, name, normals([n, i], [n, o]), n)).into()
+    }
+}
+
+fn normals(a: [usize; 2], b: [usize; 2]) -> Vec<CaseInput> {
+    vec![CaseInput::normal(a), CaseInput::normal(b)]
+}
+
+/// (name, batch, inputs, outputs).
+fn sizes() -> [(&'static str, usize, usize, usize); 7] {
+    [
+        ("one of everything", 1, 1, 1),
+        ("odd sizes", 3, 37, 29),
+        ("multiples of four", 4, 64, 16),
+        ("more than one tile", 67, 131, 71),
+        ("many inputs", 5, 9216, 6),
+        ("many outputs", 5, 6, 4099),
+        ("a batch of 129", 129, 33, 35),
+    ]
+}

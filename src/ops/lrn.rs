@@ -1,6 +1,13 @@
 //! Local response normalisation across channels (Krizhevsky 2012, section 3.3).
 
-/// b[c] = a[c] / (k + alpha * sum of a[j]^2 for j in max(0, c-n/2) ..= min(C-1, c+(n-1)/2... see `size`))^beta.
+use super::case::{Case, CaseInput};
+use super::{Array, Forward, Operator, expect_shape, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::{Shape, TensorType};
+
+/// b[c] = a[c] / (k + alpha * sum of a[j]^2 over the channels j in the window around c)^beta.
 /// Input: a [N, C, H, W]. Output: b, as a. alpha is the paper's: it is NOT divided by `size` (PyTorch, Caffe, ONNX divide).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lrn {
@@ -20,4 +27,111 @@ pub struct Lrn {
 pub struct LrnBackward {
     /// The forward op.
     pub lrn: Lrn,
+}
+
+impl Lrn {
+    fn window(&self, c: usize, channels: usize) -> std::ops::Range<usize> {
+        c.saturating_sub(self.size / 2)..(c + self.size / 2 + 1).min(channels)
+    }
+
+    fn check(&self, x: &Shape) -> Result<(), String> {
+        x.nchw()?;
+        if self.size.is_multiple_of(2) {
+            return Err(format!("size must be odd (a window centred on its channel), got {}", self.size));
+        }
+        Ok(())
+    }
+
+    /// k + alpha * sum of squares, per element.
+    fn bracket(&self, a: &Array) -> Vec<f64> {
+        let (channels, plane) = (a.shape[1], a.shape[2] * a.shape[3]);
+        let sum = |i: usize| {
+            let c = i / plane % channels;
+            self.window(c, channels).map(|j| a.data[i - c * plane + j * plane].powi(2)).sum::<f64>()
+        };
+        (0..a.data.len()).map(|i| self.k as f64 + self.alpha as f64 * sum(i)).collect()
+    }
+}
+
+impl Operator for Lrn {
+    fn name(&self) -> &'static str {
+        "lrn"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [a] = inputs_f32(inputs)?;
+        self.check(&a)?;
+        Ok(vec![TensorType::f32(a)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Ok(vec![node.want(0, graph, LrnBackward { lrn: self.clone() }, &[node.inputs[0], node.cotangent])?])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let a = &inputs[0];
+        let data = a.data.iter().zip(self.bracket(a)).map(|(a, s)| a * s.powf(-self.beta as f64)).collect();
+        vec![Array { shape: a.shape.clone(), data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |(name, lrn, shape): (&'static str, Lrn, [usize; 4])| {
+            Case::new(lrn.clone(), name, vec![CaseInput::normal(shape)], lrn.size)
+        };
+        variants().map(case).into()
+    }
+}
+
+impl Operator for LrnBackward {
+    fn name(&self) -> &'static str {
+        "lrn_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [a, db] = inputs_f32(inputs)?;
+        self.lrn.check(&a)?;
+        expect_shape("db", &db, &a)?;
+        Ok(vec![TensorType::f32(a)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (a, db, lrn) = (&inputs[0], &inputs[1], &self.lrn);
+        let (channels, plane) = (a.shape[1], a.shape[2] * a.shape[3]);
+        let (alpha, beta) = (lrn.alpha as f64, lrn.beta as f64);
+        let s = lrn.bracket(a);
+        let term = |i: usize| db.data[i] * a.data[i] * s[i].powf(-beta - 1.0);
+        let da = |i: usize| {
+            let c = i / plane % channels;
+            // The window is symmetric: channel c is in the windows of just the channels in its own.
+            let sum: f64 = lrn.window(c, channels).map(|j| term(i - c * plane + j * plane)).sum();
+            db.data[i] * s[i].powf(-beta) - 2.0 * alpha * beta * a.data[i] * sum
+        };
+        vec![Array { shape: a.shape.clone(), data: (0..a.data.len()).map(da).collect() }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let case = |(name, lrn, shape): (&'static str, Lrn, [usize; 4])| {
+            let inputs = vec![CaseInput::normal(shape), CaseInput::normal(shape)];
+            Case::new(LrnBackward { lrn: lrn.clone() }, name, inputs, lrn.size)
+        };
+        variants().map(case).into()
+    }
+}
+
+/// The paper's constants, and large ones that make every part of the formula show.
+fn variants() -> [(&'static str, Lrn, [usize; 4]); 6] {
+    let paper = Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0 };
+    let strong = Lrn { size: 5, alpha: 0.5, beta: 0.75, k: 1.0 };
+    [
+        ("paper", paper.clone(), [2, 11, 7, 5]),
+        ("paper, many channels", paper, [1, 96, 13, 13]),
+        ("strong", strong.clone(), [3, 9, 4, 6]),
+        ("fewer channels than the window", strong.clone(), [2, 2, 3, 5]),
+        ("another beta", Lrn { beta: 0.5, size: 3, ..strong.clone() }, [2, 7, 3, 3]),
+        ("a window of one", Lrn { size: 1, ..strong }, [1, 4, 5, 3]),
+    ]
 }

@@ -1,5 +1,13 @@
 //! Max-pooling, overlapping or not, and its gradient.
 
+use super::case::{Case, CaseInput, Fill};
+use super::window::{self, Window};
+use super::{Array, Forward, Operator, expect_shape, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::TensorType;
+
 /// y[n,c,p,q] = the maximum over the window; padding counts as -infinity; NaN wins. Input: x [N, C, H, W]. Output: y [N, C, P, Q].
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaxPool2d {
@@ -19,4 +27,113 @@ pub struct MaxPool2d {
 pub struct MaxPool2dBackward {
     /// The forward op.
     pub pool: MaxPool2d,
+}
+
+impl MaxPool2d {
+    /// The window's geometry.
+    pub fn window(&self) -> Window {
+        Window { kernel: self.kernel, stride: self.stride, padding: self.padding, ceil_mode: self.ceil_mode }
+    }
+
+    /// For each output element, the flat index of its window's first maximum in x (NaN counts as the largest).
+    fn first_maxima(&self, x: &Array) -> Vec<usize> {
+        let window = self.window();
+        let [n, c, p, q] = window.output(&x.shape).expect("checked by infer");
+        let (h, w) = (x.shape[2], x.shape[3]);
+        let mut maxima = Vec::with_capacity(n * c * p * q);
+        for plane in 0..n * c {
+            for (i, j) in (0..p).flat_map(|i| (0..q).map(move |j| (i, j))) {
+                let mut best: Option<usize> = None;
+                for y in window.range(0, i, h) {
+                    for x_ in window.range(1, j, w) {
+                        let at = (plane * h + y) * w + x_;
+                        let value = x.data[at];
+                        let wins = best.is_none_or(|b| value > x.data[b] || (value.is_nan() && !x.data[b].is_nan()));
+                        if wins {
+                            best = Some(at);
+                        }
+                    }
+                }
+                maxima.push(best.expect("infer refuses windows that lie in the padding"));
+            }
+        }
+        maxima
+    }
+}
+
+impl Operator for MaxPool2d {
+    fn name(&self) -> &'static str {
+        "max_pool2d"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x] = inputs_f32(inputs)?;
+        Ok(vec![TensorType::f32(self.window().output(&x)?)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        let backward = MaxPool2dBackward { pool: self.clone() };
+        Ok(vec![node.want(0, graph, backward, &[node.inputs[0], node.cotangent])?])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let shape = self.window().output(&inputs[0].shape).expect("checked by infer").into();
+        let data = self.first_maxima(&inputs[0]).into_iter().map(|i| inputs[0].data[i]).collect();
+        vec![Array { shape, data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (name, window, x) in window::cases() {
+            let pool = MaxPool2d::of(window);
+            cases.push(Case::new(pool.clone(), name, vec![CaseInput::normal(x)], 1));
+            let ties = vec![CaseInput::f32(x, Fill::Ties)];
+            cases.push(Case::new(pool, format!("{name}, ties"), ties, 1).without_gradient());
+        }
+        cases
+    }
+}
+
+impl MaxPool2d {
+    fn of(window: Window) -> Self {
+        let Window { kernel, stride, padding, ceil_mode } = window;
+        MaxPool2d { kernel, stride, padding, ceil_mode }
+    }
+}
+
+impl Operator for MaxPool2dBackward {
+    fn name(&self) -> &'static str {
+        "max_pool2d_backward"
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x, dy] = inputs_f32(inputs)?;
+        expect_shape("dy", &dy, &self.pool.window().output(&x)?.into())?;
+        Ok(vec![TensorType::f32(x)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (x, dy) = (&inputs[0], &inputs[1]);
+        let mut dx = Array::zeros(x.shape.clone());
+        for (at, dy) in self.pool.first_maxima(x).into_iter().zip(&dy.data) {
+            dx.data[at] += dy;
+        }
+        vec![dx]
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for (name, window, x) in window::cases() {
+            let y = window.output(&x.into()).expect("the case's shapes agree");
+            let op = MaxPool2dBackward { pool: MaxPool2d::of(window) };
+            for (name, fill) in [(name.to_string(), Fill::Normal(1.0)), (format!("{name}, ties"), Fill::Ties)] {
+                cases.push(Case::new(op.clone(), name, vec![CaseInput::f32(x, fill), CaseInput::normal(y)], 9));
+            }
+        }
+        cases
+    }
 }

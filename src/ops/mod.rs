@@ -21,10 +21,12 @@ mod reduce;
 mod reshape;
 mod sgd;
 mod softmax;
+pub mod window;
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
-use crate::tensor::{Shape, TensorType};
+use crate::rng::Philox;
+use crate::tensor::{DType, Shape, TensorType};
 use case::Case;
 
 /// A tensor of the f64 reference: every element type as f64 (u32 and u8 are exact in it).
@@ -90,6 +92,38 @@ pub struct Forward<'a> {
     pub wanted: &'a [bool],
 }
 
+impl Forward<'_> {
+    /// Appends `op` to compute the gradient of input `index`, if that one is wanted.
+    fn want(&self, index: usize, graph: &mut Graph, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Option<ValueId>> {
+        if self.wanted[index] { graph.apply(self.layer, op, inputs).map(Some) } else { Ok(None) }
+    }
+}
+
+/// The shapes of exactly `N` f32 inputs, or what came instead.
+fn inputs_f32<const N: usize>(inputs: &[TensorType]) -> Result<[Shape; N], String> {
+    inputs_of([DType::F32; N], inputs)
+}
+
+/// The shapes of inputs of exactly these element types, or what came instead.
+fn inputs_of<const N: usize>(dtypes: [DType; N], inputs: &[TensorType]) -> Result<[Shape; N], String> {
+    let got: Vec<DType> = inputs.iter().map(|t| t.dtype).collect();
+    if got != dtypes {
+        return Err(format!("expected inputs of types {dtypes:?}, got {got:?}"));
+    }
+    Ok(std::array::from_fn(|i| inputs[i].shape.clone()))
+}
+
+/// The random numbers of `stream` for a counter input `[seed low, seed high, step, 0]`.
+fn philox(counter: &Array, stream: u32) -> Philox {
+    let word = |i: usize| counter.data[i] as u32;
+    Philox { seed: word(0) as u64 | (word(1) as u64) << 32, stream, step: word(2) }
+}
+
+/// An error unless `got` is `expected`.
+fn expect_shape(what: &str, got: &Shape, expected: &Shape) -> Result<(), String> {
+    if got == expected { Ok(()) } else { Err(format!("{what} must be {expected}, got {got}")) }
+}
+
 macro_rules! ops {
     ($($file:ident::{$($op:ident),+};)+) => {
         $(pub use $file::{$($op),+};)+
@@ -118,13 +152,6 @@ macro_rules! ops {
                 all
             }
 
-            pub(crate) fn cpu(&self) -> &dyn crate::backend::cpu::CpuOp {
-                match self { $($(Op::$op(op) => op),+),+ }
-            }
-
-            pub(crate) fn wgpu(&self) -> &dyn crate::backend::wgpu::WgpuOp {
-                match self { $($(Op::$op(op) => op),+),+ }
-            }
         }
     };
 }

@@ -1,5 +1,12 @@
 //! Softmax and log-softmax over the last dimension of a matrix, and their gradients. The row's maximum is subtracted first.
 
+use super::case::{Case, CaseInput, Fill};
+use super::{Array, Forward, Operator, expect_shape, inputs_f32};
+use crate::error::Result;
+use crate::graph::autodiff::no_gradient;
+use crate::graph::{Graph, ValueId};
+use crate::tensor::TensorType;
+
 /// Input: x [N, classes]. Output: y, as x: exp(x - lse(x)), or x - lse(x) with `log`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Softmax {
@@ -13,4 +20,99 @@ pub struct Softmax {
 pub struct SoftmaxBackward {
     /// Log-softmax.
     pub log: bool,
+}
+
+/// log(sum(exp(row))), the maximum subtracted first.
+pub(super) fn log_sum_exp(row: &[f64]) -> f64 {
+    let max = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    max + row.iter().map(|x| (x - max).exp()).sum::<f64>().ln()
+}
+
+impl Operator for Softmax {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax" } else { "softmax" }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [x] = inputs_f32(inputs)?;
+        x.matrix()?;
+        Ok(vec![TensorType::f32(x)])
+    }
+
+    fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Ok(vec![node.want(0, graph, SoftmaxBackward { log: self.log }, &[node.output, node.cotangent])?])
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let x = &inputs[0];
+        let mut data = Vec::with_capacity(x.data.len());
+        for row in x.data.chunks(x.shape[1].max(1)) {
+            let lse = log_sum_exp(row);
+            data.extend(row.iter().map(|v| if self.log { v - lse } else { (v - lse).exp() }));
+        }
+        vec![Array { shape: x.shape.clone(), data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for log in [false, true] {
+            let mut case = |name, shape: [usize; 2], fill| {
+                cases.push(Case::new(Softmax { log }, name, vec![CaseInput::f32(shape, fill)], shape[1]));
+            };
+            case("one class", [3, 1], Fill::Normal(1.0));
+            case("odd sizes", [5, 7], Fill::Normal(3.0));
+            case("equal rows", [4, 6], Fill::Given(vec![2.5]));
+            case("large logits", [3, 5], Fill::Given(vec![1e4, -1e4, 9999.0, 0.0]));
+            case("ImageNet", [3, 1000], Fill::Normal(2.0));
+        }
+        // Central differences lose all digits at 1e4, and log-softmax of one class is constant.
+        cases.into_iter().map(|c| if c.name == "large logits" { c.without_gradient() } else { c }).collect()
+    }
+}
+
+impl Operator for SoftmaxBackward {
+    fn name(&self) -> &'static str {
+        if self.log { "log_softmax_backward" } else { "softmax_backward" }
+    }
+
+    fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let [y, dy] = inputs_f32(inputs)?;
+        y.matrix()?;
+        expect_shape("dy", &dy, &y)?;
+        Ok(vec![TensorType::f32(y)])
+    }
+
+    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
+        Err(no_gradient(self))
+    }
+
+    fn reference(&self, inputs: &[Array]) -> Vec<Array> {
+        let (y, dy) = (&inputs[0], &inputs[1]);
+        let classes = y.shape[1].max(1);
+        let mut data = Vec::with_capacity(y.data.len());
+        for (y, dy) in y.data.chunks(classes).zip(dy.data.chunks(classes)) {
+            if self.log {
+                let sum: f64 = dy.iter().sum();
+                data.extend(y.iter().zip(dy).map(|(y, dy)| dy - y.exp() * sum));
+            } else {
+                let dot: f64 = y.iter().zip(dy).map(|(y, dy)| y * dy).sum();
+                data.extend(y.iter().zip(dy).map(|(y, dy)| y * (dy - dot)));
+            }
+        }
+        vec![Array { shape: y.shape.clone(), data }]
+    }
+
+    fn cases() -> Vec<Case> {
+        let mut cases = Vec::new();
+        for log in [false, true] {
+            for shape in [[3, 1], [5, 7], [3, 1000]] {
+                // Outputs of a softmax are in (0, 1), of a log-softmax below 0.
+                let y = if log { Fill::Uniform(-9.0, 0.0) } else { Fill::Uniform(0.0, 1.0) };
+                let inputs = vec![CaseInput::f32(shape, y), CaseInput::normal(shape)];
+                let name = format!("{} classes", shape[1]);
+                cases.push(Case::new(SoftmaxBackward { log }, name, inputs, shape[1]));
+            }
+        }
+        cases
+    }
 }

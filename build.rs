@@ -1,0 +1,164 @@
+//! Checks every file in `shaders/` with naga, so that a bad shader fails the build, and writes what naga found (source,
+//! entry points, bindings, uniform layouts) as a Rust table for `backend::wgpu::shaders`: the host never retypes a binding.
+//!
+//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
+
+fn main() {
+    println!("cargo::rerun-if-changed=shaders");
+    match generate() {
+        Ok(table) => {
+            let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("shaders.rs");
+            fs::write(&out, table).unwrap_or_else(|e| println!("cargo::error={}: {e}", out.display()));
+        }
+        Err(messages) => messages.lines().for_each(|line| println!("cargo::error={line}")),
+    }
+}
+
+/// The Rust table of all shaders, or every file's complaint.
+fn generate() -> Result<String, String> {
+    let mut files: Vec<PathBuf> = fs::read_dir("shaders")
+        .map_err(|e| format!("shaders: {e}"))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|e| e == "wgsl"))
+        .collect();
+    files.sort();
+    let (mut table, mut errors) = (String::new(), Vec::new());
+    for path in files {
+        match Source::read(&path).and_then(|source| source.reflect(&path)) {
+            Ok(module) => table += &module,
+            Err(message) => errors.push(message),
+        }
+    }
+    if errors.is_empty() { Ok(table) } else { Err(errors.join("\n")) }
+}
+
+/// A shader with its includes filled in, and where each line came from.
+#[derive(Default)]
+struct Source {
+    text: String,
+    /// File and line (from 1) of each line of `text`.
+    origins: Vec<(PathBuf, usize)>,
+}
+
+impl Source {
+    fn read(path: &Path) -> Result<Source, String> {
+        let mut source = Source::default();
+        source.append(path, 0)?;
+        Ok(source)
+    }
+
+    fn append(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+        let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        for (index, line) in text.lines().enumerate() {
+            match line.strip_prefix("//!include ") {
+                Some(_) if depth == 8 => return Err(format!("{}:{}: includes go round", path.display(), index + 1)),
+                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"), depth + 1)?,
+                None => {
+                    self.text += line;
+                    self.text.push('\n');
+                    self.origins.push((path.to_path_buf(), index + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// `file:line: message`, for a line of the text with the includes in.
+    fn complaint(&self, line: Option<u32>, message: &str) -> String {
+        let origin = line.and_then(|line| self.origins.get(line as usize - 1)).or(self.origins.first());
+        let (path, line) = origin.map_or((Path::new("shaders"), 0), |(path, line)| (path, *line));
+        format!("{}:{line}: {}", path.display(), message.replace('\n', " "))
+    }
+
+    /// Parses and validates, and writes the module `pub mod <stem>` with one `Kernel` for each entry point.
+    fn reflect(&self, path: &Path) -> Result<String, String> {
+        let module = naga::front::wgsl::parse_str(&self.text).map_err(|e| {
+            self.complaint(e.location(&self.text).map(|l| l.line_number), e.message())
+        })?;
+        let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
+            let line = e.location(&self.text).map(|l| l.line_number);
+            let mut causes = e.as_inner().to_string();
+            let mut cause = std::error::Error::source(e.as_inner());
+            while let Some(inner) = cause {
+                write!(causes, ": {inner}").expect("writing to a string");
+                cause = inner.source();
+            }
+            self.complaint(line, &causes)
+        })?;
+        if module.entry_points.is_empty() {
+            return Ok(String::new()); // a file to be included
+        }
+        let stem = path.file_stem().and_then(|s| s.to_str()).ok_or("a shader's name is not UTF-8")?;
+        let mut out = format!("/// `shaders/{stem}.wgsl`.\npub(crate) mod {stem} {{\n    use super::*;\n\n");
+        writeln!(out, "    const SOURCE: &str = {:?};", self.text).expect("writing to a string");
+        for index in 0..module.entry_points.len() {
+            out += &self.kernel(stem, &module, &info, index)?;
+        }
+        Ok(out + "}\n")
+    }
+
+    fn kernel(&self, stem: &str, module: &Module, info: &ModuleInfo, index: usize) -> Result<String, String> {
+        let entry = &module.entry_points[index];
+        if entry.workgroup_size_overrides.is_some() {
+            return Err(self.complaint(None, &format!("{}: write the workgroup size as a number", entry.name)));
+        }
+        let mut bindings = Vec::new();
+        for (handle, variable) in module.global_variables.iter() {
+            if variable.binding.is_some() && info.get_entry_point(index)[handle] != GlobalUse::empty() {
+                bindings.push(self.binding(module, variable)?);
+            }
+        }
+        let overrides: Vec<_> = module.overrides.iter().filter_map(|(_, o)| o.name.as_deref()).collect();
+        Ok(format!(
+            "
+    /// Entry point `{entry}`.
+    pub(crate) static {upper}: Kernel = Kernel {{
+        name: Cow::Borrowed(\"{stem}.{entry}\"),
+        source: Cow::Borrowed(SOURCE),
+        entry: \"{entry}\",
+        workgroup: {workgroup:?},
+        bindings: &[{bindings}],
+        overrides: &{overrides:?},
+    }};
+",
+            entry = entry.name,
+            upper = entry.name.to_uppercase(),
+            workgroup = entry.workgroup_size,
+            bindings = bindings.join(", "),
+        ))
+    }
+
+    fn binding(&self, module: &Module, variable: &GlobalVariable) -> Result<String, String> {
+        let name = variable.name.as_deref().unwrap_or_default();
+        let complaint = |message: &str| self.complaint(None, &format!("{name}: {message}"));
+        let place = variable.binding.ok_or_else(|| complaint("has no binding"))?;
+        if place.group != 0 {
+            return Err(complaint("all bindings are in group 0"));
+        }
+        let kind = match variable.space {
+            AddressSpace::Storage { access } if access.contains(StorageAccess::STORE) => "ReadWrite".to_string(),
+            AddressSpace::Storage { .. } => "Read".to_string(),
+            AddressSpace::Uniform => {
+                let TypeInner::Struct { members, span } = &module.types[variable.ty].inner else {
+                    return Err(complaint("a uniform is a struct"));
+                };
+                let mut fields = Vec::new();
+                for member in members {
+                    let field = member.name.as_deref().unwrap_or_default();
+                    let size = module.types[member.ty].inner.size(module.to_ctx());
+                    fields.push(format!("Field {{ name: {field:?}, offset: {}, size: {size} }}", member.offset));
+                }
+                format!("Uniform {{ size: {span}, fields: &[{}] }}", fields.join(", "))
+            }
+            _ => return Err(complaint("only storage and uniform buffers can be bound")),
+        };
+        Ok(format!("Binding {{ index: {}, name: {name:?}, kind: BindingKind::{kind} }}", place.binding))
+    }
+}

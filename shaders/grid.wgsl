@@ -1,0 +1,6 @@
+// Many workgroups in a grid of two dimensions: one dimension holds at most 65,535.
+
+// Number of a workgroup in row-major order.
+fn flat_group(group: vec3u, groups: vec3u) -> u32 {
+    return group.y * groups.x + group.x;
+}

@@ -1,0 +1,149 @@
+//! The choice of a device: what `--adapter` accepts, and what `auto` takes.
+
+use super::cpu::CpuDevice;
+use super::wgpu::adapter::{Adapter, adapters};
+use super::wgpu::{WgpuDevice, WgpuOptions};
+use super::{Device, DeviceInfo, DeviceType, cpu};
+use crate::error::{Error, Result};
+
+/// Names of interfaces that `--adapter` understands; each takes that interface's best adapter.
+const INTERFACES: [&str; 4] = ["vulkan", "metal", "dx12", "gl"];
+
+/// Every device that this binary can use, best first; the last is the CPU backend.
+pub fn list() -> Vec<DeviceInfo> {
+    infos(&adapters(false))
+}
+
+/// Opens the device that `selector` names (see `--adapter`), and says why it is this one.
+///
+/// # Errors
+/// [`Error::Input`] when the selector names no device or more than one, with the list of those there are;
+/// [`Error::Device`] when the device cannot be opened.
+pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
+    let selector = selector.trim().to_lowercase();
+    if selector == "cpu" {
+        return Ok((Box::new(cpu_device()?), "chosen by --adapter cpu".into()));
+    }
+    let found = adapters(selector == "gl");
+    let infos = infos(&found);
+    if selector == "auto" {
+        return automatic(&found, infos);
+    }
+    let info = &infos[choose(&selector, &infos)?];
+    let reason = format!("chosen by --adapter {selector}");
+    match found.get(info.index) {
+        Some(adapter) => Ok((Box::new(open_wgpu(adapter, info)?), reason)),
+        None => Ok((Box::new(cpu_device()?), reason)),
+    }
+}
+
+/// `auto`: the best GPU that opens, else the CPU backend. Never a GPU interface that the processor runs.
+fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Device>, String)> {
+    let mut failures = String::new();
+    for (adapter, info) in found.iter().zip(infos).filter(|(_, info)| !info.software) {
+        let kind = match info.device_type {
+            DeviceType::Discrete => "a discrete GPU",
+            DeviceType::Integrated => "an integrated GPU",
+            _ => "a GPU",
+        };
+        match open_wgpu(adapter, &info) {
+            Ok(device) => return Ok((Box::new(device), format!("the best device found: {kind}{failures}"))),
+            Err(error) => failures += &format!("; {error}"),
+        }
+    }
+    let device = cpu_device()?;
+    let threads = device.threads();
+    let plural = if threads == 1 { "" } else { "s" };
+    let reason = match failures.is_empty() {
+        true => format!("no GPU found, so the CPU backend with {threads} thread{plural}"),
+        false => format!("no GPU could be opened, so the CPU backend with {threads} thread{plural}{failures}"),
+    };
+    Ok((Box::new(device), reason))
+}
+
+fn open_wgpu(adapter: &Adapter, info: &DeviceInfo) -> Result<WgpuDevice> {
+    let adapter = Adapter { info: info.clone(), ..adapter.clone() };
+    WgpuDevice::open(&adapter, &WgpuOptions::from_env()?)
+}
+
+fn cpu_device() -> Result<CpuDevice> {
+    CpuDevice::new(std::thread::available_parallelism().map_or(1, |n| n.get()))
+}
+
+/// The adapters' descriptions with index and selectors, and the CPU backend's.
+fn infos(adapters: &[Adapter]) -> Vec<DeviceInfo> {
+    let mut infos: Vec<DeviceInfo> = adapters.iter().map(|a| a.info.clone()).chain([cpu::info()]).collect();
+    for index in 0..infos.len() {
+        let (before, rest) = infos.split_at_mut(index);
+        let info = &mut rest[0];
+        info.index = index;
+        info.selectors = vec![index.to_string(), info.name.clone()];
+        if !before.iter().any(|other| other.backend == info.backend) {
+            info.selectors.push(info.backend.clone());
+        }
+    }
+    infos
+}
+
+/// The place in `infos` of the one device that a lower-case selector names.
+fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
+    if selector.split(':').next() == Some("cuda") {
+        return Err(Error::device("the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12"));
+    }
+    let error = |problem: String| Err(Error::input(format!("--adapter {selector}: {problem}; {}", listing(infos))));
+    if INTERFACES.contains(&selector) || selector == "cpu" {
+        let best = infos.iter().position(|info| info.backend == selector);
+        return best.map_or_else(|| error(format!("this machine has no {selector} device")), Ok);
+    }
+    if let Some(index) = selector.parse().ok().filter(|&index: &usize| index < infos.len()) {
+        return Ok(index);
+    }
+    if selector.is_empty() {
+        return error("is empty".into());
+    }
+    let matches: Vec<_> = infos.iter().filter(|info| info.name.to_lowercase().contains(selector)).collect();
+    match matches[..] {
+        [only] => Ok(only.index),
+        [] => error("no device has this name".into()),
+        _ => error(format!("{} devices have this in their name", matches.len())),
+    }
+}
+
+fn listing(infos: &[DeviceInfo]) -> String {
+    let devices: Vec<_> = infos.iter().map(|i| format!("{}: {} ({})", i.index, i.name, i.backend)).collect();
+    format!("there are {}", devices.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(index: usize, name: &str, backend: &str) -> DeviceInfo {
+        DeviceInfo { index, name: name.into(), backend: backend.into(), ..cpu::info() }
+    }
+
+    #[test]
+    fn selectors() {
+        let infos = [
+            device(0, "NVIDIA GeForce RTX 4090", "vulkan"),
+            device(1, "NVIDIA GeForce GTX 970", "vulkan"),
+            device(2, "llvmpipe (LLVM 15.0.6, 256 bits)", "vulkan"),
+            device(3, "AMD EPYC", "cpu"),
+        ];
+        let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
+        for (selector, index) in [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)] {
+            assert_eq!(chosen(selector), Ok(index), "{selector}");
+        }
+        for (selector, code, part) in [
+            ("geforce", 2, "2 devices"),
+            ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
+            ("metal", 2, "no metal device"),
+            ("", 2, "is empty"),
+            ("cuda", 3, "not built in"),
+            ("cuda:1", 3, "not built in"),
+        ] {
+            let (got, message) = chosen(selector).unwrap_err();
+            assert!(got == code && message.contains(part), "{selector}: {got} {message}");
+        }
+    }
+}

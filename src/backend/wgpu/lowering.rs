@@ -1,0 +1,352 @@
+//! Lowering: from an op to dispatches, as plain data that needs no device. An op names a kernel, binds windows of its
+//! values to the kernel's variables and sets uniform fields, all by the names that the shader gives them.
+//!
+//! A value is one buffer, but a binding may be smaller than a value (128 MiB in browsers and on llvmpipe; fc6's weight has
+//! 151 MB). So kernels see a [`Window`]: a range of the buffer from an aligned offset, and the place of the first wanted
+//! element in it. [`Lowering::flat`] and [`Lowering::rows`] cut the work into pieces whose windows fit.
+
+use std::ops::Range;
+
+use super::shaders::{BindingKind, Kernel};
+use crate::error::{Error, Result};
+use crate::graph::ValueId;
+use crate::tensor::TensorType;
+
+/// Alignment of every window's offset, bytes: the largest that WebGPU allows a device to ask for.
+pub(crate) const ALIGNMENT: u64 = 256;
+
+/// Largest extent of a dispatch in workgroups: WebGPU's default limit.
+const MAX_GROUPS: usize = 65_535;
+
+/// The buffer behind a value.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Memory {
+    /// An input's, parameter's or state's own.
+    Source(ValueId),
+    /// A slot of the plan.
+    Slot(usize),
+    /// Room that an op needs between its own dispatches; the next node uses it again.
+    Scratch(usize),
+}
+
+/// A value as an op sees it while it is lowered.
+#[derive(Clone, Debug)]
+pub(crate) struct ValueRef {
+    /// Where it lives.
+    pub memory: Memory,
+    /// Shape and element type.
+    pub ty: TensorType,
+    /// For messages.
+    pub name: String,
+}
+
+impl ValueRef {
+    /// Number of elements.
+    pub fn elements(&self) -> usize {
+        self.ty.shape.elements()
+    }
+}
+
+/// A range of a buffer that one binding covers.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Window {
+    /// The buffer.
+    pub memory: Memory,
+    /// Bytes from the buffer's start, a multiple of [`ALIGNMENT`].
+    pub offset: u64,
+    /// Bytes, a multiple of 16: the last vec4 may be read whole.
+    pub size: u64,
+    /// The first wanted element, counted from the window's start. A multiple of 4 where the value's row is one.
+    pub first: u32,
+}
+
+/// One dispatch, ready to be encoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Dispatch {
+    /// The layer and kernel, for profiles and messages.
+    pub label: String,
+    /// What runs.
+    pub kernel: Kernel,
+    /// Values of pipeline constants.
+    pub overrides: Vec<(&'static str, f64)>,
+    /// `@binding` index and window.
+    pub windows: Vec<(u32, Window)>,
+    /// Bytes of the uniform struct; empty without one.
+    pub uniform: Vec<u8>,
+    /// Workgroups.
+    pub groups: [u32; 3],
+}
+
+/// What a device can do, as far as it changes the choice of kernels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Capability {
+    /// Largest window, bytes; a multiple of [`ALIGNMENT`].
+    pub max_window: u64,
+    /// Invocations of a subgroup where the device has subgroups, and all of one size.
+    pub subgroup: Option<u32>,
+}
+
+/// Collects the dispatches of a graph.
+#[derive(Debug)]
+pub(crate) struct Lowering {
+    /// The device's limits.
+    pub capability: Capability,
+    /// In order.
+    pub dispatches: Vec<Dispatch>,
+    /// Bytes of each scratch buffer.
+    pub scratch: Vec<u64>,
+    /// The layer being lowered.
+    layer: String,
+    /// Scratch buffers that it uses already.
+    scratch_used: usize,
+}
+
+impl Lowering {
+    /// Nothing lowered yet.
+    pub fn new(capability: Capability) -> Self {
+        Lowering { capability, dispatches: Vec::new(), scratch: Vec::new(), layer: String::new(), scratch_used: 0 }
+    }
+
+    /// Begins a node: its scratch memory may be that of the nodes before.
+    pub fn node(&mut self, layer: &str) {
+        self.layer = layer.into();
+        self.scratch_used = 0;
+    }
+
+    /// Scratch memory with room for `elements` f32, until the node's end.
+    pub fn scratch(&mut self, elements: usize) -> ValueRef {
+        let index = self.scratch_used;
+        self.scratch_used += 1;
+        if self.scratch.len() == index {
+            self.scratch.push(0);
+        }
+        self.scratch[index] = self.scratch[index].max(padded(elements as u64 * 4));
+        ValueRef {
+            memory: Memory::Scratch(index),
+            ty: TensorType::f32([elements]),
+            name: format!("scratch of {}", self.layer),
+        }
+    }
+
+    /// The window on `elements` of `value`.
+    ///
+    /// # Errors
+    /// When it is larger than a binding may be.
+    pub fn window(&self, value: &ValueRef, elements: Range<usize>) -> Result<Window> {
+        let size = value.ty.dtype.size() as u64;
+        let start = elements.start as u64 * size;
+        let offset = start / ALIGNMENT * ALIGNMENT;
+        let window = Window {
+            memory: value.memory,
+            offset,
+            size: padded(elements.end as u64 * size - offset),
+            first: ((start - offset) / size) as u32,
+        };
+        if window.size > self.capability.max_window {
+            return Err(Error::device(format!(
+                "{}: {} needs {} bytes of {} at once, but this device binds at most {}; lower --batch-size or --image-size",
+                self.layer, value.name, window.size, value.ty.shape, self.capability.max_window
+            )));
+        }
+        Ok(window)
+    }
+
+    /// The window on all of `value`; the error of [`Lowering::window`].
+    pub fn whole(&self, value: &ValueRef) -> Result<Window> {
+        self.window(value, 0..value.elements())
+    }
+
+    /// Cuts `0..elements` of 4-byte values into ranges whose windows fit and begin at their first element
+    /// (`first` is 0), for ops that work element by element.
+    pub fn flat(&self, elements: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let step = (self.capability.max_window / 4) as usize;
+        (0..elements).step_by(step).map(move |start| start..elements.min(start + step))
+    }
+
+    /// Cuts `0..rows` into ranges whose windows fit for each of `values`, all of which have that many rows.
+    ///
+    /// # Errors
+    /// When one row is larger than a window.
+    pub fn rows(&self, rows: usize, values: &[&ValueRef]) -> Result<Vec<Range<usize>>> {
+        let max = self.capability.max_window;
+        let mut step = rows;
+        for value in values {
+            debug_assert_eq!(value.elements() % rows, 0, "{}: {} rows of {}", self.layer, rows, value.ty.shape);
+            let row = (value.elements() / rows * value.ty.dtype.size()) as u64;
+            // A range that does not start at an aligned place begins up to ALIGNMENT bytes before.
+            let fits = if row * rows as u64 <= max { rows } else { (max.saturating_sub(ALIGNMENT) / row) as usize };
+            if fits == 0 {
+                return Err(Error::device(format!(
+                    "{}: one of {rows} parts of {} {} has {row} bytes, but this device binds at most {max}; \
+                     lower --image-size",
+                    self.layer, value.name, value.ty.shape
+                )));
+            }
+            step = step.min(fits);
+        }
+        Ok((0..rows).step_by(step.max(1)).map(|start| start..rows.min(start + step)).collect())
+    }
+
+    /// The window on rows of a value that has `rows` rows in all, see [`Lowering::rows`].
+    pub fn row_window(&self, value: &ValueRef, rows: usize, range: &Range<usize>) -> Result<Window> {
+        let row = value.elements() / rows;
+        self.window(value, range.start * row..range.end * row)
+    }
+
+    /// Begins a dispatch of `kernel`.
+    pub fn dispatch(&mut self, kernel: &Kernel) -> Builder<'_> {
+        let uniform = kernel.bindings.iter().find_map(|b| match b.kind {
+            BindingKind::Uniform { size, .. } => Some(vec![0; size as usize]),
+            _ => None,
+        });
+        let dispatch = Dispatch {
+            label: format!("{} {}", self.layer, kernel.name),
+            kernel: kernel.clone(),
+            overrides: Vec::new(),
+            windows: Vec::new(),
+            uniform: uniform.unwrap_or_default(),
+            groups: [0; 3],
+        };
+        Builder { lowering: self, dispatch, fields_set: 0 }
+    }
+}
+
+/// Bytes rounded up to whole vec4s.
+pub(crate) fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(16).max(16)
+}
+
+/// A dispatch in the making. Names that the kernel does not have, and bindings or fields left out, are bugs of the op:
+/// they panic when the graph is compiled, never at a later step.
+pub(crate) struct Builder<'a> {
+    lowering: &'a mut Lowering,
+    dispatch: Dispatch,
+    fields_set: usize,
+}
+
+impl Builder<'_> {
+    /// Binds `window` to the kernel's variable `name`.
+    pub fn bind(mut self, name: &str, window: Window) -> Self {
+        let kernel = &self.dispatch.kernel;
+        let binding = kernel.bindings.iter().find(|b| b.name == name);
+        let binding = binding.unwrap_or_else(|| panic!("{} has no binding {name}", kernel.name));
+        self.dispatch.windows.push((binding.index, window));
+        self
+    }
+
+    /// Sets the member `name` of the kernel's uniform struct.
+    pub fn set<T: UniformValue>(mut self, name: &str, value: T) -> Self {
+        let kernel = &self.dispatch.kernel;
+        let mut fields = kernel.bindings.iter().filter_map(|b| match b.kind {
+            BindingKind::Uniform { fields, .. } => Some(fields),
+            _ => None,
+        });
+        let field = fields.next().and_then(|fields| fields.iter().find(|f| f.name == name));
+        let field = field.unwrap_or_else(|| panic!("{} has no uniform field {name}", kernel.name));
+        let bytes = bytemuck::bytes_of(&value);
+        assert_eq!(bytes.len(), field.size as usize, "{} {name}", kernel.name);
+        self.dispatch.uniform[field.offset as usize..][..bytes.len()].copy_from_slice(bytes);
+        self.fields_set += 1;
+        self
+    }
+
+    /// Gives the pipeline constant `name` a value.
+    pub fn constant(mut self, name: &str, value: impl Into<f64>) -> Self {
+        let kernel = &self.dispatch.kernel;
+        let known = kernel.overrides.iter().find(|&&o| o == name);
+        let known = known.unwrap_or_else(|| panic!("{} has no constant {name}", kernel.name));
+        self.dispatch.overrides.push((known, value.into()));
+        self
+    }
+
+    /// Runs at least `threads` invocations in a grid of one or two dimensions (see `shaders/grid.wgsl`).
+    pub fn threads(self, threads: usize) -> Result<()> {
+        let groups = threads.div_ceil(self.dispatch.kernel.invocations());
+        self.groups(groups)
+    }
+
+    /// Runs at least `groups` workgroups in a grid of one or two dimensions (see `shaders/grid.wgsl`).
+    pub fn groups(self, groups: usize) -> Result<()> {
+        let y = groups.div_ceil(MAX_GROUPS).max(1);
+        self.grid([groups.div_ceil(y), y, 1])
+    }
+
+    /// Runs exactly these workgroups.
+    ///
+    /// # Errors
+    /// When a dimension is beyond what every device can do.
+    pub fn grid(self, groups: [usize; 3]) -> Result<()> {
+        let kernel = &self.dispatch.kernel;
+        for binding in kernel.bindings {
+            match binding.kind {
+                BindingKind::Uniform { fields, .. } => {
+                    assert_eq!(self.fields_set, fields.len(), "{}: uniform fields left out", kernel.name)
+                }
+                _ => {
+                    let bound = self.dispatch.windows.iter().filter(|(index, _)| *index == binding.index).count();
+                    assert_eq!(bound, 1, "{}: {} must be bound once", kernel.name, binding.name);
+                }
+            }
+        }
+        if groups.iter().any(|&n| n > MAX_GROUPS) {
+            return Err(Error::device(format!(
+                "{}: needs {groups:?} workgroups, a device runs at most {MAX_GROUPS} along a dimension; lower --batch-size",
+                self.dispatch.label
+            )));
+        }
+        if groups.iter().all(|&n| n > 0) {
+            let mut dispatch = self.dispatch;
+            dispatch.groups = groups.map(|n| n as u32);
+            self.lowering.dispatches.push(dispatch);
+        }
+        Ok(())
+    }
+}
+
+/// What a uniform field can be set to.
+pub(crate) trait UniformValue: bytemuck::NoUninit {}
+impl UniformValue for u32 {}
+impl UniformValue for i32 {}
+impl UniformValue for f32 {}
+impl UniformValue for [u32; 2] {}
+impl UniformValue for [u32; 4] {}
+impl UniformValue for [f32; 4] {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lowering(max_window: u64) -> Lowering {
+        Lowering::new(Capability { max_window, subgroup: None })
+    }
+
+    fn value(rows: usize, columns: usize) -> ValueRef {
+        ValueRef { memory: Memory::Slot(0), ty: TensorType::f32([rows, columns]), name: "x".into() }
+    }
+
+    /// Windows start aligned, hold their range, stay below the limit, and the ranges cover everything once.
+    #[test]
+    fn windows_cover_a_value() {
+        for (rows, columns, limit) in [(7, 33, 512), (100, 63, 1024), (5, 1, 256), (3, 200, 1280)] {
+            let (cx, x) = (lowering(limit), value(rows, columns));
+            let mut next = 0;
+            for range in cx.rows(rows, &[&x]).unwrap() {
+                let w = cx.row_window(&x, rows, &range).unwrap();
+                assert_eq!(range.start, next);
+                assert_eq!(w.offset % ALIGNMENT, 0);
+                assert_eq!(w.offset + w.first as u64 * 4, (range.start * columns * 4) as u64);
+                assert!(w.offset + w.size >= (range.end * columns * 4) as u64 && w.size <= limit);
+                next = range.end;
+            }
+            assert_eq!(next, rows);
+        }
+        let flat: Vec<_> = lowering(256).flat(130).collect();
+        assert_eq!(flat, [0..64, 64..128, 128..130]);
+    }
+
+    #[test]
+    fn a_row_larger_than_a_window_is_an_error() {
+        let message = lowering(256).rows(2, &[&value(2, 100)]).unwrap_err().to_string();
+        assert!(message.contains("400 bytes") && message.contains("256"), "{message}");
+    }
+}

@@ -1,0 +1,41 @@
+//! The wgpu backend: WGSL compute shaders on Vulkan, Metal, DX12 and GL.
+//!
+//! [`adapter`] finds devices, [`WgpuDevice`] opens one and holds parameters, `lowering` turns each op of a graph into
+//! dispatches of kernels that `shaders` lists, and `program` runs them, all of a step in one submit. One file per op says
+//! how it is lowered; its kernels are in `shaders/<op>.wgsl`.
+
+pub mod adapter;
+mod device;
+pub(crate) mod lowering;
+mod pipeline;
+mod program;
+pub(crate) mod shaders;
+
+mod activation;
+mod adam;
+mod augment;
+mod avg_pool2d;
+mod bias;
+mod conv2d;
+mod cross_entropy;
+mod dropout;
+mod elementwise;
+mod linear;
+mod lrn;
+mod max_pool2d;
+mod reduce;
+mod reshape;
+mod sgd;
+mod softmax;
+
+pub use device::{WgpuDevice, WgpuOptions};
+
+use crate::error::Result;
+use lowering::{Lowering, ValueRef};
+
+/// How an op becomes dispatches. Every op on THE list implements it in its file here.
+pub(crate) trait WgpuOp {
+    /// Appends the dispatches that compute `outputs` from `inputs`, both in the op's order. An output that aliases an input
+    /// has the same memory; all others have memory of their own with any content.
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()>;
+}

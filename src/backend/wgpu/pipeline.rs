@@ -1,0 +1,99 @@
+//! Compute pipelines with bind group layouts made from the shader's reflection, built once per kernel and constants.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::lowering::Dispatch;
+use super::shaders::{BindingKind, Kernel};
+
+/// A pipeline and the layout of its one bind group.
+#[derive(Debug)]
+pub(super) struct Pipeline {
+    pub pipeline: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// Pipelines and shader modules of a device by what they were made from.
+#[derive(Debug, Default)]
+pub(super) struct Pipelines {
+    modules: HashMap<String, wgpu::ShaderModule>,
+    pipelines: HashMap<Key, Arc<Pipeline>>,
+}
+
+/// Kernel name, and the constants' names and bits.
+type Key = (String, Vec<(&'static str, u64)>);
+
+impl Pipelines {
+    /// The pipeline of a dispatch, made now or before.
+    pub fn get(&mut self, device: &wgpu::Device, dispatch: &Dispatch) -> Arc<Pipeline> {
+        let constants = dispatch.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+        let key = (dispatch.kernel.name.to_string(), constants);
+        if let Some(known) = self.pipelines.get(&key) {
+            return known.clone();
+        }
+        let module = self.module(device, &dispatch.kernel);
+        let made = Arc::new(build(device, module, dispatch));
+        self.pipelines.insert(key, made.clone());
+        made
+    }
+
+    /// The kernel's module; the entry points of a file share one.
+    fn module(&mut self, device: &wgpu::Device, kernel: &Kernel) -> &wgpu::ShaderModule {
+        self.modules.entry(kernel.source.to_string()).or_insert_with(|| {
+            let source = wgpu::ShaderSource::Wgsl(kernel.source.clone());
+            let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source };
+            let checks = wgpu::ShaderRuntimeChecks {
+                bounds_checks: cfg!(debug_assertions),
+                force_loop_bounding: false,
+                int_div_checks: false,
+                ..wgpu::ShaderRuntimeChecks::checked()
+            };
+            // SAFETY: every shader is our own. Loops are bounded by uniform values, divisors are extents above zero, and
+            // indices stay in the bound windows, which the tests show with the checks on (they cost up to a quarter of a
+            // kernel's speed).
+            unsafe { device.create_shader_module_trusted(descriptor, checks) }
+        })
+    }
+}
+
+fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch) -> Pipeline {
+    let kernel = &dispatch.kernel;
+    let label = Some(kernel.name.as_ref());
+    let entries: Vec<_> = kernel
+        .bindings
+        .iter()
+        .map(|binding| wgpu::BindGroupLayoutEntry {
+            binding: binding.index,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer {
+                ty: match binding.kind {
+                    BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+                    BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+                    BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
+                },
+                has_dynamic_offset: false,
+                min_binding_size: None,
+            },
+            count: None,
+        })
+        .collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label,
+        bind_group_layouts: &[Some(&layout)],
+        immediate_size: 0,
+    });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label,
+        layout: Some(&pipeline_layout),
+        module,
+        entry_point: Some(kernel.entry),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants: &dispatch.overrides,
+            // Kernels write workgroup memory before they read it; zeroing it takes FXC (Windows) many seconds to compile.
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    Pipeline { pipeline, layout }
+}

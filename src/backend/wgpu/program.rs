@@ -1,0 +1,347 @@
+//! A compiled graph: memory, bind groups and pipelines made once, and steps that encode, submit and return.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
+
+use super::device::{Shared, Variable};
+use super::lowering::{ALIGNMENT, Dispatch, Lowering, Memory, ValueRef, padded};
+use super::pipeline::Pipeline;
+use super::shaders::BindingKind;
+use crate::backend::{Program, Ticket};
+use crate::error::{Error, Result};
+use crate::graph::plan::{Place, Plan, plan};
+use crate::graph::{Graph, Role, ValueId};
+use crate::tensor::{Tensor, TensorType};
+
+/// A graph on a wgpu device.
+pub(super) struct WgpuProgram {
+    shared: Arc<Shared>,
+    inputs: HashMap<ValueId, Variable>,
+    steps: Vec<Step>,
+    outputs: Vec<Output>,
+    staging_bytes: u64,
+    /// Staging buffers that no step in flight uses.
+    staging: Vec<wgpu::Buffer>,
+    in_flight: BTreeMap<Ticket, InFlight>,
+    next_ticket: u64,
+    memory_bytes: u64,
+}
+
+/// A dispatch with everything that it needs, ready to be encoded.
+struct Step {
+    pipeline: Arc<Pipeline>,
+    bind_group: wgpu::BindGroup,
+    groups: [u32; 3],
+}
+
+/// An output and where its bytes go in a staging buffer.
+struct Output {
+    ty: TensorType,
+    buffer: wgpu::Buffer,
+    offset: u64,
+}
+
+/// A submitted step.
+struct InFlight {
+    staging: wgpu::Buffer,
+    submission: wgpu::SubmissionIndex,
+    mapped: Mapped,
+}
+
+/// Set once a staging buffer is mapped, or mapping it failed.
+type Mapped = Arc<OnceLock<Result<(), wgpu::BufferAsyncError>>>;
+
+impl WgpuProgram {
+    pub fn compile(
+        shared: Arc<Shared>,
+        variables: &HashMap<String, Variable>,
+        graph: &Graph,
+        outputs: &[ValueId],
+    ) -> Result<Self> {
+        let plan = plan(graph, outputs);
+        let lowered = lower(&shared, graph, &plan)?;
+        let mut memory = Buffers::default();
+        let mut inputs = HashMap::new();
+        for id in (0..graph.values.len()).map(ValueId) {
+            let value = &graph[id];
+            let buffer = match value.role {
+                Role::Activation => continue,
+                Role::Input => {
+                    let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64)?;
+                    inputs.insert(id, Variable { ty: value.ty.clone(), buffer: buffer.clone() });
+                    buffer
+                }
+                Role::Parameter | Role::State => match variables.get(&value.name) {
+                    Some(variable) if variable.ty == value.ty => variable.buffer.clone(),
+                    Some(v) => {
+                        let message = format!("the graph expects {}, the device holds {}", value.ty.shape, v.ty.shape);
+                        return Err(Error::shape(&value.name, message));
+                    }
+                    None => return Err(Error::shape(&value.name, "is not on the device: set it before compiling")),
+                },
+            };
+            memory.by_place.insert(Memory::Source(id), buffer);
+        }
+        for (index, &bytes) in plan.slots.iter().enumerate() {
+            let buffer = memory.allocate(&shared, "an activation", bytes as u64)?;
+            if shared.poison {
+                shared.write(&buffer, &vec![0xff; bytes]);
+            }
+            memory.by_place.insert(Memory::Slot(index), buffer);
+        }
+        for (index, &bytes) in lowered.scratch.iter().enumerate() {
+            let buffer = memory.allocate(&shared, "scratch memory", bytes)?;
+            memory.by_place.insert(Memory::Scratch(index), buffer);
+        }
+        let steps = steps(&shared, &mut memory, &lowered.dispatches)?;
+        let mut staging_bytes = 0;
+        let outputs = outputs
+            .iter()
+            .map(|&id| {
+                let offset = staging_bytes;
+                staging_bytes += padded(graph[id].ty.bytes() as u64);
+                let buffer = memory.by_place[&place(&plan, id)].clone();
+                Output { ty: graph[id].ty.clone(), buffer, offset }
+            })
+            .collect();
+        shared.check()?;
+        Ok(WgpuProgram {
+            shared,
+            inputs,
+            steps,
+            outputs,
+            staging_bytes,
+            staging: Vec::new(),
+            in_flight: BTreeMap::new(),
+            next_ticket: 0,
+            memory_bytes: memory.bytes,
+        })
+    }
+}
+
+/// The buffers of a program.
+#[derive(Default)]
+struct Buffers {
+    by_place: HashMap<Memory, wgpu::Buffer>,
+    /// Of the program's own.
+    bytes: u64,
+}
+
+impl Buffers {
+    fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+        self.bytes += padded(bytes);
+        shared.buffer(name, bytes)
+    }
+}
+
+/// Where a value lives. Whatever a node computes has a slot or lives in a source.
+fn place(plan: &Plan, id: ValueId) -> Memory {
+    match plan.places[id.0] {
+        Place::Source(source) => Memory::Source(source),
+        Place::Slot(slot) => Memory::Slot(slot),
+        Place::Unused => Memory::Source(id),
+    }
+}
+
+/// Lowers every node.
+fn lower(shared: &Shared, graph: &Graph, plan: &Plan) -> Result<Lowering> {
+    let mut lowering = Lowering::new(shared.capability);
+    let reference = |&id: &ValueId| {
+        let value = &graph[id];
+        if value.ty.bytes() as u64 > shared.max_buffer {
+            return Err(Error::device(format!(
+                "{} {} needs {} bytes, but this device's largest buffer has {}; lower --batch-size",
+                value.name,
+                value.ty.shape,
+                value.ty.bytes(),
+                shared.max_buffer
+            )));
+        }
+        Ok(ValueRef { memory: place(plan, id), ty: value.ty.clone(), name: value.name.clone() })
+    };
+    for node in &graph.nodes {
+        let inputs = node.inputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
+        let outputs = node.outputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
+        lowering.node(&node.layer);
+        node.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
+    }
+    Ok(lowering)
+}
+
+/// Pipelines and bind groups. All uniforms lie in one buffer, each at an aligned offset.
+fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
+    let mut uniforms: Vec<u8> = Vec::new();
+    let mut offsets = Vec::new();
+    for dispatch in dispatches {
+        uniforms.resize(uniforms.len().next_multiple_of(ALIGNMENT as usize), 0);
+        offsets.push(uniforms.len() as u64);
+        uniforms.extend(&dispatch.uniform);
+    }
+    uniforms.resize(uniforms.len().next_multiple_of(16).max(16), 0);
+    let uniform_buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("uniforms"),
+        size: uniforms.len() as u64,
+        usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    shared.queue.write_buffer(&uniform_buffer, 0, &uniforms);
+    memory.bytes += uniforms.len() as u64;
+    let range = |buffer, offset, size| {
+        let size = wgpu::BufferSize::new(size);
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
+    };
+    let mut steps = Vec::new();
+    for (dispatch, uniform_offset) in dispatches.iter().zip(offsets) {
+        let pipeline = shared.pipelines().get(&shared.device, dispatch);
+        let mut entries: Vec<_> = dispatch
+            .windows
+            .iter()
+            .map(|(binding, window)| wgpu::BindGroupEntry {
+                binding: *binding,
+                resource: range(&memory.by_place[&window.memory], window.offset, window.size),
+            })
+            .collect();
+        for binding in dispatch.kernel.bindings {
+            if let BindingKind::Uniform { size, .. } = binding.kind {
+                let resource = range(&uniform_buffer, uniform_offset, size as u64);
+                entries.push(wgpu::BindGroupEntry { binding: binding.index, resource });
+            }
+        }
+        let bind_group = shared.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(&dispatch.label),
+            layout: &pipeline.layout,
+            entries: &entries,
+        });
+        shared.check()?;
+        steps.push(Step { pipeline, bind_group, groups: dispatch.groups });
+    }
+    Ok(steps)
+}
+
+impl Program for WgpuProgram {
+    fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
+        let Some(Variable { ty, buffer }) = self.inputs.get(&input) else {
+            return Err(Error::input(format!("value {} is not an input of this program", input.0)));
+        };
+        if tensor.ty() != *ty {
+            let got = tensor.ty();
+            let message = format!("expected {:?} {}, got {:?} {}", ty.dtype, ty.shape, got.dtype, got.shape);
+            return Err(Error::shape("input", message));
+        }
+        self.shared.write(buffer, tensor.bytes());
+        self.shared.check()
+    }
+
+    fn submit(&mut self) -> Result<Ticket> {
+        self.shared.check()?;
+        let staging = match self.staging.pop() {
+            Some(buffer) => buffer,
+            None => {
+                self.memory_bytes += self.staging_bytes;
+                staging_buffer(&self.shared, self.staging_bytes)?
+            }
+        };
+        let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for Step { pipeline, bind_group, groups: [x, y, z] } in &self.steps {
+                pass.set_pipeline(&pipeline.pipeline);
+                pass.set_bind_group(0, bind_group, &[]);
+                pass.dispatch_workgroups(*x, *y, *z);
+            }
+        }
+        for output in &self.outputs {
+            let bytes = padded(output.ty.bytes() as u64);
+            encoder.copy_buffer_to_buffer(&output.buffer, 0, &staging, output.offset, bytes);
+        }
+        let submission = self.shared.queue.submit([encoder.finish()]);
+        let mapped = map(&staging);
+        self.shared.check()?;
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.in_flight.insert(ticket, InFlight { staging, submission, mapped });
+        Ok(ticket)
+    }
+
+    fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>> {
+        let Some(step) = self.in_flight.get(&ticket) else {
+            return Err(Error::input(format!("the outputs of step {} were taken already", ticket.0)));
+        };
+        if !finished(&self.shared, &step.submission, &step.mapped, wait)? {
+            return Ok(None);
+        }
+        let bytes = step.staging.slice(..).get_mapped_range().map_err(|e| Error::device(e.to_string()))?;
+        let tensors = self
+            .outputs
+            .iter()
+            .map(|output| tensor(&output.ty, &bytes[output.offset as usize..]))
+            .collect::<Result<Vec<_>>>()?;
+        drop(bytes);
+        if let Some(step) = self.in_flight.remove(&ticket) {
+            step.staging.unmap();
+            self.staging.push(step.staging);
+        }
+        Ok(Some(tensors))
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+}
+
+/// Reads a whole tensor back; waits for the device.
+pub(super) fn read_buffer(shared: &Shared, buffer: &wgpu::Buffer, ty: &TensorType) -> Result<Tensor> {
+    let bytes = padded(ty.bytes() as u64);
+    let staging = staging_buffer(shared, bytes)?;
+    let mut encoder = shared.device.create_command_encoder(&Default::default());
+    encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
+    let submission = shared.queue.submit([encoder.finish()]);
+    let mapped = map(&staging);
+    finished(shared, &submission, &mapped, true)?;
+    let view = staging.slice(..).get_mapped_range().map_err(|e| Error::device(e.to_string()))?;
+    tensor(ty, &view)
+}
+
+/// A buffer that the host can read.
+fn staging_buffer(shared: &Shared, bytes: u64) -> Result<wgpu::Buffer> {
+    let buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("staging"),
+        size: padded(bytes),
+        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+        mapped_at_creation: false,
+    });
+    shared.check()?;
+    Ok(buffer)
+}
+
+/// Asks for a staging buffer to be mapped once the work before is done.
+fn map(staging: &wgpu::Buffer) -> Mapped {
+    let mapped = Mapped::default();
+    let set = mapped.clone();
+    staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
+        set.get_or_init(|| result);
+    });
+    mapped
+}
+
+/// Whether a submission is done and its staging buffer mapped; with `wait`, waits until it is.
+fn finished(shared: &Shared, submission: &wgpu::SubmissionIndex, mapped: &Mapped, wait: bool) -> Result<bool> {
+    let poll = match wait {
+        true => wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None },
+        false => wgpu::PollType::Poll,
+    };
+    let polled = shared.device.poll(poll);
+    shared.check()?;
+    polled.map_err(|e| Error::device(format!("waiting for the device: {e}")))?;
+    match mapped.get() {
+        Some(Ok(())) => Ok(true),
+        Some(Err(e)) => Err(Error::device(format!("the device's results cannot be read: {e}"))),
+        None if wait => Err(Error::device("the device finished a step without its results")),
+        None => Ok(false),
+    }
+}
+
+/// The tensor at the start of `bytes`.
+fn tensor(ty: &TensorType, bytes: &[u8]) -> Result<Tensor> {
+    Tensor::from_bytes(ty, &bytes[..ty.bytes()]).map_err(Error::device)
+}
