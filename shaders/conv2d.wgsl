@@ -13,58 +13,10 @@
 //   `pack_a`, `pack_b`, `multiply`   for Vulkan run by the processor, where barriers and scattered loads are dear: both
 //               operands are first copied into panels, then multiplied by a subgroup of 8 that broadcasts A's rows.
 
-struct Params {
-    // Extents of C in this dispatch, per group, and the range of k that it sums.
-    m: u32,
-    n: u32,
-    k_first: u32,
-    k_end: u32,
+//!include conv2d_params
 
-    // A[m, k] = a[a_offset + group*a_group + m*a_row + (k / a_inner)*a_outer + k % a_inner]
-    a_offset: u32,
-    a_group: u32,
-    a_row: u32,
-    a_outer: u32,
-    a_inner: u32,
-
-    // C[m, n] = c[c_offset + group*c_group + m*c_row + (n / c_inner)*c_outer + n % c_inner]
-    c_offset: u32,
-    c_group: u32,
-    c_row: u32,
-    c_outer: u32,
-    c_inner: u32,
-    // Add to what C holds instead of overwriting it.
-    accumulate: u32,
-
-    // `tile`: k is cut into ranges of `split` terms; range i is written `i * split_stride` elements further on.
-    split: u32,
-    splits: u32,
-    split_stride: u32,
-
-    // B[k, n]: with n = (i, column) and k = (j, term), column and term being places on grids of these extents, the element
-    // at b[b_offset + group*b_group + i*b_column + j*b_term] of a picture of extent `image`, at
-    // (origin + column*column_step + term*term_step) / divisor; 0 where that is outside or not a whole number.
-    b_offset: u32,
-    b_group: u32,
-    b_column: u32,
-    b_term: u32,
-    image: vec2u,
-    column_grid: vec2u,
-    term_grid: vec2u,
-    divisor: vec2u,
-    origin: vec2i,
-    column_step: vec2i,
-    term_step: vec2i,
-
-    // Packed panels: the first column, and how many terms each invocation of `pack_a` and `pack_b` copies (a multiple of 4).
-    n_first: u32,
-    run: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
 // Row m of A, read term by term.
 struct WalkA {
@@ -149,14 +101,6 @@ fn next_b(walk: ptr<function, WalkB>) -> f32 {
     return value;
 }
 
-fn store_c(at: u32, value: f32) {
-    if (params.accumulate != 0u) {
-        c[at] += value;
-    } else {
-        c[at] = value;
-    }
-}
-
 // ---- for GPUs ----
 
 const TILE: u32 = 64;
@@ -238,8 +182,6 @@ fn tile(
 @group(0) @binding(4) var<storage, read_write> packed_a: array<vec4f>;
 // [group][n / 32][k][n % 32]; zero outside of B.
 @group(0) @binding(5) var<storage, read_write> packed_b: array<f32>;
-@group(0) @binding(6) var<storage, read> panels_a: array<vec4f>;
-@group(0) @binding(7) var<storage, read> panels_b: array<vec4f>;
 
 // Workgroup (x, y, z): rows 32x.., terms run*y.., group z.
 @compute @workgroup_size(32)
@@ -278,59 +220,6 @@ fn pack_b(
     for (var term = first; term < end; term++) {
         packed_b[(panel + term) * 32u + lane] = next_b(&walk);
     }
-}
-
-// Workgroup (x, y, z): rows 32x.., columns n_first + 32y.., group z. The workgroup is one subgroup of 8: lane l holds rows
-// l + 8i of A, four terms at a time, and columns 4l.. of B and C.
-@compute @workgroup_size(8)
-fn multiply(
-    @builtin(workgroup_id) workgroup: vec3u,
-    @builtin(num_workgroups) workgroups: vec3u,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let quads = (params.k_end - params.k_first + 3u) / 4u;
-    let panel_a = (workgroup.z * workgroups.x + workgroup.x) * quads * 32u + lane;
-    let panel_b = (workgroup.z * workgroups.y + workgroup.y) * quads * 32u + lane;
-    //# for i in 0..4
-    //# for l in 0..8
-    var sum$i_$l = vec4f();
-    //# end
-    //# end
-    for (var quad = 0u; quad < quads; quad++) {
-        //# for i in 0..4
-        let a$i = panels_a[panel_a + quad * 32u + $i * 8u];
-        //# end
-        //# for t in 0..4
-        {
-            let b = panels_b[panel_b + quad * 32u + $t * 8u];
-            //# for i in 0..4
-            //# for l in 0..8
-            sum$i_$l = fma(vec4f(subgroupBroadcast(a$i[$t], $l)), b, sum$i_$l);
-            //# end
-            //# end
-        }
-        //# end
-    }
-    var sums: array<vec4f, 32>;
-    //# for i in 0..4
-    //# for l in 0..8
-    sums[$i * 8u + $l] = sum$i_$l;
-    //# end
-    //# end
-    let base = params.c_offset + workgroup.z * params.c_group;
-    let m_first = workgroup.x * 32u;
-    let rows = min(32u, params.m - m_first);
-    //# for j in 0..4
-    {
-        let n = params.n_first + workgroup.y * 32u + lane * 4u + $j;
-        if (n < params.n) {
-            let column = base + (n / params.c_inner) * params.c_outer + n % params.c_inner + m_first * params.c_row;
-            for (var row = 0u; row < rows; row++) {
-                store_c(column + row * params.c_row, sums[row][$j]);
-            }
-        }
-    }
-    //# end
 }
 
 // ---- sum of the splits of `tile` ----

@@ -9,7 +9,7 @@
 //!
 //! The lines between are repeated with each value in place of `$i`. The values are a range of whole numbers or a list of
 //! words (`//# for element in f32 vec4f`); loops nest, and inner bounds may use outer names. A name is made of letters
-//! only, so that `sum$i_$j` means what it seems to.
+//! only, so that `sum$i_$j` means what it seems to; `${i}u` where letters follow.
 
 /// Replaces the loops of `source` by their text. Lines outside of loops are kept as they are.
 ///
@@ -87,11 +87,13 @@ fn substitute(line: &str, names: &Names) -> Result<String, String> {
     let mut parts = line.split('$');
     let mut out = parts.next().unwrap_or_default().to_string();
     for part in parts {
+        // `${i}u`: braces where letters follow.
+        let (part, close) = part.strip_prefix('{').map_or((part, ""), |inner| (inner, "}"));
         let length = part.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(part.len());
         let (name, rest) = part.split_at(length);
         let (_, value) = names.iter().rfind(|(n, _)| n == name).ok_or_else(|| format!("no loop names `${name}`"))?;
         out.push_str(value);
-        out.push_str(rest);
+        out.push_str(rest.strip_prefix(close).ok_or_else(|| format!("`${{{name}` lacks its `}}`"))?);
     }
     Ok(out)
 }
