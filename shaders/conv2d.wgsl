@@ -27,7 +27,7 @@ struct WalkA {
 }
 
 fn start_a(group: u32, m: u32, k: u32, k_end: u32) -> WalkA {
-    let base = params.a_offset + group * params.a_group + m * params.a_row;
+    let base = params.a_first + group * params.a_group + m * params.a_row;
     let inner = k % params.a_inner;
     let left = select(0u, k_end - k, m < params.m && k < k_end);
     return WalkA(base + (k / params.a_inner) * params.a_outer + inner, inner, left);
@@ -64,7 +64,7 @@ fn start_b(group: u32, n: u32, k: u32, k_end: u32) -> WalkB {
     let terms = params.term_grid.x * params.term_grid.y;
     let term = vec2u((k % terms) / params.term_grid.y, k % params.term_grid.y);
     let origin = params.origin + vec2i(column) * params.column_step;
-    let base = params.b_offset + group * params.b_group + (n / columns) * params.b_column + (k / terms) * params.b_term;
+    let base = params.b_first + group * params.b_group + (n / columns) * params.b_column + (k / terms) * params.b_term;
     let left = select(0u, k_end - k, n < params.n && k < k_end);
     return WalkB(base, origin, origin + vec2i(term) * params.term_step, term, left);
 }
@@ -159,7 +159,7 @@ fn tile(
         }
         workgroupBarrier();
     }
-    let base = params.c_offset + group * params.c_group + split * params.split_stride;
+    let base = params.c_first + group * params.c_group + split * params.split_stride;
     //# for j in 0..8
     {
         let n = workgroup.x * TILE + local.x + $j * 8u;
@@ -220,24 +220,4 @@ fn pack_b(
     for (var term = first; term < end; term++) {
         packed_b[(panel + term) * 32u + lane] = next_b(&walk);
     }
-}
-
-// ---- sum of the splits of `tile` ----
-
-// c[c_offset + i] (+)= sum over s of a[i + s*split_stride] for i < m, in the order of s.
-@compute @workgroup_size(64)
-fn sum_splits(
-    @builtin(workgroup_id) workgroup: vec3u,
-    @builtin(num_workgroups) workgroups: vec3u,
-    @builtin(local_invocation_index) index: u32,
-) {
-    let i = (workgroup.y * workgroups.x + workgroup.x) * 64u + index;
-    if (i >= params.m) {
-        return;
-    }
-    var sum = 0.0;
-    for (var split = 0u; split < params.splits; split++) {
-        sum += a[i + split * params.split_stride];
-    }
-    store_c(params.c_offset + i, sum);
 }

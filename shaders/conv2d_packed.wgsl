@@ -43,7 +43,7 @@ fn multiply(
     sums[$i * 8u + $l] = sum$i_$l;
     //# end
     //# end
-    let base = params.c_offset + workgroup.z * params.c_group;
+    let base = params.c_first + workgroup.z * params.c_group;
     let m_first = workgroup.x * 32u;
     let rows = min(32u, params.m - m_first);
     //# for j in 0..4

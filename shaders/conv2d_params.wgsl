@@ -7,15 +7,15 @@ struct Params {
     k_first: u32,
     k_end: u32,
 
-    // A[m, k] = a[a_offset + group*a_group + m*a_row + (k / a_inner)*a_outer + k % a_inner]
-    a_offset: u32,
+    // A[m, k] = a[a_first + group*a_group + m*a_row + (k / a_inner)*a_outer + k % a_inner]
+    a_first: u32,
     a_group: u32,
     a_row: u32,
     a_outer: u32,
     a_inner: u32,
 
-    // C[m, n] = c[c_offset + group*c_group + m*c_row + (n / c_inner)*c_outer + n % c_inner]
-    c_offset: u32,
+    // C[m, n] = c[c_first + group*c_group + m*c_row + (n / c_inner)*c_outer + n % c_inner]
+    c_first: u32,
     c_group: u32,
     c_row: u32,
     c_outer: u32,
@@ -23,15 +23,15 @@ struct Params {
     // Add to what C holds instead of overwriting it.
     accumulate: u32,
 
-    // `tile`: k is cut into ranges of `split` terms; range i is written `i * split_stride` elements further on.
+    // `tile`: k is cut into `splits` ranges of `split` terms; range i goes `i * split_stride` elements further on.
     split: u32,
     splits: u32,
     split_stride: u32,
 
     // B[k, n]: with n = (i, column) and k = (j, term), column and term being places on grids of these extents, the element
-    // at b[b_offset + group*b_group + i*b_column + j*b_term] of a picture of extent `image`, at
+    // at b[b_first + group*b_group + i*b_column + j*b_term] of a picture of extent `image`, at
     // (origin + column*column_step + term*term_step) / divisor; 0 where that is outside or not a whole number.
-    b_offset: u32,
+    b_first: u32,
     b_group: u32,
     b_column: u32,
     b_term: u32,

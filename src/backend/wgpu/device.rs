@@ -121,6 +121,7 @@ impl WgpuDevice {
             queue,
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
+                software: adapter.info.software,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },
             max_buffer,

@@ -1,4 +1,4 @@
-//! Text expander for unrolled shader code: register tiles want named variables, since accumulators in an array that a loop
+//! Text expander, run by build.rs for unrolled shader code: register tiles want named variables, since accumulators in an array that a loop
 //! indexes end up in memory. A shader stays plain WGSL but for directive lines:
 //!
 //! ```text
@@ -11,27 +11,27 @@
 //! words (`//# for element in f32 vec4f`); loops nest, and inner bounds may use outer names. A name is made of letters
 //! only, so that `sum$i_$j` means what it seems to; `${i}u` where letters follow.
 
-/// Replaces the loops of `source` by their text. Lines outside of loops are kept as they are.
+/// Replaces the loops of `source` by their text. Each line of the result comes with its line number in `source`, from 1;
+/// lines outside of loops are kept as they are.
 ///
 /// # Errors
-/// A line number and what is wrong with it: a malformed directive, a loop without end, an end without loop, an unknown name.
-pub fn expand(source: &str) -> Result<String, String> {
+/// A line number and what is wrong there: a malformed directive, a loop without end, an end without loop, an unknown name.
+pub fn expand(source: &str) -> Result<Vec<(usize, String)>, (usize, String)> {
     let lines: Vec<(usize, &str)> = source.lines().enumerate().map(|(index, line)| (index + 1, line)).collect();
-    let mut out = String::with_capacity(source.len());
+    let mut out = Vec::with_capacity(lines.len());
     block(&lines, &mut Vec::new(), &mut out)?;
     Ok(out)
 }
 
 type Names = Vec<(String, String)>;
 
-fn block(lines: &[(usize, &str)], names: &mut Names, out: &mut String) -> Result<(), String> {
+fn block(lines: &[(usize, &str)], names: &mut Names, out: &mut Vec<(usize, String)>) -> Result<(), (usize, String)> {
     let mut at = 0;
     while let Some(&(number, line)) = lines.get(at) {
-        let located = |message: String| format!("line {number}: {message}");
+        let located = |message: String| (number, message);
         at += 1;
         let Some(directive) = line.trim().strip_prefix("//# ") else {
-            out.push_str(&substitute(line, names).map_err(located)?);
-            out.push('\n');
+            out.push((number, substitute(line, names).map_err(located)?));
             continue;
         };
         let (name, values) = header(&substitute(directive, names).map_err(located)?).map_err(located)?;
@@ -102,29 +102,40 @@ fn substitute(line: &str, names: &Names) -> Result<String, String> {
 mod tests {
     use super::expand;
 
+    fn text(source: &str) -> String {
+        expand(source).unwrap().into_iter().map(|(_, line)| line + "\n").collect()
+    }
+
     #[test]
     fn plain_text_is_kept() {
-        let text = "// a comment\nfn f() { }\n";
-        assert_eq!(expand(text).unwrap(), text);
+        let plain = "// a comment\nfn f() { }\n";
+        assert_eq!(text(plain), plain);
     }
 
     #[test]
     fn loops_nest_and_inner_bounds_use_outer_names() {
-        let text = "//# for n in 1 2\n//# for i in 0..$n\nvar c$n_$i = 0;\n//# end\nn$n\n//# end\n";
-        assert_eq!(expand(text).unwrap(), "var c1_0 = 0;\nn1\nvar c2_0 = 0;\nvar c2_1 = 0;\nn2\n");
+        let source = "//# for n in 1 2\n//# for i in 0..$n\nvar c$n_$i = ${i}u;\n//# end\nn$n\n//# end\n";
+        assert_eq!(text(source), "var c1_0 = 0u;\nn1\nvar c2_0 = 0u;\nvar c2_1 = 1u;\nn2\n");
+    }
+
+    #[test]
+    fn lines_remember_where_they_came_from() {
+        let lines: Vec<usize> = expand("a\n//# for i in 0..2\nb\n//# end\nc").unwrap().iter().map(|l| l.0).collect();
+        assert_eq!(lines, [1, 3, 3, 5]);
     }
 
     #[test]
     fn mistakes_are_told_with_their_line() {
-        for (text, message) in [
-            ("\n//# for i in 0..2\nx", "line 2: `for` without `end`"),
-            ("//# end", "line 1: expected `for"),
-            ("//# for i in 0..x\n//# end", "line 1: expected `for"),
-            ("//# for i2 in 0..1\n//# end", "line 1: a name is made of letters"),
-            ("x$i", "line 1: no loop names `$i`"),
+        for (source, line, message) in [
+            ("\n//# for i in 0..2\nx", 2, "`for` without `end`"),
+            ("//# end", 1, "expected `for"),
+            ("//# for i in 0..x\n//# end", 1, "expected `for"),
+            ("//# for i2 in 0..1\n//# end", 1, "a name is made of letters"),
+            ("x$i", 1, "no loop names `$i`"),
+            ("//# for i in 0..1\nx${i\n//# end", 2, "`${i` lacks its `}`"),
         ] {
-            let error = expand(text).unwrap_err();
-            assert!(error.starts_with(message), "{text}: {error}");
+            let error = expand(source).unwrap_err();
+            assert!(error.0 == line && error.1.starts_with(message), "{source}: {error:?}");
         }
     }
 }
