@@ -1,7 +1,7 @@
 //! Checks every file in `shaders/` with naga, so that a bad shader fails the build, and writes what naga found (source,
 //! entry points, bindings, uniform layouts) as a Rust table for `backend::wgpu::shaders`: the host never retypes a binding.
 //!
-//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`.
+//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, the first time that it is asked for.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -43,6 +43,8 @@ fn generate() -> Result<String, String> {
 #[derive(Default)]
 struct Source {
     text: String,
+    /// What it was put together from.
+    files: Vec<PathBuf>,
     /// File and line (from 1) of each line of `text`.
     origins: Vec<(PathBuf, usize)>,
 }
@@ -50,16 +52,19 @@ struct Source {
 impl Source {
     fn read(path: &Path) -> Result<Source, String> {
         let mut source = Source::default();
-        source.append(path, 0)?;
+        source.append(path)?;
         Ok(source)
     }
 
-    fn append(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+    fn append(&mut self, path: &Path) -> Result<(), String> {
+        if self.files.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        self.files.push(path.to_path_buf());
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         for (index, line) in text.lines().enumerate() {
             match line.strip_prefix("//!include ") {
-                Some(_) if depth == 8 => return Err(format!("{}:{}: includes go round", path.display(), index + 1)),
-                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"), depth + 1)?,
+                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"))?,
                 None => {
                     self.text += line;
                     self.text.push('\n');
