@@ -178,6 +178,7 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use augment::Crop;
+pub(crate) use augment::Placement;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
 pub use reduce::ReduceKind;
