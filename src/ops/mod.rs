@@ -152,6 +152,10 @@ macro_rules! ops {
                 all
             }
 
+            pub(crate) fn cpu(&self) -> &dyn crate::backend::cpu::CpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+
         }
     };
 }
