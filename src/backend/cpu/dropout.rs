@@ -15,7 +15,8 @@ const BLOCKS: usize = 8;
 impl CpuOp for Dropout {
     fn run(&self, mut io: Io) {
         let (x, counter, y) = (io.f32(0), io.u32(1), io.output(0));
-        let random = Philox { seed: counter[0] as u64 | (counter[1] as u64) << 32, stream: self.stream, step: counter[2] };
+        let random =
+            Philox { seed: counter[0] as u64 | (counter[1] as u64) << 32, stream: self.stream, step: counter[2] };
         let (threshold, scale) = (self.threshold(), self.scale());
         y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (y, x))| {
             drop_chunk(y, x, random, (chunk * CHUNK / 4) as u32, threshold, scale);

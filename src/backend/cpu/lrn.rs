@@ -2,10 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::CpuOp;
 use super::memory::Io;
 use super::parallel::Pieces;
 use super::simd::vectorised;
-use super::CpuOp;
 use crate::ops::{Lrn, LrnBackward};
 use crate::tensor::TensorType;
 

@@ -15,7 +15,9 @@ impl CpuOp for MaxPool2d {
         y.par_chunks_mut(p * q).zip(x.par_chunks(h * w)).for_each(|(y, x)| {
             for (i, y) in y.chunks_mut(q).enumerate() {
                 y.fill(f32::NEG_INFINITY);
-                each_tap(&window, i, [h, w], q, |outputs, start| maxima(&mut y[outputs], &x[start..], window.stride[1]));
+                each_tap(&window, i, [h, w], q, |outputs, start| {
+                    maxima(&mut y[outputs], &x[start..], window.stride[1])
+                });
             }
         });
     }
@@ -56,13 +58,7 @@ fn plane(shape: &[usize]) -> [usize; 2] {
 
 /// Calls `f(outputs, start)` for each tap of the window, in row-major order, at output row `i`: the outputs of the row (of `q`) whose tap
 /// lies within the picture of `[h, w]`, and where the tap of the first of them is in the plane.
-fn each_tap(
-    window: &Window,
-    i: usize,
-    [h, w]: [usize; 2],
-    q: usize,
-    mut f: impl FnMut(std::ops::Range<usize>, usize),
-) {
+fn each_tap(window: &Window, i: usize, [h, w]: [usize; 2], q: usize, mut f: impl FnMut(std::ops::Range<usize>, usize)) {
     let (stride, padding) = (window.stride[1], window.padding[1]);
     for row in window.range(0, i, h) {
         for tap in 0..window.kernel[1] {

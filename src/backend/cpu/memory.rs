@@ -73,7 +73,10 @@ impl Store {
                 let old = &self.types[place];
                 return Err(Error::shape(
                     name,
-                    format!("is {:?} {} on the device, cannot become {:?} {}", old.dtype, old.shape, ty.dtype, ty.shape),
+                    format!(
+                        "is {:?} {} on the device, cannot become {:?} {}",
+                        old.dtype, old.shape, ty.dtype, ty.shape
+                    ),
                 ));
             }
             Some(&place) => place,
@@ -101,7 +104,10 @@ impl Store {
         if found != ty {
             return Err(Error::shape(
                 name,
-                format!("the graph needs {:?} {}, the device holds {:?} {}", ty.dtype, ty.shape, found.dtype, found.shape),
+                format!(
+                    "the graph needs {:?} {}, the device holds {:?} {}",
+                    ty.dtype, ty.shape, found.dtype, found.shape
+                ),
             ));
         }
         Ok(place)

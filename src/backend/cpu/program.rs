@@ -1,6 +1,6 @@
 //! A compiled graph on the CPU: every buffer allocated once, the nodes run in order.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 
 use rayon::ThreadPool;
@@ -32,7 +32,7 @@ pub(super) struct CpuProgram {
     pool: Arc<ThreadPool>,
     outputs: Vec<ValueId>,
     /// Outputs of the steps that nobody asked for yet.
-    done: HashMap<Ticket, Vec<Tensor>>,
+    done: BTreeMap<Ticket, Vec<Tensor>>,
     steps: u64,
 }
 
@@ -90,7 +90,7 @@ impl CpuProgram {
             store,
             pool,
             outputs: outputs.to_vec(),
-            done: HashMap::new(),
+            done: BTreeMap::new(),
             steps: 0,
         })
     }
