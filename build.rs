@@ -1,8 +1,8 @@
 //! Checks every file in `shaders/` with naga, so that a bad shader fails the build, and writes what naga found (source,
 //! entry points, bindings, uniform layouts) as a Rust table for `backend::wgpu::shaders`: the host never retypes a binding.
 //!
-//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, and the loops of register tiles by their
-//! unrolled text (see [`expand`]).
+//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, the first time that it is asked for, and the
+//! loops of register tiles by their unrolled text (see [`expand`]).
 
 #[path = "src/backend/wgpu/expand.rs"]
 mod expand;
@@ -48,6 +48,8 @@ fn generate() -> Result<String, String> {
 #[derive(Default)]
 struct Source {
     text: String,
+    /// What it was put together from.
+    files: Vec<PathBuf>,
     /// File and line (from 1) of each line of `text`.
     origins: Vec<(PathBuf, usize)>,
 }
@@ -55,7 +57,7 @@ struct Source {
 impl Source {
     fn read(path: &Path) -> Result<Source, String> {
         let mut source = Source::default();
-        source.append(path, 0)?;
+        source.append(path)?;
         source.unrolled()
     }
 
@@ -64,15 +66,18 @@ impl Source {
         let lines = expand::expand(&self.text)
             .map_err(|(line, message)| self.complaint(Some(line as u32), &message))?;
         let origins = lines.iter().map(|(line, _)| self.origins[line - 1].clone()).collect();
-        Ok(Source { text: lines.into_iter().map(|(_, line)| line + "\n").collect(), origins })
+        Ok(Source { files: self.files, text: lines.into_iter().map(|(_, line)| line + "\n").collect(), origins })
     }
 
-    fn append(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+    fn append(&mut self, path: &Path) -> Result<(), String> {
+        if self.files.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        self.files.push(path.to_path_buf());
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         for (index, line) in text.lines().enumerate() {
             match line.strip_prefix("//!include ") {
-                Some(_) if depth == 8 => return Err(format!("{}:{}: includes go round", path.display(), index + 1)),
-                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"), depth + 1)?,
+                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"))?,
                 None => {
                     self.text += line;
                     self.text.push('\n');

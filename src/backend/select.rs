@@ -22,7 +22,7 @@ pub fn list() -> Vec<DeviceInfo> {
 pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let selector = selector.trim().to_lowercase();
     if selector == "cpu" {
-        return Ok((Box::new(cpu_device()?), "chosen by --adapter cpu".into()));
+        return Ok((Box::new(CpuDevice::new(None)?), "chosen by --adapter cpu".into()));
     }
     let found = adapters(selector == "gl");
     let infos = infos(&found);
@@ -33,7 +33,7 @@ pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let reason = format!("chosen by --adapter {selector}");
     match found.get(info.index) {
         Some(adapter) => Ok((Box::new(open_wgpu(adapter, info)?), reason)),
-        None => Ok((Box::new(cpu_device()?), reason)),
+        None => Ok((Box::new(CpuDevice::new(None)?), reason)),
     }
 }
 
@@ -51,8 +51,8 @@ fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Devic
             Err(error) => failures += &format!("; {error}"),
         }
     }
-    let device = cpu_device()?;
-    let threads = device.threads();
+    let device = CpuDevice::new(None)?;
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let plural = if threads == 1 { "" } else { "s" };
     let reason = match failures.is_empty() {
         true => format!("no GPU found, so the CPU backend with {threads} thread{plural}"),
@@ -64,10 +64,6 @@ fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Devic
 fn open_wgpu(adapter: &Adapter, info: &DeviceInfo) -> Result<WgpuDevice> {
     let adapter = Adapter { info: info.clone(), ..adapter.clone() };
     WgpuDevice::open(&adapter, &WgpuOptions::from_env()?)
-}
-
-fn cpu_device() -> Result<CpuDevice> {
-    CpuDevice::new(std::thread::available_parallelism().map_or(1, |n| n.get()))
 }
 
 /// The adapters' descriptions with index and selectors, and the CPU backend's.

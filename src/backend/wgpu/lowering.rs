@@ -195,6 +195,25 @@ impl Lowering {
         self.window(value, range.start * row..range.end * row)
     }
 
+    /// Dispatches an element-wise kernel over `values`, which have as many f32 each: binds them, sets the uniform `count`,
+    /// and runs one invocation for each vec4. `more` adds what the kernel needs besides; it gets the elements' range.
+    pub fn each(
+        &mut self,
+        kernel: &Kernel,
+        values: &[(&str, &ValueRef)],
+        more: impl for<'b> Fn(Builder<'b>, &Range<usize>) -> Builder<'b>,
+    ) -> Result<()> {
+        for range in self.flat(values[0].1.elements()) {
+            let windows = values.iter().map(|(_, value)| self.window(value, range.clone())).collect::<Result<Vec<_>>>()?;
+            let mut dispatch = self.dispatch(kernel).set("count", range.len() as u32);
+            for ((name, _), window) in values.iter().zip(windows) {
+                dispatch = dispatch.bind(name, window);
+            }
+            more(dispatch, &range).threads(range.len().div_ceil(4))?;
+        }
+        Ok(())
+    }
+
     /// Begins a dispatch of `kernel`.
     pub fn dispatch(&mut self, kernel: &Kernel) -> Builder<'_> {
         let uniform = kernel.bindings.iter().find_map(|b| match b.kind {
