@@ -30,6 +30,7 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod data;
 pub mod error;
 pub mod graph;
 pub mod ops;
