@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::preset::Preset;
+use crate::data::Resize;
 use crate::error::{Error, Result};
 
 /// How the optimizer turns gradients into updates.
@@ -56,6 +57,15 @@ pub enum ResizeKind {
     Stretch,
     /// The shorter side to the size, then the centre
     ShorterSide,
+}
+
+impl From<ResizeKind> for Resize {
+    fn from(kind: ResizeKind) -> Resize {
+        match kind {
+            ResizeKind::Stretch => Resize::Stretch,
+            ResizeKind::ShorterSide => Resize::ShorterSide,
+        }
+    }
 }
 
 /// How weights start.

@@ -1,21 +1,24 @@
 //! Training: from settings and a folder of pictures to a run folder with checkpoints and metrics.
 //!
-//! [`config`] merges a preset, a file and options into [`Settings`]; [`trainer`] is the loop; [`schedule`] says the learning rate of
-//! each step; [`metrics`] counts; [`checkpoint`] is what a weights file holds; [`run_folder`] is where everything is written;
-//! [`inference`] runs a network on pictures and serves validation, `eval` and `predict` alike.
+//! [`config`] merges a preset, a file and options into [`Settings`]; [`Job`] applies them to a model and pictures; [`train`] is the loop;
+//! [`schedule`] says the learning rate of each step; [`metrics`] counts; [`position`] is the state of a run beside its tensors;
+//! [`run_folder`] is where everything is written.
 
-pub mod checkpoint;
 pub mod config;
-pub mod inference;
+mod event;
+mod job;
 pub mod metrics;
+pub mod position;
 pub mod preset;
 pub mod run_folder;
 pub mod schedule;
-pub mod trainer;
+mod trainer;
+mod unreadable;
 
-pub use checkpoint::Checkpoint;
 pub use config::Settings;
-pub use inference::Classifier;
+pub use event::{Event, Outcome, Stopped};
+pub use job::Job;
 pub use preset::Preset;
 pub use run_folder::RunFolder;
-pub use trainer::{Event, Outcome, train};
+pub use trainer::train;
+pub use unreadable::lost_classes;

@@ -3,20 +3,21 @@
 //! What a step sees is a function of (seed, epoch, step): the order of the pictures is a Philox permutation, the random counter and the
 //! learning rate follow the step. So the state of a run is the weights, the optimizer's state and a [`Position`].
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::inference::Evaluator;
 use super::metrics::{Means, Tally, labelled_rows, score};
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
-use super::state::{Position, Resumed, Snapshot};
-use super::{Event, Job, Outcome, Stopped};
+use super::position::Position;
+use super::{Event, Job, Outcome, Stopped, lost_classes};
 use crate::backend::{Device, Program, Ticket};
-use crate::data::{Batch, Loader};
+use crate::classifier::Evaluator;
+use crate::data::{Batch, Item, Loader};
 use crate::error::{Error, Result};
+use crate::formats::Checkpoint;
 use crate::models::{self, OptimizerConfig, TrainGraph};
 use crate::rng::{Philox, stream};
 use crate::tensor::Tensor;
@@ -31,7 +32,7 @@ const IN_FLIGHT: usize = 8;
 /// [`Error::NotFinite`] when the loss is not a number (the checkpoints of before remain); device, file and input errors.
 pub fn train(
     job: Job,
-    resumed: Option<Resumed>,
+    resumed: Option<Checkpoint>,
     device: &mut dyn Device,
     folder: &mut RunFolder,
     stop: &AtomicBool,
@@ -72,38 +73,29 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         job: Job,
-        resumed: Option<Resumed>,
+        resumed: Option<Checkpoint>,
         device: &'a mut dyn Device,
         folder: &'a mut RunFolder,
         stop: &'a AtomicBool,
         observe: &'a mut dyn FnMut(&Event),
     ) -> Result<Run<'a>> {
         let settings = &job.settings;
-        let optimizer = settings.optimizer_config();
-        let options = settings.build_options(&job.model, job.dataset.classes.len());
-        let graph = models::train_graph(&job.model, &options, &optimizer, settings.label_smoothing as f32)?;
-        let steps_per_epoch = job.steps_per_epoch();
+        let optimizer = job.optimizer();
+        let smoothing = settings.label_smoothing as f32;
+        let graph = models::train_graph(&job.model, &job.build_options(settings.batch_size), &optimizer, smoothing)?;
         let position = match resumed {
-            Some(resumed) => resumed.restore(device, &graph, &job)?,
-            None => {
-                for parameter in &graph.parameters {
-                    device.set(&parameter.name, &parameter.initial(settings.seed))?;
-                }
-                for (name, ty) in &graph.states {
-                    device.set(name, &Tensor::zeros(ty))?;
-                }
-                Position::start(settings.seed, job.dataset.train.len())
-            }
+            Some(checkpoint) => restore(device, checkpoint, &graph, &job)?,
+            None => initialise(device, &graph, &job)?,
         };
         let program = device.compile(&graph.graph, &[graph.loss, graph.logits])?;
         // A batch of two, the tutorial's, would waste the device in evaluation.
-        let batch = settings.batch_size.max(32).min(job.dataset.val.len().max(1));
-        let evaluator = Evaluator::new(device, &job.model, &settings.build_options(&job.model, job.dataset.classes.len()), batch)?;
-        let loader = |items: &[crate::data::Item], batch| Loader::new(Arc::new(items.to_vec()), settings.loader_options(&job.model, batch));
+        let batch = settings.batch_size.max(32).min(job.dataset.val.len());
+        let evaluator = Evaluator::new(device, &job.model, &job.build_options(batch))?;
+        let loader = |items: &[Item], batch| Loader::new(Arc::new(items.to_vec()), job.loader_options(batch));
         Ok(Run {
-            schedule: Schedule::new(settings, steps_per_epoch),
-            loader: loader(&job.dataset.train, settings.batch_size)?,
-            validation: loader(&job.dataset.val, batch)?,
+            schedule: Schedule::new(settings, job.steps_per_epoch()),
+            loader: loader(&job.dataset.train, settings.batch_size),
+            validation: loader(&job.dataset.val, batch),
             earlier: folder.seconds(),
             started: Instant::now(),
             epoch_started: (Instant::now(), position.step),
@@ -127,24 +119,29 @@ impl<'a> Run<'a> {
                 break reason;
             }
             self.steps_of_epoch()?;
-            if self.stopping() {
-                break Stopped::Interrupted;
-            }
-            if self.step_in_epoch() < self.job.steps_per_epoch() {
-                // Stopped by max_steps within an epoch: told, but not counted, for a longer run would not have looked here.
-                let Some(val) = self.evaluate()? else { break Stopped::Interrupted };
-                self.record(val, false)?;
-                if self.position.best.is_none() {
-                    self.save_best(Some(val.means.top1))?;
+            let whole = self.step_in_epoch() == self.job.steps_per_epoch();
+            let val = if self.stopping() { None } else { self.evaluate()? };
+            match val {
+                Some(val) if whole => {
+                    self.end_epoch(val)?;
+                    self.save_last()?;
                 }
-                break Stopped::Steps;
+                Some(val) => {
+                    // Stopped by max_steps within an epoch: told, but not counted, for a longer run would not have looked here.
+                    self.record(val, false)?;
+                    if self.position.best.is_none() {
+                        self.save_best(self.position.epochs + 1, val.means.top1)?;
+                    }
+                    self.save_last()?;
+                    break Stopped::Steps;
+                }
+                None => {
+                    self.save_skipped()?;
+                    self.save_last()?;
+                    break Stopped::Interrupted;
+                }
             }
-            let Some(val) = self.evaluate()? else { break Stopped::Interrupted };
-            self.end_epoch(val)?;
-            self.save_last()?;
         };
-        self.save_last()?;
-        self.save_skipped()?;
         let lost = self.lost_classes();
         Ok(Outcome { stopped, step: self.position.step, best: self.position.best.clone(), lost })
     }
@@ -256,12 +253,14 @@ impl<'a> Run<'a> {
         let pictures = self.job.dataset.val.len();
         let (mut tally, mut done) = (Tally::default(), 0);
         let (stop, observe) = (self.stop, &mut self.observe);
-        let complete = self.evaluator.run(&self.validation, pictures, |batch, logits| {
+        let batches = self.validation.epoch((0..pictures).collect(), 0);
+        let complete = self.evaluator.run(batches, |batch, logits| {
             labelled_rows(logits, &batch.labels).for_each(|(row, label)| tally.add(score(row, label)));
-            done += batch.count;
+            done += batch.items.iter().flatten().count();
             observe(&Event::Validating { done, pictures });
             !stop.load(Ordering::Relaxed)
         })?;
+        self.save_skipped()?;
         if !complete {
             return Ok(None);
         }
@@ -299,7 +298,7 @@ impl<'a> Run<'a> {
         let better = self.position.observe(epoch, val.means.top1, self.job.settings.lr_patience);
         self.record(val, better)?;
         if better {
-            self.save_best(Some(val.means.top1))?;
+            self.save_best(epoch, val.means.top1)?;
         }
         let train = std::mem::take(&mut self.position.tally).means();
         self.position.epochs = epoch;
@@ -309,27 +308,88 @@ impl<'a> Run<'a> {
             means: train,
             images_per_second: val.training_speed,
         });
-        self.save_skipped()
+        Ok(())
     }
 
-    fn snapshot(&self, top1: Option<f64>) -> Snapshot<'_> {
-        Snapshot { job: &self.job, graph: &self.graph, position: &self.position, top1 }
+    /// Writes the weights, with what a user of them must know.
+    fn save_best(&mut self, epoch: usize, top1: f64) -> Result<()> {
+        let mut checkpoint = self.job.checkpoint(epoch, Some(top1));
+        self.collect(&mut checkpoint, false)?;
+        checkpoint.save(&self.folder.file("best.safetensors"))
     }
 
-    fn save_best(&mut self, top1: Option<f64>) -> Result<()> {
-        let path = self.folder.file("best.safetensors");
-        Snapshot { job: &self.job, graph: &self.graph, position: &self.position, top1 }.save_weights(self.device, &path)
-    }
-
+    /// Writes weights, optimizer state and position: all that the rest of the run depends on.
     fn save_last(&mut self) -> Result<()> {
-        let path = self.folder.file("last.safetensors");
-        Snapshot { job: &self.job, graph: &self.graph, position: &self.position, top1: None }.save_all(self.device, &path)
+        let mut checkpoint = self.job.checkpoint(self.position.epochs, None);
+        self.position.store(&mut checkpoint)?;
+        self.collect(&mut checkpoint, true)?;
+        checkpoint.save(&self.folder.file("last.safetensors"))
     }
 
+    /// Reads the tensors from the device; one that is not finite would spoil the last good file.
+    fn collect(&mut self, checkpoint: &mut Checkpoint, states: bool) -> Result<()> {
+        let parameters = self.graph.parameters.iter().map(|p| &p.name);
+        let states = self.graph.states.iter().map(|(name, _)| name).filter(|_| states);
+        for name in parameters.chain(states) {
+            let tensor = self.device.get(name)?;
+            if let Some(&bad) = tensor.as_f32().unwrap_or_default().iter().find(|v| !v.is_finite()) {
+                return Err(Error::NotFinite { loss: bad, step: self.position.step });
+            }
+            checkpoint.tensors.insert(name.clone(), tensor);
+        }
+        Ok(())
+    }
+
+    /// Names pictures that could not be read, once, and keeps `skipped.csv` complete.
     fn save_skipped(&mut self) -> Result<()> {
         let skipped = [self.loader.skipped(), self.validation.skipped()].concat();
-        self.folder.add_skipped(skipped)
+        let known: HashSet<String> = self.folder.skipped().map(String::from).collect();
+        for picture in skipped.iter().filter(|picture| !known.contains(&picture.relative)) {
+            let (relative, reason) = (picture.relative.clone(), picture.reason.clone());
+            self.folder.log(&format!("skipped {relative}: {reason}"))?;
+            (self.observe)(&Event::Skipped { relative, reason });
+        }
+        self.folder.add_skipped(skipped.into_iter().map(|picture| (picture.relative, picture.reason)))
     }
+
+    fn lost_classes(&self) -> Option<String> {
+        let dataset = &self.job.dataset;
+        let skipped = self.folder.skipped().collect();
+        lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
+    }
+}
+
+/// First weights, and optimizer state of zero.
+fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
+    for parameter in &graph.parameters {
+        device.set(&parameter.name, &parameter.initial(job.settings.seed))?;
+    }
+    for (name, ty) in &graph.states {
+        device.set(name, &Tensor::zeros(ty))?;
+    }
+    Ok(Position::start(job.settings.seed, job.dataset.train.len()))
+}
+
+/// Weights, optimizer state and position of a checkpoint.
+fn restore(device: &mut dyn Device, checkpoint: Checkpoint, graph: &TrainGraph, job: &Job) -> Result<Position> {
+    let position = Position::restore(&checkpoint)?;
+    let pictures = job.dataset.train.len();
+    if position.pictures != pictures {
+        let message = format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
+        return Err(Error::input(message));
+    }
+    let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
+    for (name, ty) in parameters.chain(graph.states.iter().map(|(name, ty)| (name, ty))) {
+        match checkpoint.tensors.get(name) {
+            Some(tensor) if tensor.ty() == *ty => device.set(name, tensor)?,
+            Some(tensor) => {
+                let message = format!("the checkpoint's {name} is {}, the model's {}", tensor.shape(), ty.shape);
+                return Err(Error::input(message));
+            }
+            None => return Err(Error::input(format!("the checkpoint has no {name}: resume from a run's last.safetensors"))),
+        }
+    }
+    Ok(position)
 }
 
 /// Result of an evaluation within a run.
