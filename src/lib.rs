@@ -8,6 +8,8 @@
 //! | [`tensor`], [`rng`], [`error`] | shapes and host tensors; Philox, the one source of randomness; the one error type |
 //! | [`ops`] | one file per operator: shape rule, gradient rule, f64 reference, test cases; THE list of operators |
 //! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::plan`] gives values memory |
+//! | [`models`] | the model zoo (TOML), the reader of model files; [`models::train_graph`] and [`models::eval_graph`] |
+//! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
@@ -30,8 +32,11 @@
 #![warn(missing_docs)]
 
 pub mod backend;
+pub mod classifier;
 pub mod error;
+pub mod formats;
 pub mod graph;
+pub mod models;
 pub mod ops;
 pub mod rng;
 pub mod tensor;

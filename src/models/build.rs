@@ -206,6 +206,7 @@ impl Builder<'_> {
         match layer.kind {
             LayerKind::Conv2d { out, kernel, stride, padding, dilation, groups, bias, init } => {
                 let [r, s] = kernel.into();
+                let (out, groups) = (out as usize, groups.into());
                 let [_, channels, _, _] = input.shape.nchw().map_err(|m| Error::shape(name, m))?;
                 if groups == 0 || channels % groups != 0 || out % groups != 0 {
                     let message =
@@ -220,7 +221,7 @@ impl Builder<'_> {
                     Error::shape(name, format!("{m}: put a layer of kind \"flatten\" before the first linear one"))
                 })?;
                 let out = match out {
-                    Features::Number(out) => out,
+                    Features::Number(out) => out as usize,
                     Features::Named(_) => self.options.classes,
                 };
                 macs = self.weighted(layer, Linear.into(), [out, features].into(), bias, init)?;
@@ -229,7 +230,7 @@ impl Builder<'_> {
             LayerKind::Relu {} => self.activation(layer, ActivationKind::Relu)?,
             LayerKind::Sigmoid {} => self.activation(layer, ActivationKind::Sigmoid)?,
             LayerKind::Tanh {} => self.activation(layer, ActivationKind::Tanh)?,
-            LayerKind::Lrn { size, alpha, beta, k } => self.apply(layer, Lrn { size, alpha, beta, k })?,
+            LayerKind::Lrn { size, alpha, beta, k } => self.apply(layer, Lrn { size: size.into(), alpha, beta, k })?,
             LayerKind::MaxPool2d { kernel, stride, padding, ceil_mode } => {
                 let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
                 self.apply(layer, MaxPool2d { kernel, stride, padding: padding.into(), ceil_mode })?;

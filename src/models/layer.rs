@@ -22,7 +22,7 @@ pub enum LayerKind {
     /// Convolution, [N, C, H, W] -> [N, out, P, Q].
     Conv2d {
         /// Output channels.
-        out: usize,
+        out: u32,
         /// Height and width of the filters.
         kernel: Extent,
         /// Vertical and horizontal step.
@@ -36,7 +36,7 @@ pub enum LayerKind {
         dilation: Extent,
         /// Groups of channels that do not see each other (the paper's two towers: 2).
         #[serde(default = "one_group")]
-        groups: usize,
+        groups: u16,
         /// Start of the bias, or none.
         #[serde(default)]
         bias: Bias,
@@ -67,7 +67,7 @@ pub enum LayerKind {
     Lrn {
         /// Channels in the window.
         #[serde(default = "lrn_size")]
-        size: usize,
+        size: u16,
         /// Factor of the sum of squares.
         #[serde(default = "lrn_alpha")]
         alpha: f32,
@@ -162,19 +162,19 @@ impl<'de> Deserialize<'de> for Layer {
 
 /// Height and width; in a file one number for both, or `[height, width]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "expected a whole number, or [height, width]")]
+#[serde(untagged, expecting = "expected a whole number up to 65535, or [height, width]")]
 pub enum Extent {
     /// Both.
-    Square(usize),
+    Square(u16),
     /// Height and width.
-    Rectangle([usize; 2]),
+    Rectangle([u16; 2]),
 }
 
 impl From<Extent> for [usize; 2] {
     fn from(extent: Extent) -> Self {
         match extent {
-            Extent::Square(side) => [side; 2],
-            Extent::Rectangle(sides) => sides,
+            Extent::Square(side) => [side.into(); 2],
+            Extent::Rectangle(sides) => sides.map(usize::from),
         }
     }
 }
@@ -184,7 +184,7 @@ impl From<Extent> for [usize; 2] {
 #[serde(untagged, expecting = "out: expected a whole number, or \"classes\"")]
 pub enum Features {
     /// As many as it says.
-    Number(usize),
+    Number(u32),
     /// As many as there are classes.
     Named(Classes),
 }
@@ -261,7 +261,7 @@ fn one() -> Extent {
     Extent::Square(1)
 }
 
-fn one_group() -> usize {
+fn one_group() -> u16 {
     1
 }
 
@@ -269,7 +269,7 @@ fn yes() -> bool {
     true
 }
 
-fn lrn_size() -> usize {
+fn lrn_size() -> u16 {
     5
 }
 

@@ -1,0 +1,208 @@
+//! `convoy summary`: layers, shapes, parameters, work, and the memory of a training step.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use convoy::error::{Error, Result};
+use convoy::graph::{Graph, Node, Role, plan};
+use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
+
+/// Options of `convoy summary`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A model of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
+    #[arg(default_value = "alexnet")]
+    model: String,
+    /// Pictures in a step: what the memory is for
+    #[arg(long, visible_alias = "batch-size", value_name = "N", default_value_t = 32)]
+    batch: usize,
+    /// Number of classes
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    classes: usize,
+    /// Height and width of the pictures, if not the model's own
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints. Outputs and multiply-accumulates are one picture's, the memory is the whole batch's.
+#[derive(Serialize)]
+struct Summary {
+    model: String,
+    input: [usize; 3],
+    batch: usize,
+    layers: Vec<LayerInfo>,
+    parameters: u64,
+    macs: u64,
+    training_memory_bytes: u64,
+    #[serde(skip)]
+    memory: Memory,
+    /// Multiply-accumulates of forward and backward, per picture.
+    #[serde(skip)]
+    training_macs: u64,
+}
+
+/// Device memory of a training step, bytes.
+struct Memory {
+    parameters: usize,
+    optimizer: usize,
+    inputs: usize,
+    /// Activations and gradients, as the planner lets them share.
+    slots: usize,
+}
+
+/// Runs `convoy summary`.
+///
+/// # Errors
+/// When there is no such model, or it does not take pictures of this size.
+pub fn run(args: Args) -> Result<()> {
+    let model = Model::find(&args.model)?;
+    let options = BuildOptions { image_size: args.image_size, ..BuildOptions::new(args.batch, args.classes) };
+    let summary = Summary::new(&model, &options)?;
+    let text = match args.json {
+        true => serde_json::to_string_pretty(&summary).expect("names and numbers always become JSON") + "\n",
+        false => summary.table(&model, args.classes),
+    };
+    super::print(&text)
+}
+
+impl Summary {
+    fn new(model: &Model, options: &BuildOptions) -> Result<Self> {
+        // The default preset's optimizer keeps one state per parameter: its momentum.
+        let train = train_graph(model, options, &OptimizerConfig::sgd(0.9, 5e-4), 0.0)?;
+        let [height, width] = options.network_size(model);
+        let memory = Memory::of(&train);
+        Ok(Summary {
+            model: model.name.clone(),
+            input: [model.input[0], height, width],
+            batch: options.batch,
+            parameters: train.layers.iter().map(|l| l.parameters).sum(),
+            macs: train.layers.iter().map(|l| l.macs).sum(),
+            training_memory_bytes: memory.total() as u64,
+            training_macs: macs(&train.graph) / options.batch as u64,
+            layers: train.layers,
+            memory,
+        })
+    }
+
+    fn table(&self, model: &Model, classes: usize) -> String {
+        let header = ["layer", "op", "output", "parameters", "MACs"].map(String::from);
+        let mut rows = vec![header];
+        for layer in &self.layers {
+            let count = |n: u64| if n == 0 { "-".into() } else { thousands(n) };
+            let (parameters, macs) = (count(layer.parameters), count(layer.macs));
+            rows.push([layer.name.clone(), layer.op.into(), extents(&layer.output), parameters, macs]);
+        }
+        let total = ["total".into(), String::new(), String::new(), thousands(self.parameters), thousands(self.macs)];
+        rows.push(total);
+        let widths: [usize; 5] = std::array::from_fn(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0));
+        let mut text = format!("{}: {}\n", self.model, model.about);
+        let _ = writeln!(text, "input {}, {classes} classes; output and MACs (multiply-accumulates) of one picture\n", extents(&self.input));
+        for (n, row) in rows.iter().enumerate() {
+            if n == 1 || n == rows.len() - 1 {
+                let _ = writeln!(text, "{}", "-".repeat(widths.iter().sum::<usize>() + 2 * 4));
+            }
+            let [a, b, c, d, e] = widths;
+            let line = format!("{:a$}  {:b$}  {:c$}  {:>d$}  {:>e$}", row[0], row[1], row[2], row[3], row[4]);
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        let giga = |macs: u64| 2.0 * macs as f64 / 1e9;
+        let (forward, training) = (giga(self.macs), giga(self.training_macs));
+        let _ = writeln!(text, "\nwork per picture: {forward:.3} GFLOP forward, {training:.3} GFLOP in training");
+        let Memory { parameters, optimizer, inputs, slots } = self.memory;
+        let _ = writeln!(text, "memory of a training step, batch {}: {}", self.batch, bytes(self.memory.total()));
+        for (what, size) in [
+            ("parameters", parameters),
+            ("optimizer state (SGD with momentum; Adam has twice this)", optimizer),
+            ("activations and gradients", slots),
+            ("pictures and labels", inputs),
+        ] {
+            let _ = writeln!(text, "{:>12}  {what}", bytes(size));
+        }
+        text
+    }
+}
+
+impl Memory {
+    fn of(train: &TrainGraph) -> Self {
+        let graph = &train.graph;
+        let sum = |role| graph.with_role(role).map(|v| graph[v].ty.bytes()).sum();
+        Memory {
+            parameters: sum(Role::Parameter),
+            optimizer: sum(Role::State),
+            inputs: sum(Role::Input),
+            slots: plan::plan(graph, &[train.loss, train.logits]).slot_bytes(),
+        }
+    }
+
+    fn total(&self) -> usize {
+        self.parameters + self.optimizer + self.inputs + self.slots
+    }
+}
+
+/// Multiply-accumulates of all nodes.
+fn macs(graph: &Graph) -> u64 {
+    let node_macs = |node: &Node| {
+        let inputs: Vec<_> = node.inputs.iter().map(|&v| graph[v].ty.clone()).collect();
+        node.op.macs(&inputs)
+    };
+    graph.nodes.iter().map(node_macs).sum()
+}
+
+/// `96x55x55`.
+fn extents(shape: &[usize]) -> String {
+    shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x")
+}
+
+/// `58,289,538`.
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// Bytes in binary units: `222.4 MiB`.
+fn bytes(n: usize) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alexnet_in_figures() {
+        let model = Model::find("alexnet").unwrap();
+        let summary = Summary::new(&model, &BuildOptions::new(2, 2)).unwrap();
+        assert_eq!(summary.parameters, 58_289_538);
+        assert_eq!(summary.macs, 1_135_256_096 - 998 * 4096);
+        // Backward is twice forward, but for conv1's gradient to its input.
+        assert_eq!(summary.training_macs, 3 * summary.macs - summary.layers[0].macs);
+        assert!(summary.training_memory_bytes > 3 * 4 * summary.parameters, "parameters, momentum, gradients");
+        let json = serde_json::to_value(&summary).unwrap();
+        assert_eq!(json["layers"][0]["output"], serde_json::json!([96, 55, 55]));
+        assert!(summary.table(&model, 2).contains("58,289,538"));
+    }
+
+    #[test]
+    fn figures_for_people() {
+        assert_eq!([0, 999, 1000, 1234567].map(thousands), ["0", "999", "1,000", "1,234,567"]);
+        assert_eq!([1023, 1536, 1 << 31].map(bytes), ["1023 B", "1.5 KiB", "2.0 GiB"]);
+    }
+}

@@ -1,0 +1,197 @@
+//! safetensors files: named tensors and a map of strings.
+//!
+//! The header is written here, since the `safetensors` crate keeps metadata in a `HashMap`, whose order changes from run to run: the same
+//! content gives the same bytes. Reading is by the crate's own rules.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Write};
+use std::path::Path;
+
+use ::safetensors::{Dtype, tensor::Metadata};
+use serde_json::{Value, json};
+
+use super::atomic;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor, TensorType};
+
+/// The format's own limit for a header.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// What a file holds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Contents {
+    /// Tensors by name.
+    pub tensors: BTreeMap<String, Tensor>,
+    /// The header's `__metadata__`.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Writes a file, whole or not at all. The bytes depend on the content only.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be written.
+pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    // Wide elements first, so that each tensor is aligned to its element; then by name.
+    let mut ordered: Vec<(&String, &Tensor)> = tensors.iter().collect();
+    ordered.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.ty().dtype.size()));
+    let mut header: BTreeMap<&str, Value> = BTreeMap::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__", json!(metadata));
+    }
+    let mut offset = 0;
+    for (name, tensor) in &ordered {
+        let end = offset + tensor.bytes().len();
+        let dtype = dtype_name(tensor.ty().dtype);
+        header.insert(name, json!({ "dtype": dtype, "shape": tensor.shape()[..], "data_offsets": [offset, end] }));
+        offset = end;
+    }
+    let mut header = serde_json::to_vec(&header).expect("strings and numbers always become JSON");
+    header.resize(header.len().next_multiple_of(8), b' ');
+    atomic::write(path, |file| {
+        file.write_all(&(header.len() as u64).to_le_bytes())?;
+        file.write_all(&header)?;
+        ordered.iter().try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
+    })
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// [`Error::Io`] when it cannot be read; [`Error::Input`] when it is no safetensors file, is cut short, or holds element types other than
+/// F32, U32 and U8.
+pub fn load(path: &Path) -> Result<Contents> {
+    let wrong = |message: &str| Error::input(format!("{}: {message}", path.display()));
+    let io = |e: std::io::Error| match e.kind() {
+        ErrorKind::UnexpectedEof => wrong("the file is cut short: it ends before its header says; copy it again"),
+        _ => Error::io("cannot read the file", path)(e),
+    };
+    let file = File::open(path).map_err(io)?;
+    let about = file.metadata().map_err(io)?;
+    if !about.is_file() {
+        return Err(wrong("this is not a file; give a .safetensors file"));
+    }
+    let foreign = |why: &str| wrong(&format!("this is not a safetensors file ({why})"));
+    let mut file = BufReader::with_capacity(1 << 20, file);
+    let mut length = [0; 8];
+    file.read_exact(&mut length).map_err(|_| foreign("it is shorter than a header"))?;
+    let length = u64::from_le_bytes(length);
+    if length > MAX_HEADER_BYTES {
+        return Err(foreign("it claims a header of more than 100 MB"));
+    }
+    if 8 + length > about.len() {
+        return Err(foreign("its header is longer than the file"));
+    }
+    let mut header = vec![0; length as usize];
+    file.read_exact(&mut header).map_err(io)?;
+    let header: Metadata = serde_json::from_slice(&header).map_err(|e| foreign(&format!("its header: {e}")))?;
+    let mut infos: Vec<_> = header.tensors().into_iter().collect();
+    infos.sort_by_key(|(_, info)| info.data_offsets);
+    let data = infos.last().map_or(0, |(_, info)| info.data_offsets.1 as u64);
+    let expected = (8 + length).checked_add(data).ok_or_else(|| foreign("it claims more bytes than there can be"))?;
+    if about.len() < expected {
+        return Err(wrong(&format!("the file is cut short: {} bytes of {expected}; copy it again", about.len())));
+    }
+    if about.len() > expected {
+        return Err(wrong(&format!("the file has {} bytes, its header says {expected}", about.len())));
+    }
+    let mut tensors = BTreeMap::new();
+    let mut bytes = Vec::new();
+    for (name, info) in infos {
+        let dtype = match info.dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::U32 => DType::U32,
+            Dtype::U8 => DType::U8,
+            other => return Err(wrong(&format!("{name} has elements of type {other:?}: expected F32, U32 or U8"))),
+        };
+        bytes.resize(info.data_offsets.1 - info.data_offsets.0, 0);
+        file.read_exact(&mut bytes).map_err(io)?;
+        let tensor = Tensor::from_bytes(&TensorType::new(info.shape.clone(), dtype), &bytes);
+        tensors.insert(name.clone(), tensor.map_err(|m| wrong(&format!("{name}: {m}")))?);
+    }
+    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    Ok(Contents { tensors, metadata })
+}
+
+fn dtype_name(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "F32",
+        DType::U32 => "U32",
+        DType::U8 => "U8",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::Data;
+
+    fn content() -> (BTreeMap<String, Tensor>, BTreeMap<String, String>) {
+        let tensors = [
+            ("b", Tensor::f32([2, 3], vec![0.5, -0.0, f32::MAX, 1e-45, 5.0, 6.0]).unwrap()),
+            ("a", Tensor::new([3], Data::U8(vec![1, 2, 255])).unwrap()),
+            ("c", Tensor::u32([], vec![u32::MAX]).unwrap()),
+            ("empty", Tensor::f32([0, 4], vec![]).unwrap()),
+        ];
+        let metadata = (0..20).map(|i| (format!("key {i}"), format!("\"value\"\n{i} é"))).collect();
+        (tensors.map(|(name, tensor)| (name.into(), tensor)).into(), metadata)
+    }
+
+    #[test]
+    fn comes_back_as_it_went_and_the_same_bytes_each_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, again) = (folder.path().join("x"), folder.path().join("y"));
+        let (tensors, metadata) = content();
+        save(&path, &tensors, &metadata).unwrap();
+        save(&again, &tensors, &metadata).unwrap();
+        assert_eq!(load(&path).unwrap(), Contents { tensors: tensors.clone(), metadata });
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes, std::fs::read(&again).unwrap());
+        // The crate, which other programs use, reads it too, and finds every tensor aligned.
+        let read = ::safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        assert_eq!(read.len(), tensors.len());
+        assert_eq!(read.tensor("b").unwrap().data(), tensors["b"].bytes());
+        save(&path, &BTreeMap::new(), &BTreeMap::new()).unwrap();
+        assert_eq!(load(&path).unwrap(), Contents::default());
+    }
+
+    /// Every shorter file, every longer one, and any one byte of the header changed: an error or other content, never a panic.
+    #[test]
+    fn corrupt_files_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.safetensors");
+        let (tensors, metadata) = content();
+        save(&path, &tensors, &metadata).unwrap();
+        let whole = std::fs::read(&path).unwrap();
+        for length in 0..whole.len() {
+            std::fs::write(&path, &whole[..length]).unwrap();
+            let error = load(&path).unwrap_err().to_string();
+            assert!(error.contains("x.safetensors") && !error.contains('\n'), "{length}: {error}");
+        }
+        std::fs::write(&path, [&whole[..], b"\0"].concat()).unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("its header says"));
+        for place in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[place] ^= 0x15;
+            std::fs::write(&path, changed).unwrap();
+            let _ = load(&path);
+        }
+        for foreign in [&b"PK\x03\x04 a zip file of PyTorch"[..], b"", b"\x89PNG\r\n\x1a\n and so on"] {
+            std::fs::write(&path, foreign).unwrap();
+            assert!(load(&path).unwrap_err().to_string().contains("not a safetensors file"));
+        }
+        assert!(load(folder.path()).is_err());
+        assert!(load(&folder.path().join("missing")).unwrap_err().to_string().contains("cannot read"));
+    }
+
+    #[test]
+    fn other_element_types_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let header = br#"{"w":{"dtype":"F16","shape":[1],"data_offsets":[0,2]}}  "#;
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0, 0]].concat();
+        std::fs::write(&path, bytes).unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains("w has elements of type F16"), "{error}");
+    }
+}
