@@ -33,6 +33,7 @@
 
 pub mod backend;
 pub mod classifier;
+pub mod data;
 pub mod error;
 pub mod formats;
 pub mod graph;
