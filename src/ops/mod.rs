@@ -152,6 +152,10 @@ macro_rules! ops {
                 all
             }
 
+            pub(crate) fn cpu(&self) -> &dyn crate::backend::cpu::CpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+
         }
     };
 }
@@ -178,6 +182,7 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use augment::Crop;
+pub(crate) use augment::Placement;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
 pub use reduce::ReduceKind;
