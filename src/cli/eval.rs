@@ -38,10 +38,10 @@ pub struct Args {
 pub fn run(args: Args, console: &Console) -> Result<()> {
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
     let items = data::scan_labelled(&args.dir, &checkpoint.classes)?;
-    let mut device = args.device.open(&console.without_output(args.json))?;
+    let device = args.device.open(&console.without_output(args.json))?;
     let batch = (args.batch_size as usize).min(items.len());
-    let mut classifier = Classifier::new(checkpoint, device.as_mut(), batch)?;
-    let result = classifier.evaluate(items.clone(), |_| {})?;
+    let mut classifier = Classifier::new(checkpoint, device, batch)?;
+    let result = classifier.evaluate(items.clone())?;
     for picture in &result.skipped {
         console.warn(format_args!("skipped {}: {}", picture.relative, picture.reason));
     }

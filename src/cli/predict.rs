@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::DeviceArgs;
 use super::console::{self, Console};
-use convoy::classifier::{Classifier, Prediction};
+use convoy::classifier::{Classifier, Prediction, Score};
 use convoy::data;
 use convoy::formats::Checkpoint;
 use convoy::{Error, Result};
@@ -46,18 +46,17 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     for argument in &args.pictures {
         paths.extend(expand(argument)?);
     }
-    let mut device = args.device.open(&console.without_output(args.json))?;
+    let device = args.device.open(&console.without_output(args.json))?;
     let batch = (args.batch_size as usize).min(paths.len());
-    let mut classifier = Classifier::new(checkpoint, device.as_mut(), batch)?;
-    let classes = classifier.classes().to_vec();
-    let top = (args.top as usize).min(classes.len());
+    let mut classifier = Classifier::new(checkpoint, device, batch)?;
+    let top = (args.top as usize).min(classifier.classes().len());
     let (mut documents, mut failed) = (Vec::new(), 0);
     for chunk in paths.chunks(CHUNK) {
-        for prediction in classifier.predict(chunk.to_vec())? {
-            failed += prediction.ranking.is_err() as usize;
+        for prediction in classifier.predict(chunk)? {
+            failed += prediction.scores.is_err() as usize;
             match args.json {
-                true => documents.push(document(&prediction, &classes, top)),
-                false => print_line(&prediction, &classes, top)?,
+                true => documents.push(document(&prediction, top)),
+                false => print_line(&prediction, top)?,
             }
         }
     }
@@ -95,24 +94,24 @@ fn expand(argument: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn document(prediction: &Prediction, classes: &[String], top: usize) -> serde_json::Value {
+fn document(prediction: &Prediction, top: usize) -> serde_json::Value {
     let path = prediction.path.to_string_lossy();
-    match &prediction.ranking {
-        Ok(ranking) => {
-            let entry = |&(class, probability): &(usize, f64)| json!({"label": classes[class], "probability": probability});
-            let top: Vec<_> = ranking.iter().take(top).map(entry).collect();
-            json!({"path": path, "label": top[0]["label"], "probability": top[0]["probability"], "top": top, "error": null})
+    match &prediction.scores {
+        Ok(scores) => {
+            let Score { label, probability } = &scores[0];
+            let top = &scores[..top];
+            json!({"path": path, "label": label, "probability": probability, "top": top, "error": null})
         }
         Err(reason) => json!({"path": path, "label": null, "probability": null, "top": [], "error": reason}),
     }
 }
 
-fn print_line(prediction: &Prediction, classes: &[String], top: usize) -> Result<()> {
+fn print_line(prediction: &Prediction, top: usize) -> Result<()> {
     let path = prediction.path.display();
-    match &prediction.ranking {
-        Ok(ranking) => {
-            let entry = |&(class, p): &(usize, f64)| format!("{} {:.2} %", classes[class], 100.0 * p);
-            let entries: Vec<String> = ranking.iter().take(top).map(entry).collect();
+    match &prediction.scores {
+        Ok(scores) => {
+            let entry = |score: &Score| format!("{} {:.2} %", score.label, 100.0 * score.probability);
+            let entries: Vec<String> = scores[..top].iter().map(entry).collect();
             console::print(format_args!("{path}: {}", entries.join(", ")))
         }
         Err(reason) => {

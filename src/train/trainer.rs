@@ -253,8 +253,7 @@ impl<'a> Run<'a> {
         let pictures = self.job.dataset.val.len();
         let (mut tally, mut done) = (Tally::default(), 0);
         let (stop, observe) = (self.stop, &mut self.observe);
-        let batches = self.validation.epoch((0..pictures).collect(), 0);
-        let complete = self.evaluator.run(batches, |batch, logits| {
+        let complete = self.evaluator.run(self.validation.batches(), |batch, logits| {
             labelled_rows(logits, &batch.labels).for_each(|(row, label)| tally.add(score(row, label)));
             done += batch.items.iter().flatten().count();
             observe(&Event::Validating { done, pictures });
