@@ -41,5 +41,7 @@ pub mod models;
 pub mod ops;
 pub mod rng;
 pub mod tensor;
+pub mod train;
 
+pub use classifier::Classifier;
 pub use error::{Error, Result};

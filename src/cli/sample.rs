@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::console::Console;
 use convoy::data::sample::{self, SampleOptions};
 use convoy::error::Result;
 
@@ -25,9 +26,9 @@ pub struct Args {
 }
 
 /// Draws the set and says what to do with it.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, console: &Console) -> Result<()> {
     let Args { dir, count, classes, size, seed } = args;
     let drawn = sample::write(&dir, &SampleOptions { count, classes, size, seed })?;
-    println!("{drawn} pictures of {classes} classes in {}; train on them: convoy train {0}", dir.display());
-    Ok(())
+    let dir = dir.display();
+    console.say(format_args!("{drawn} pictures of {classes} classes in {dir}; train on them: convoy train {dir}"))
 }

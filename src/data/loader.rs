@@ -76,6 +76,11 @@ impl Loader {
         Epoch::start(self.shared.clone(), order, first_batch)
     }
 
+    /// All pictures once, in the order of the items.
+    pub fn batches(&self) -> Epoch {
+        self.epoch((0..self.shared.items.len()).collect(), 0)
+    }
+
     /// The pictures that could not be read so far, each once, in the order of the items.
     pub fn skipped(&self) -> Vec<Skipped> {
         let skipped = locked(&self.shared.skipped);

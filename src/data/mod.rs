@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 pub use decode::{Resize, decode, decode_bytes};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped};
-pub use scan::{ScanOptions, scan, scan_labelled};
+pub use scan::{ScanOptions, pictures, scan, scan_labelled};
 
 /// A labelled picture on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]

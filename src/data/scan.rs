@@ -76,6 +76,20 @@ pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<Vec<Item>> {
     numbered(labelled(&dir, &dir)?, classes, &dir)
 }
 
+/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths; for those without labels.
+///
+/// # Errors
+/// [`Error::Input`] if there is none; [`Error::Io`] if the folder cannot be listed.
+pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut pictures = Vec::new();
+    Walk { class: String::new(), visited: HashSet::new(), pictures: &mut pictures }.folder(dir, "")?;
+    if pictures.is_empty() {
+        return Err(Error::input(format!("{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files", dir.display())));
+    }
+    pictures.sort_by(|a, b| a.relative.cmp(&b.relative));
+    Ok(pictures.into_iter().map(|picture| picture.path).collect())
+}
+
 /// A picture with the name of its class.
 struct Labelled {
     path: PathBuf,
