@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use convoy::backend::Device;
 use convoy::graph::{Graph, Role, ValueId, autodiff};
+use convoy::models::{BuildOptions, Model, OptimizerConfig, train_graph};
 use convoy::ops::{
     Activation, ActivationKind, Adam, AvgPool2d, Bias, Conv2d, CrossEntropy, Dropout, DropoutScaling, IGNORE, Linear,
     Lrn, MaxPool2d, Op, Sgd, Softmax,
@@ -251,6 +252,65 @@ fn check_optimizer(device: &mut dyn Device, fixture: &Fixture) -> Result<(), Str
         let ticket = program.submit().map_err(text)?;
         program.outputs(ticket, true).map_err(text)?;
         fixture.check(&format!("weight.{step}"), &device.get(&weight_name).map_err(text)?)?;
+    }
+    Ok(())
+}
+
+#[derive(Deserialize)]
+struct TrainingOptions {
+    model: String,
+    batch: usize,
+    classes: usize,
+    image_size: usize,
+    stored_size: usize,
+    batches: usize,
+    steps: usize,
+    mean: [f32; 3],
+    std: [f32; 3],
+    lr: f64,
+    momentum: f32,
+    weight_decay: f32,
+    label_smoothing: f32,
+}
+
+/// Losses and last weights of a training that starts from given weights.
+fn check_training(device: &mut dyn Device, fixture: &Fixture) -> Result<(), String> {
+    let text = |e: convoy::Error| format!("{}: {e}", fixture.name);
+    let options: TrainingOptions = fixture.options();
+    let model = Model::parse(&options.model, &fixture.name).map_err(text)?;
+    let build = BuildOptions {
+        image_size: Some(options.image_size),
+        stored_size: Some([options.stored_size; 2]),
+        mean: options.mean,
+        std: options.std,
+        ..BuildOptions::new(options.batch, options.classes)
+    };
+    let optimizer = OptimizerConfig::sgd(options.momentum, options.weight_decay);
+    let train = train_graph(&model, &build, &optimizer, options.label_smoothing).map_err(text)?;
+    for parameter in &train.parameters {
+        device.set(&parameter.name, fixture.tensor(&format!("initial.{}", parameter.name))).map_err(text)?;
+    }
+    for (name, ty) in &train.states {
+        device.set(name, &Tensor::zeros(ty)).map_err(text)?;
+    }
+    let mut program = device.compile(&train.graph, &[train.loss]).map_err(text)?;
+    let mut losses = Vec::new();
+    for step in 0..options.steps {
+        let batch = step % options.batches;
+        let counter = Tensor::u32([4], vec![0, 0, step as u32, 0])?;
+        let schedule = optimizer.schedule(options.lr, step as u64 + 1);
+        program.write(train.pictures, fixture.tensor(&format!("pictures.{batch}"))).map_err(text)?;
+        program.write(train.labels, fixture.tensor(&format!("labels.{batch}"))).map_err(text)?;
+        program.write(train.counter, &counter).map_err(text)?;
+        program.write(train.schedule, &Tensor::f32([4], schedule.to_vec())?).map_err(text)?;
+        let ticket = program.submit().map_err(text)?;
+        let outputs = program.outputs(ticket, true).map_err(text)?.expect("waited for");
+        losses.push(common::as_f64(&outputs[0])[0]);
+    }
+    let what = format!("{}: losses", fixture.name);
+    common::compare(&what, &losses, &common::as_f64(fixture.tensor("losses")), (0.0, 1e-4))?;
+    for parameter in &train.parameters {
+        fixture.check(&format!("final.{}", parameter.name), &device.get(&parameter.name).map_err(text)?)?;
     }
     Ok(())
 }

@@ -255,7 +255,34 @@ class NarrowAlexNet(torch.nn.Module):
 
 
 MODEL = """\
-@MODEL@
+name = "narrow-alexnet"
+input = [3, {size}, {size}]
+
+layers = [
+    {{ name = "conv1", kind = "conv2d", out = {c1}, kernel = 11, stride = 4, padding = 2 }},
+    {{ name = "relu1", kind = "relu" }},
+    {{ name = "norm1", kind = "lrn", size = 5, alpha = 1e-4, beta = 0.75, k = 2.0 }},
+    {{ name = "pool1", kind = "max_pool2d", kernel = 3, stride = 2 }},
+    {{ name = "conv2", kind = "conv2d", out = {c2}, kernel = 5, padding = 2, groups = 2 }},
+    {{ name = "relu2", kind = "relu" }},
+    {{ name = "norm2", kind = "lrn", size = 5, alpha = 1e-4, beta = 0.75, k = 2.0 }},
+    {{ name = "pool2", kind = "max_pool2d", kernel = 3, stride = 2 }},
+    {{ name = "conv3", kind = "conv2d", out = {c3}, kernel = 3, padding = 1 }},
+    {{ name = "relu3", kind = "relu" }},
+    {{ name = "conv4", kind = "conv2d", out = {c4}, kernel = 3, padding = 1, groups = 2 }},
+    {{ name = "relu4", kind = "relu" }},
+    {{ name = "conv5", kind = "conv2d", out = {c5}, kernel = 3, padding = 1, groups = 2 }},
+    {{ name = "relu5", kind = "relu" }},
+    {{ name = "pool5", kind = "max_pool2d", kernel = 3, stride = 2 }},
+    {{ name = "flatten", kind = "flatten" }},
+    {{ name = "fc6", kind = "linear", out = {hidden} }},
+    {{ name = "relu6", kind = "relu" }},
+    {{ name = "drop6", kind = "dropout", rate = 0.0 }},
+    {{ name = "fc7", kind = "linear", out = {hidden} }},
+    {{ name = "relu7", kind = "relu" }},
+    {{ name = "drop7", kind = "dropout", rate = 0.0 }},
+    {{ name = "fc8", kind = "linear", out = "classes" }},
+]
 """
 
 
