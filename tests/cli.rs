@@ -299,7 +299,7 @@ fn folders_that_cannot_be_trained_on_are_refused() {
 fn options_that_make_no_sense_are_refused() {
     let place = Place::new();
     place.pictures("pictures", 4);
-    place.convoy(&format!("{TRAIN} --adapter nosuch")).refused(3, &["nosuch", "cpu"]);
+    place.convoy(&format!("{TRAIN} --adapter nosuch")).refused(2, &["nosuch", "cpu"]);
     place.convoy(&format!("{TRAIN} --adapter cuda")).refused(3, &["cuda", "not built in"]);
     place.convoy("train pictures --model nosuch").refused(2, &["nosuch", "alexnet"]);
     place.write("model.toml", "name = 3");

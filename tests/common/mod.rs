@@ -1,9 +1,13 @@
-//! What the tests share: the devices to run on, the element-by-element comparison, and one-op graphs.
+//! What the tests share: the devices to run on, the element-by-element comparison, one-op graphs, and a short training.
 #![allow(dead_code)] // each test file uses its own part
+
+pub mod training;
 
 use std::collections::HashMap;
 
 use convoy::backend::cpu::CpuDevice;
+use convoy::backend::wgpu::adapter::adapters;
+use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
 use convoy::backend::{Device, select};
 use convoy::graph::{Graph, Role, ValueId};
 use convoy::ops::Op;
@@ -12,7 +16,8 @@ use convoy::tensor::{DType, Data, Tensor, TensorType};
 
 /// The CPU backend on as many threads as the machine has.
 pub fn cpu() -> Box<dyn Device> {
-    Box::new(CpuDevice::new(None).expect("threads"))
+    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
+    Box::new(CpuDevice::new(threads).expect("threads can be started"))
 }
 
 /// Selector of the wgpu device under test: `CONVOY_ADAPTER`, or the first Vulkan adapter, a software one too.
@@ -35,12 +40,18 @@ pub fn gpu_selector() -> String {
     }
 }
 
-/// The wgpu device under test, see [`gpu_selector`].
+/// The wgpu device under test, see [`gpu_selector`]; its fresh memory holds NaN.
 pub fn gpu() -> Box<dyn Device> {
+    gpu_with(WgpuOptions { poison: true, ..WgpuOptions::default() })
+}
+
+/// The same device with options of its own.
+pub fn gpu_with(options: WgpuOptions) -> Box<dyn Device> {
     let selector = gpu_selector();
     let (device, _) = select::open(&selector).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
     assert_ne!(device.info().backend, "cpu", "CONVOY_ADAPTER={selector} names no GPU interface: leave it unset");
-    device
+    let adapter = &adapters(device.info().backend == "gl")[device.info().index];
+    Box::new(WgpuDevice::open(adapter, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
 }
 
 /// The tensor's elements as f64.
