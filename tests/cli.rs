@@ -181,13 +181,13 @@ fn summary_counts_parameters_and_work() {
     let place = Place::new();
     let found = place.convoy("summary alexnet --classes 2 --json").json();
     assert_eq!(found["parameters"], 58_289_538, "one tower with 2 classes");
-    let macs = found["macs"].as_f64().unwrap() / found["batch"].as_f64().unwrap();
+    let macs = found["macs"].as_f64().unwrap();
     assert!((1.1e9..1.2e9).contains(&macs), "about 1.14 GMAC a picture: {macs}");
     let layers = found["layers"].as_array().unwrap();
     let conv1 = layers.iter().find(|l| l["name"] == "conv1").unwrap();
     assert_eq!(conv1["parameters"], 96 * 3 * 11 * 11 + 96);
-    assert_eq!(conv1["output"].as_array().unwrap()[1..], [96, 55, 55]);
-    assert!(found["training_memory_bytes"].as_u64().unwrap() > 4 * 4 * 58_289_538, "weights, gradients, two moments");
+    assert_eq!(conv1["output"], serde_json::json!([96, 55, 55]));
+    assert!(found["training_memory_bytes"].as_u64().unwrap() > 2 * 4 * 58_289_538, "weights and momentum");
     for model in ["alexnet", "alexnet-tutorial", "four-layer"] {
         let plain = place.convoy(&format!("summary {model}")).ok();
         assert!(plain.stdout.contains("conv1"), "{}", plain.stdout);
