@@ -97,9 +97,8 @@ impl Source {
 
     /// Parses and validates, and writes the module `pub mod <stem>` with one `Kernel` for each entry point.
     fn reflect(&self, path: &Path) -> Result<String, String> {
-        let module = naga::front::wgsl::parse_str(&self.text).map_err(|e| {
-            self.complaint(e.location(&self.text).map(|l| l.line_number), e.message())
-        })?;
+        let module = naga::front::wgsl::parse_str(&self.text)
+            .map_err(|e| self.complaint(e.location(&self.text).map(|l| l.line_number), e.message()))?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
             let line = e.location(&self.text).map(|l| l.line_number);
             let mut causes = e.as_inner().to_string();

@@ -62,8 +62,7 @@ fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Devic
 }
 
 fn open_wgpu(adapter: &Adapter, info: &DeviceInfo) -> Result<WgpuDevice> {
-    let adapter = Adapter { info: info.clone(), ..adapter.clone() };
-    WgpuDevice::open(&adapter, &WgpuOptions::from_env()?)
+    WgpuDevice::open(adapter, info.clone(), &WgpuOptions::from_env()?)
 }
 
 /// The adapters' descriptions with index and selectors, and the CPU backend's.
@@ -84,7 +83,9 @@ fn infos(adapters: &[Adapter]) -> Vec<DeviceInfo> {
 /// The place in `infos` of the one device that a lower-case selector names.
 fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     if selector.split(':').next() == Some("cuda") {
-        return Err(Error::device("the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12"));
+        return Err(Error::device(
+            "the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12",
+        ));
     }
     let error = |problem: String| Err(Error::input(format!("--adapter {selector}: {problem}; {}", listing(infos))));
     if INTERFACES.contains(&selector) || selector == "cpu" {
@@ -127,7 +128,9 @@ mod tests {
             device(3, "AMD EPYC", "cpu"),
         ];
         let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
-        for (selector, index) in [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)] {
+        for (selector, index) in
+            [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)]
+        {
             assert_eq!(chosen(selector), Ok(index), "{selector}");
         }
         for (selector, code, part) in [

@@ -81,11 +81,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WgpuDevice {
-    /// Opens an adapter.
+    /// Opens an adapter, to be known by `info`.
     ///
     /// # Errors
     /// [`Error::Device`] when the driver refuses.
-    pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
+    pub fn open(adapter: &Adapter, info: DeviceInfo, options: &WgpuOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
         let limits = wgpu::Limits {
             max_buffer_size: supported.max_buffer_size,
@@ -102,8 +102,8 @@ impl WgpuDevice {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         });
-        let (device, queue) = pollster::block_on(request)
-            .map_err(|e| Error::device(format!("{} cannot be opened: {e}", adapter.info.name)))?;
+        let (device, queue) =
+            pollster::block_on(request).map_err(|e| Error::device(format!("{} cannot be opened: {e}", info.name)))?;
         let health = Arc::new(Health::default());
         let watched = health.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -129,7 +129,7 @@ impl WgpuDevice {
             health,
             pipelines: Mutex::default(),
         };
-        Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
+        Ok(WgpuDevice { info, shared: Arc::new(shared), variables: HashMap::new() })
     }
 }
 
@@ -205,7 +205,9 @@ impl Shared {
     /// The error that the driver reported since the last check, if any. A lost device stays lost.
     pub fn check(&self) -> Result<()> {
         if let Some(message) = &*lock(&self.health.lost) {
-            return Err(Error::device(format!("the device was lost ({message}); run again, or choose another --adapter")));
+            return Err(Error::device(format!(
+                "the device was lost ({message}); run again, or choose another --adapter"
+            )));
         }
         match lock(&self.health.error).take() {
             Some(message) => Err(Error::device(message)),

@@ -204,7 +204,8 @@ impl Lowering {
         more: impl for<'b> Fn(Builder<'b>, &Range<usize>) -> Builder<'b>,
     ) -> Result<()> {
         for range in self.flat(values[0].1.elements()) {
-            let windows = values.iter().map(|(_, value)| self.window(value, range.clone())).collect::<Result<Vec<_>>>()?;
+            let windows =
+                values.iter().map(|(_, value)| self.window(value, range.clone())).collect::<Result<Vec<_>>>()?;
             let mut dispatch = self.dispatch(kernel).set("count", range.len() as u32);
             for ((name, _), window) in values.iter().zip(windows) {
                 dispatch = dispatch.bind(name, window);

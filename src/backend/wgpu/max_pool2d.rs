@@ -48,7 +48,9 @@ impl WgpuOp for MaxPool2dBackward {
             return Err(Error::Unsupported {
                 op: "max_pool2d_backward".into(),
                 by: "the wgpu backend".into(),
-                hint: format!("a window of {kernel:?} at stride {stride:?} overlaps itself too often; raise the stride"),
+                hint: format!(
+                    "a window of {kernel:?} at stride {stride:?} overlaps itself too often; raise the stride"
+                ),
             });
         }
         let planes = x.ty.shape[0] * x.ty.shape[1];
