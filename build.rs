@@ -63,8 +63,8 @@ impl Source {
 
     /// The same text with the loops of `//#` lines written out.
     fn unrolled(self) -> Result<Source, String> {
-        let lines = expand::expand(&self.text)
-            .map_err(|(line, message)| self.complaint(Some(line as u32), &message))?;
+        let lines =
+            expand::expand(&self.text).map_err(|(line, message)| self.complaint(Some(line as u32), &message))?;
         let origins = lines.iter().map(|(line, _)| self.origins[line - 1].clone()).collect();
         Ok(Source { files: self.files, text: lines.into_iter().map(|(_, line)| line + "\n").collect(), origins })
     }

@@ -3,9 +3,9 @@
 
 use std::ops::Range;
 
+use super::WgpuOp;
 use super::lowering::{Builder, Lowering, ValueRef, Window};
 use super::shaders::{conv2d, conv2d_packed, parts};
-use super::WgpuOp;
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 

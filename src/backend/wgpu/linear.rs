@@ -35,7 +35,8 @@ impl WgpuOp for Linear {
                 let y = cx.row_window(y, e.batch, &rows)?;
                 let size = [rows.len(), range.len()];
                 let windows = [cx.row_window(x, e.batch, &rows)?, cx.row_window(w, e.outputs, &range)?];
-                let dispatch = Dispatch { size, x: windows[0], w: windows[1], y, y_skip: range.start, accumulate: false };
+                let dispatch =
+                    Dispatch { size, x: windows[0], w: windows[1], y, y_skip: range.start, accumulate: false };
                 let grid = [size[0].div_ceil(rows_at_once), size[1].div_ceil(OUTPUTS), 1];
                 dispatch.run(cx, &e, kernel, ["x", "w"], "y", range.len(), grid)?;
             }
