@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_folder_per_class_with_folders_inside() {
-        let dir = folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
+        let dir =
+            folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
         let dataset = scan(dir.path(), &options()).unwrap();
         assert_eq!(dataset.classes, ["cat", "dog"]);
         let expected =
@@ -415,7 +416,10 @@ mod tests {
         let inside = folder(&["train/cat.0.jpg", "train/dog.0.jpg"]);
         assert!(refusal(inside.path(), &options()).contains("If the classes are inside it, give"));
         let nameless = folder(&["cat.0.jpg", "17.jpg"]);
-        assert!(refusal(nameless.path(), &options()).contains("1 of 2 pictures whose name gives no class, such as '17.jpg'"));
+        assert!(
+            refusal(nameless.path(), &options())
+                .contains("1 of 2 pictures whose name gives no class, such as '17.jpg'")
+        );
         let few = folder(&["cat.0.jpg", "cat.1.jpg", "dog.0.jpg"]);
         assert!(refusal(few.path(), &options()).contains("class 'dog' has 1 picture;"));
         assert!(refusal(few.path(), &ScanOptions { split: 1.0, ..options() }).contains("the split is 1"));
