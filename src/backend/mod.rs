@@ -1,5 +1,9 @@
 //! Backends: what a device must do to run a graph. [`wgpu`] is what the project is about, [`cpu`] is for machines without a GPU.
 
+pub mod cpu;
+pub mod select;
+pub mod wgpu;
+
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::Tensor;

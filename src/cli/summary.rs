@@ -62,11 +62,10 @@ pub fn run(args: Args) -> Result<()> {
     let model = Model::find(&args.model)?;
     let options = BuildOptions { image_size: args.image_size, ..BuildOptions::new(args.batch, args.classes) };
     let summary = Summary::new(&model, &options)?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&summary).expect("names and numbers always become JSON") + "\n",
-        false => summary.table(&model, args.classes),
-    };
-    super::print(&text)
+    match args.json {
+        true => console::print_json(&summary),
+        false => console::print(summary.table(&model, args.classes).trim_end()),
+    }
 }
 
 impl Summary {

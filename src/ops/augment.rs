@@ -48,14 +48,17 @@ pub struct Augment {
 }
 
 /// Where picture n is sampled: output (i, j) reads the stored picture at (top + i * step_y, left + j * step_x).
-struct Placement {
-    flip: bool,
-    origin: [f64; 2],
-    step: [f64; 2],
+pub(crate) struct Placement {
+    /// Output column j reads column w-1-j.
+    pub flip: bool,
+    /// Top, left.
+    pub origin: [f64; 2],
+    /// Vertical, horizontal.
+    pub step: [f64; 2],
 }
 
 impl Augment {
-    fn placement(&self, random: Philox, n: u32, stored: [usize; 2]) -> Placement {
+    pub(crate) fn placement(&self, random: Philox, n: u32, stored: [usize; 2]) -> Placement {
         let [flip, top, left, area] = random.block(2 * n);
         let [aspect, ..] = random.block(2 * n + 1);
         let flip = self.flip && unit(flip) < 0.5;

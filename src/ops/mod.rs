@@ -152,6 +152,14 @@ macro_rules! ops {
                 all
             }
 
+            pub(crate) fn cpu(&self) -> &dyn crate::backend::cpu::CpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+
+            pub(crate) fn wgpu(&self) -> &dyn crate::backend::wgpu::WgpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+
         }
     };
 }
@@ -178,6 +186,7 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use augment::Crop;
+pub(crate) use augment::Placement;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
 pub use reduce::ReduceKind;
