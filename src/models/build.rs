@@ -449,7 +449,10 @@ mod tests {
             (r#"{ name = "f", kind = "linear", out = "classes" }"#, "kind \"flatten\" before"),
             (r#"{ name = "d", kind = "dropout", rate = 1.0 }"#, "d (dropout): rate = 1"),
             (r#"{ name = "f", kind = "flatten" }, { name = "l", kind = "linear", out = 4000000000 }"#, "too large"),
-            (r#"{ name = "f", kind = "flatten" }, { name = "l", kind = "linear", out = 7 }"#, "l: the last layer gives"),
+            (
+                r#"{ name = "f", kind = "flatten" }, { name = "l", kind = "linear", out = 7 }"#,
+                "l: the last layer gives",
+            ),
         ] {
             let mut graph = Graph::new();
             let error = parse(layers).build(&mut graph, &BuildOptions::new(1, 2), Phase::Training).unwrap_err();

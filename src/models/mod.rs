@@ -138,16 +138,31 @@ mod tests {
             (&format!("{head}layers = []"), "needs layers"),
             (&format!("{head}layers = [{{ kind = \"relu\" }}]"), "has no name"),
             (&format!("{head}layers = [{{ name = \"c\", kind = \"conv3d\" }}]"), "layer c: unknown variant `conv3d`"),
-            (&format!("{head}layers = [{{ name = \"c\", kind = \"conv2d\", out = 3 }}]"), "layer c: missing field `kernel`"),
-            (&format!("{head}layers = [{{ name = \"r\", kind = \"relu\", rate = 3 }}]"), "layer r: unknown field `rate`"),
+            (
+                &format!("{head}layers = [{{ name = \"c\", kind = \"conv2d\", out = 3 }}]"),
+                "layer c: missing field `kernel`",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"r\", kind = \"relu\", rate = 3 }}]"),
+                "layer r: unknown field `rate`",
+            ),
             (
                 &format!("{head}layers = [{{ name = \"p\", kind = \"max_pool2d\", kernel = -1 }}]"),
                 "layer p: expected a whole number up to 65535, or [height, width]",
             ),
             (&format!("{head}layers = [{{ name = \"f\", kind = \"linear\", out = \"two\" }}]"), "or \"classes\""),
-            (&format!("{head}activation = \"gelu\"\nlayers = [{{ name = \"r\", kind = \"relu\" }}]"), "expected \"relu\""),
-            ("name = \"m\"\ninput = [1, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]", "expected [3, height, width]"),
-            (&format!("{head}layers = [{{ name = \"r\", kind = \"relu\" }}, {{ name = \"r\", kind = \"tanh\" }}]"), "two layers"),
+            (
+                &format!("{head}activation = \"gelu\"\nlayers = [{{ name = \"r\", kind = \"relu\" }}]"),
+                "expected \"relu\"",
+            ),
+            (
+                "name = \"m\"\ninput = [1, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]",
+                "expected [3, height, width]",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"r\", kind = \"relu\" }}, {{ name = \"r\", kind = \"tanh\" }}]"),
+                "two layers",
+            ),
         ] {
             let message = message(text);
             assert!(message.starts_with("my.toml: ") && message.contains(expected), "{text}\n{message}");

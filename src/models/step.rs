@@ -116,9 +116,10 @@ mod tests {
             let train = train_graph(&model, &BuildOptions::new(2, 2), &optimizer, 0.1).unwrap();
             assert_eq!(train.states.len(), per_parameter * train.parameters.len());
             for parameter in &train.parameters {
-                let updates = train.graph.nodes.iter().filter(|node| {
-                    matches!(node.op, Op::Sgd(_) | Op::Adam(_)) && node.inputs[0] == parameter.value
-                });
+                let updates =
+                    train.graph.nodes.iter().filter(|node| {
+                        matches!(node.op, Op::Sgd(_) | Op::Adam(_)) && node.inputs[0] == parameter.value
+                    });
                 let [update] = updates.collect::<Vec<_>>()[..] else { panic!("{} has no one update", parameter.name) };
                 let gradient = &train.graph[update.inputs[1]];
                 assert_eq!(gradient.ty.shape, parameter.shape);
