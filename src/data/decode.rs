@@ -251,9 +251,10 @@ mod tests {
             bytes
         };
         // (left, top) as shown, by the EXIF standard's table for a picture stored with red on the left.
-        for (orientation, left, top) in [(1, Some(RED), None), (2, Some(BLUE), None), (3, Some(BLUE), None), (4, Some(RED), None)]
-            .into_iter()
-            .chain([(5, None, Some(RED)), (6, None, Some(RED)), (7, None, Some(BLUE)), (8, None, Some(BLUE))])
+        for (orientation, left, top) in
+            [(1, Some(RED), None), (2, Some(BLUE), None), (3, Some(BLUE), None), (4, Some(RED), None)]
+                .into_iter()
+                .chain([(5, None, Some(RED)), (6, None, Some(RED)), (7, None, Some(BLUE)), (8, None, Some(BLUE))])
         {
             let bytes = with(orientation);
             if let Some(left) = left {

@@ -43,7 +43,10 @@ impl SampleOptions {
             return Err(Error::input(format!("--size is {}; expected 16 to 1024 pixels", self.size)));
         }
         if !(1..=1_000_000).contains(&self.count) {
-            return Err(Error::input(format!("--count is {}; expected 1 to 1000000 pictures of each class", self.count)));
+            return Err(Error::input(format!(
+                "--count is {}; expected 1 to 1000000 pictures of each class",
+                self.count
+            )));
         }
         Ok(())
     }
@@ -97,7 +100,10 @@ fn write_file(path: PathBuf, bytes: &[u8]) -> Result<()> {
 fn remove(dir: &Path, marker: &Path) -> Result<()> {
     let text = fs::read_to_string(marker).map_err(Error::io("cannot read the set's description", marker))?;
     let old: SampleOptions = serde_json::from_str(&text).map_err(|error| {
-        Error::input(format!("{}: not a description of a practice set ({error}). Give another folder", marker.display()))
+        Error::input(format!(
+            "{}: not a description of a practice set ({error}). Give another folder",
+            marker.display()
+        ))
     })?;
     for (_, _, name) in old.files() {
         let path = dir.join(name);

@@ -84,7 +84,10 @@ pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut pictures = Vec::new();
     Walk { class: String::new(), visited: HashSet::new(), pictures: &mut pictures }.folder(dir, "")?;
     if pictures.is_empty() {
-        return Err(Error::input(format!("{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files", dir.display())));
+        return Err(Error::input(format!(
+            "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files",
+            dir.display()
+        )));
     }
     pictures.sort_by(|a, b| a.relative.cmp(&b.relative));
     Ok(pictures.into_iter().map(|picture| picture.path).collect())
@@ -316,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_folder_per_class_with_folders_inside() {
-        let dir = folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
+        let dir =
+            folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
         let dataset = scan(dir.path(), &options()).unwrap();
         assert_eq!(dataset.classes, ["cat", "dog"]);
         let expected =
@@ -415,7 +419,10 @@ mod tests {
         let inside = folder(&["train/cat.0.jpg", "train/dog.0.jpg"]);
         assert!(refusal(inside.path(), &options()).contains("If the classes are inside it, give"));
         let nameless = folder(&["cat.0.jpg", "17.jpg"]);
-        assert!(refusal(nameless.path(), &options()).contains("1 of 2 pictures whose name gives no class, such as '17.jpg'"));
+        assert!(
+            refusal(nameless.path(), &options())
+                .contains("1 of 2 pictures whose name gives no class, such as '17.jpg'")
+        );
         let few = folder(&["cat.0.jpg", "cat.1.jpg", "dog.0.jpg"]);
         assert!(refusal(few.path(), &options()).contains("class 'dog' has 1 picture;"));
         assert!(refusal(few.path(), &ScanOptions { split: 1.0, ..options() }).contains("the split is 1"));
