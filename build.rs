@@ -1,7 +1,11 @@
 //! Checks every file in `shaders/` with naga, so that a bad shader fails the build, and writes what naga found (source,
 //! entry points, bindings, uniform layouts) as a Rust table for `backend::wgpu::shaders`: the host never retypes a binding.
 //!
-//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, the first time that it is asked for.
+//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, the first time that it is asked for, and the
+//! loops of register tiles by their unrolled text (see [`expand`]).
+
+#[path = "src/backend/wgpu/expand.rs"]
+mod expand;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +16,7 @@ use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
 
 fn main() {
     println!("cargo::rerun-if-changed=shaders");
+    println!("cargo::rerun-if-changed=src/backend/wgpu/expand.rs");
     match generate() {
         Ok(table) => {
             let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("shaders.rs");
@@ -53,7 +58,15 @@ impl Source {
     fn read(path: &Path) -> Result<Source, String> {
         let mut source = Source::default();
         source.append(path)?;
-        Ok(source)
+        source.unrolled()
+    }
+
+    /// The same text with the loops of `//#` lines written out.
+    fn unrolled(self) -> Result<Source, String> {
+        let lines =
+            expand::expand(&self.text).map_err(|(line, message)| self.complaint(Some(line as u32), &message))?;
+        let origins = lines.iter().map(|(line, _)| self.origins[line - 1].clone()).collect();
+        Ok(Source { files: self.files, text: lines.into_iter().map(|(_, line)| line + "\n").collect(), origins })
     }
 
     fn append(&mut self, path: &Path) -> Result<(), String> {

@@ -10,7 +10,7 @@ use convoy::ops::{Array, Op};
 
 /// The device under test, as if it could bind no more than this many bytes at once.
 fn limited(bytes: u64) -> Box<dyn Device> {
-    common::gpu_with(WgpuOptions { max_binding_bytes: Some(bytes), poison: true })
+    common::gpu_with(WgpuOptions { max_binding_bytes: Some(bytes), poison: true, ..WgpuOptions::default() })
 }
 
 /// Weights, moments, activations and pictures of the narrow AlexNet are all larger than 20 KiB in some layer.

@@ -215,6 +215,9 @@ impl Shape {
         let [cos, sin] = self.turn;
         let [x, y] = [(dx * cos + dy * sin) / self.radius, (dy * cos - dx * sin) / self.radius];
         let from_centre = x.hypot(y);
+        if from_centre > 1.5 {
+            return self.radius; // beyond the furthest corner of any shape
+        }
         let bar = |x: f32, y: f32| (x.abs() - 1.0).max(y.abs() - 0.3);
         let unit_shape = match SHAPES[self.class] {
             "circle" => from_centre - 0.9,

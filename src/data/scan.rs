@@ -76,7 +76,8 @@ pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<Vec<Item>> {
     numbered(labelled(&dir, &dir)?, classes, &dir)
 }
 
-/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths; for those without labels.
+/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths; for
+/// those without labels.
 ///
 /// # Errors
 /// [`Error::Input`] if there is none; [`Error::Io`] if the folder cannot be listed.
@@ -123,11 +124,10 @@ fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 /// The pictures in `dir` by class; their relative paths begin at `root`.
 fn labelled(dir: &Path, root: &Path) -> Result<Vec<Labelled>> {
     divided(dir)?; // for its errors: a validation folder may be missing too
-    let prefix = match dir.strip_prefix(root) {
-        Ok(below) => below.to_string_lossy().replace('\\', "/"),
-        Err(_) => dir.to_string_lossy().replace('\\', "/"),
+    let prefix: String = match dir.strip_prefix(root) {
+        Ok(below) => below.iter().map(|name| name.to_string_lossy() + "/").collect(),
+        Err(_) => format!("{}/", dir.display()),
     };
-    let prefix = if prefix.is_empty() { prefix } else { prefix + "/" };
     let mut pictures = Vec::new();
     let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
     for folder in folders {

@@ -19,6 +19,8 @@ pub struct WgpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// Fill fresh memory with NaN, so that a test sees what a kernel forgot to write.
     pub poison: bool,
+    /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
+    pub gpu_kernels: bool,
 }
 
 impl WgpuOptions {
@@ -35,7 +37,7 @@ impl WgpuOptions {
             }
             Err(_) => None,
         };
-        Ok(WgpuOptions { max_binding_bytes, poison: false })
+        Ok(WgpuOptions { max_binding_bytes, ..Default::default() })
     }
 }
 
@@ -121,6 +123,7 @@ impl WgpuDevice {
             queue,
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
+                software: info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },
             max_buffer,

@@ -82,6 +82,8 @@ pub(crate) struct Dispatch {
 pub(crate) struct Capability {
     /// Largest window, bytes; a multiple of [`ALIGNMENT`].
     pub max_window: u64,
+    /// Whether it is a GPU interface run by the processor, where barriers and scattered loads are dear.
+    pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
     pub subgroup: Option<u32>,
 }
@@ -329,6 +331,7 @@ impl UniformValue for u32 {}
 impl UniformValue for i32 {}
 impl UniformValue for f32 {}
 impl UniformValue for [u32; 2] {}
+impl UniformValue for [i32; 2] {}
 impl UniformValue for [u32; 4] {}
 impl UniformValue for [f32; 4] {}
 
@@ -337,7 +340,7 @@ mod tests {
     use super::*;
 
     fn lowering(max_window: u64) -> Lowering {
-        Lowering::new(Capability { max_window, subgroup: None })
+        Lowering::new(Capability { max_window, software: false, subgroup: None })
     }
 
     fn value(rows: usize, columns: usize) -> ValueRef {
