@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use super::console::{self, Console};
 use super::DeviceArgs;
+use super::console::{self, Console};
 use convoy::classifier::{Classifier, Evaluation};
 use convoy::data;
 use convoy::formats::Checkpoint;
@@ -96,7 +96,9 @@ fn table(result: &Evaluation, classes: &[String]) -> String {
         text += &format!("\n{class:widest$}  {precision:9.4}  {recall:6.4}  {f1:6.4}  {:6}", score.n);
         if matrix {
             text += "              ";
-            text.extend(row.iter().zip(classes).map(|(n, class)| format!(" {n:>width$}", width = class.chars().count())));
+            text.extend(
+                row.iter().zip(classes).map(|(n, class)| format!(" {n:>width$}", width = class.chars().count())),
+            );
         }
     }
     text

@@ -8,8 +8,8 @@ use clap::Command;
 use serde::Serialize;
 
 use super::console::Console;
-use super::progress::Progress;
 use super::open_device;
+use super::progress::Progress;
 use convoy::backend::DeviceInfo;
 use convoy::data::{self, Dataset, ScanOptions};
 use convoy::formats::Checkpoint;
