@@ -123,7 +123,7 @@ impl WgpuDevice {
             queue,
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
-                software: info.software && !options.gpu_kernels,
+                software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },
             max_buffer,
