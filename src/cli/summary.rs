@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use convoy::error::{Error, Result};
+use super::console;
+use convoy::Result;
 use convoy::graph::{Graph, Node, Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
 

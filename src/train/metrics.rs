@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ops::cross_entropy::IGNORE;
+use crate::ops::IGNORE;
 use crate::tensor::{Data, Tensor};
 
 /// What one labelled picture's logits say.
