@@ -22,7 +22,7 @@ pub fn list() -> Vec<DeviceInfo> {
 pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let selector = selector.trim().to_lowercase();
     if selector == "cpu" {
-        return Ok((Box::new(cpu_device()?), "chosen by --adapter cpu".into()));
+        return Ok((Box::new(CpuDevice::new(None)?), "chosen by --adapter cpu".into()));
     }
     let found = adapters(selector == "gl");
     let infos = infos(&found);
@@ -33,7 +33,7 @@ pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let reason = format!("chosen by --adapter {selector}");
     match found.get(info.index) {
         Some(adapter) => Ok((Box::new(open_wgpu(adapter, info)?), reason)),
-        None => Ok((Box::new(cpu_device()?), reason)),
+        None => Ok((Box::new(CpuDevice::new(None)?), reason)),
     }
 }
 
@@ -51,8 +51,8 @@ fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Devic
             Err(error) => failures += &format!("; {error}"),
         }
     }
-    let device = cpu_device()?;
-    let threads = device.threads();
+    let device = CpuDevice::new(None)?;
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
     let plural = if threads == 1 { "" } else { "s" };
     let reason = match failures.is_empty() {
         true => format!("no GPU found, so the CPU backend with {threads} thread{plural}"),
@@ -62,12 +62,7 @@ fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Devic
 }
 
 fn open_wgpu(adapter: &Adapter, info: &DeviceInfo) -> Result<WgpuDevice> {
-    let adapter = Adapter { info: info.clone(), ..adapter.clone() };
-    WgpuDevice::open(&adapter, &WgpuOptions::from_env()?)
-}
-
-fn cpu_device() -> Result<CpuDevice> {
-    CpuDevice::new(std::thread::available_parallelism().map_or(1, |n| n.get()))
+    WgpuDevice::open(adapter, info.clone(), &WgpuOptions::from_env()?)
 }
 
 /// The adapters' descriptions with index and selectors, and the CPU backend's.
@@ -88,7 +83,9 @@ fn infos(adapters: &[Adapter]) -> Vec<DeviceInfo> {
 /// The place in `infos` of the one device that a lower-case selector names.
 fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     if selector.split(':').next() == Some("cuda") {
-        return Err(Error::device("the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12"));
+        return Err(Error::device(
+            "the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12",
+        ));
     }
     let error = |problem: String| Err(Error::input(format!("--adapter {selector}: {problem}; {}", listing(infos))));
     if INTERFACES.contains(&selector) || selector == "cpu" {
@@ -131,7 +128,9 @@ mod tests {
             device(3, "AMD EPYC", "cpu"),
         ];
         let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
-        for (selector, index) in [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)] {
+        for (selector, index) in
+            [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)]
+        {
             assert_eq!(chosen(selector), Ok(index), "{selector}");
         }
         for (selector, code, part) in [

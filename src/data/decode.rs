@@ -30,8 +30,8 @@ pub enum Resize {
 }
 
 /// The picture at `path` as RGB, u8 `[H, W, 3]` for `size` = `[H, W]`, upright as its EXIF orientation says, transparent
-/// parts over white, 16-bit channels rounded to 8, the first frame of an animation. The content decides the format, not the name. It is resized with a
-/// triangle filter as wide as the reduction (antialiased, as Pillow's and torchvision's bilinear).
+/// parts over white, 16-bit channels rounded to 8, the first frame of an animation. The content decides the format, not the
+/// name. It is resized with a triangle filter as wide as the reduction (antialiased, as Pillow's and torchvision's bilinear).
 ///
 /// # Errors
 /// A short reason, such as `truncated JPEG`; never a panic.
@@ -209,7 +209,7 @@ mod tests {
         assert_eq!(pixel(&encoded(deep, ImageFormat::Png), 3, 3), [255, 128, 1]);
     }
 
-    /// An 1 x 1 PNG of a palette whose only colour is half transparent red.
+    /// A 1 x 1 PNG of a palette whose only colour is half transparent red.
     #[test]
     fn palette_with_transparency() {
         let mut bytes = Vec::new();
@@ -251,9 +251,10 @@ mod tests {
             bytes
         };
         // (left, top) as shown, by the EXIF standard's table for a picture stored with red on the left.
-        for (orientation, left, top) in [(1, Some(RED), None), (2, Some(BLUE), None), (3, Some(BLUE), None), (4, Some(RED), None)]
-            .into_iter()
-            .chain([(5, None, Some(RED)), (6, None, Some(RED)), (7, None, Some(BLUE)), (8, None, Some(BLUE))])
+        for (orientation, left, top) in
+            [(1, Some(RED), None), (2, Some(BLUE), None), (3, Some(BLUE), None), (4, Some(RED), None)]
+                .into_iter()
+                .chain([(5, None, Some(RED)), (6, None, Some(RED)), (7, None, Some(BLUE)), (8, None, Some(BLUE))])
         {
             let bytes = with(orientation);
             if let Some(left) = left {
@@ -317,8 +318,8 @@ mod tests {
 
     #[test]
     fn shorter_side_keeps_the_aspect() {
-        // A wide picture with a red square in its middle and blue at both ends.
-        let picture = RgbImage::from_fn(96, 32, |x, _| Rgb(if (32..64).contains(&x) { RED } else { BLUE }));
+        // A wide picture, red in its middle (a little more than a square, for the filter's reach) and blue at both ends.
+        let picture = RgbImage::from_fn(96, 32, |x, _| Rgb(if (28..68).contains(&x) { RED } else { BLUE }));
         let bytes = encoded(picture, ImageFormat::Png);
         let cropped = decode_bytes(&bytes, [16, 16], Resize::ShorterSide).unwrap();
         assert!(cropped.chunks(3).all(|pixel| pixel == RED));

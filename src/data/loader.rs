@@ -66,7 +66,8 @@ impl Loader {
     /// A loader of `items`; nothing is read yet.
     pub fn new(items: Arc<Vec<Item>>, options: LoaderOptions) -> Self {
         let options = LoaderOptions { batch: options.batch.max(1), workers: options.workers.max(1), ..options };
-        let cache = Cache { pictures: items.iter().map(|_| OnceLock::new()).collect(), left: AtomicUsize::new(CACHE_BYTES) };
+        let cache =
+            Cache { pictures: items.iter().map(|_| OnceLock::new()).collect(), left: AtomicUsize::new(CACHE_BYTES) };
         Loader { shared: Arc::new(Shared { items, options, cache, skipped: Mutex::default() }) }
     }
 
@@ -84,8 +85,10 @@ impl Loader {
     /// The pictures that could not be read so far, each once, in the order of the items.
     pub fn skipped(&self) -> Vec<Skipped> {
         let skipped = locked(&self.shared.skipped);
-        let describe = |(&item, reason): (&usize, &String)| {
-            Skipped { item, relative: self.shared.items[item].relative.clone(), reason: reason.clone() }
+        let describe = |(&item, reason): (&usize, &String)| Skipped {
+            item,
+            relative: self.shared.items[item].relative.clone(),
+            reason: reason.clone(),
         };
         skipped.iter().map(describe).collect()
     }
@@ -147,7 +150,8 @@ impl Epoch {
     fn start(shared: Arc<Shared>, order: Vec<usize>, first_batch: usize) -> Self {
         let batch = shared.options.batch;
         let first = (first_batch * batch).min(order.len());
-        let state = State { next: first, limit: first + (1 + BATCHES_AHEAD) * batch, ready: HashMap::new(), closed: false };
+        let state =
+            State { next: first, limit: first + (1 + BATCHES_AHEAD) * batch, ready: HashMap::new(), closed: false };
         let (changed, count) = (Condvar::new(), shared.options.workers.min(order.len() - first));
         let queue = Arc::new(Queue { shared, order, state: Mutex::new(state), changed });
         let mut epoch = Epoch { queue, workers: Vec::with_capacity(count), next_batch: first_batch, failure: None };
@@ -158,7 +162,8 @@ impl Epoch {
                 // With fewer threads the batches are the same, without any there are none.
                 Err(_) if !epoch.workers.is_empty() => break,
                 Err(error) => {
-                    epoch.failure = Some(Error::Io { action: "cannot start a loader thread", path: PathBuf::new(), source: error });
+                    epoch.failure =
+                        Some(Error::Io { action: "cannot start a loader thread", path: PathBuf::new(), source: error });
                     break;
                 }
             }

@@ -43,7 +43,10 @@ impl SampleOptions {
             return Err(Error::input(format!("--size is {}; expected 16 to 1024 pixels", self.size)));
         }
         if !(1..=1_000_000).contains(&self.count) {
-            return Err(Error::input(format!("--count is {}; expected 1 to 1000000 pictures of each class", self.count)));
+            return Err(Error::input(format!(
+                "--count is {}; expected 1 to 1000000 pictures of each class",
+                self.count
+            )));
         }
         Ok(())
     }
@@ -97,7 +100,10 @@ fn write_file(path: PathBuf, bytes: &[u8]) -> Result<()> {
 fn remove(dir: &Path, marker: &Path) -> Result<()> {
     let text = fs::read_to_string(marker).map_err(Error::io("cannot read the set's description", marker))?;
     let old: SampleOptions = serde_json::from_str(&text).map_err(|error| {
-        Error::input(format!("{}: not a description of a practice set ({error}). Give another folder", marker.display()))
+        Error::input(format!(
+            "{}: not a description of a practice set ({error}). Give another folder",
+            marker.display()
+        ))
     })?;
     for (_, _, name) in old.files() {
         let path = dir.join(name);
@@ -209,6 +215,9 @@ impl Shape {
         let [cos, sin] = self.turn;
         let [x, y] = [(dx * cos + dy * sin) / self.radius, (dy * cos - dx * sin) / self.radius];
         let from_centre = x.hypot(y);
+        if from_centre > 1.5 {
+            return self.radius; // beyond the furthest corner of any shape
+        }
         let bar = |x: f32, y: f32| (x.abs() - 1.0).max(y.abs() - 0.3);
         let unit_shape = match SHAPES[self.class] {
             "circle" => from_centre - 0.9,

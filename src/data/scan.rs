@@ -76,7 +76,8 @@ pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<Vec<Item>> {
     numbered(labelled(&dir, &dir)?, classes, &dir)
 }
 
-/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths; for those without labels.
+/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths; for
+/// those without labels.
 ///
 /// # Errors
 /// [`Error::Input`] if there is none; [`Error::Io`] if the folder cannot be listed.
@@ -84,7 +85,10 @@ pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut pictures = Vec::new();
     Walk { class: String::new(), visited: HashSet::new(), pictures: &mut pictures }.folder(dir, "")?;
     if pictures.is_empty() {
-        return Err(Error::input(format!("{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files", dir.display())));
+        return Err(Error::input(format!(
+            "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files",
+            dir.display()
+        )));
     }
     pictures.sort_by(|a, b| a.relative.cmp(&b.relative));
     Ok(pictures.into_iter().map(|picture| picture.path).collect())
@@ -120,11 +124,10 @@ fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
 /// The pictures in `dir` by class; their relative paths begin at `root`.
 fn labelled(dir: &Path, root: &Path) -> Result<Vec<Labelled>> {
     divided(dir)?; // for its errors: a validation folder may be missing too
-    let prefix = match dir.strip_prefix(root) {
-        Ok(below) => below.to_string_lossy().replace('\\', "/"),
-        Err(_) => dir.to_string_lossy().replace('\\', "/"),
+    let prefix: String = match dir.strip_prefix(root) {
+        Ok(below) => below.iter().map(|name| name.to_string_lossy() + "/").collect(),
+        Err(_) => format!("{}/", dir.display()),
     };
-    let prefix = if prefix.is_empty() { prefix } else { prefix + "/" };
     let mut pictures = Vec::new();
     let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
     for folder in folders {
@@ -316,7 +319,8 @@ mod tests {
 
     #[test]
     fn a_folder_per_class_with_folders_inside() {
-        let dir = folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
+        let dir =
+            folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
         let dataset = scan(dir.path(), &options()).unwrap();
         assert_eq!(dataset.classes, ["cat", "dog"]);
         let expected =
@@ -415,7 +419,10 @@ mod tests {
         let inside = folder(&["train/cat.0.jpg", "train/dog.0.jpg"]);
         assert!(refusal(inside.path(), &options()).contains("If the classes are inside it, give"));
         let nameless = folder(&["cat.0.jpg", "17.jpg"]);
-        assert!(refusal(nameless.path(), &options()).contains("1 of 2 pictures whose name gives no class, such as '17.jpg'"));
+        assert!(
+            refusal(nameless.path(), &options())
+                .contains("1 of 2 pictures whose name gives no class, such as '17.jpg'")
+        );
         let few = folder(&["cat.0.jpg", "cat.1.jpg", "dog.0.jpg"]);
         assert!(refusal(few.path(), &options()).contains("class 'dog' has 1 picture;"));
         assert!(refusal(few.path(), &ScanOptions { split: 1.0, ..options() }).contains("the split is 1"));

@@ -93,10 +93,8 @@ mod tests {
     /// A change here would move pictures between training and validation of runs that are resumed.
     #[test]
     fn ranks_never_change() {
-        assert_eq!(rank(0, "cat.0.jpg")[0], rank(0, "cat.0.jpg")[0]);
         let val = names(&split(items(&[10, 10]), 0.8, 42).1);
-        assert_eq!(val.into_iter().collect::<Vec<_>>(), KNOWN_VALIDATION);
+        let known = ["class0/2.jpg", "class0/5.jpg", "class1/0.jpg", "class1/2.jpg"];
+        assert!(val.iter().eq(known), "{val:?}");
     }
-
-    const KNOWN_VALIDATION: [&str; 4] = ["?", "?", "?", "?"];
 }

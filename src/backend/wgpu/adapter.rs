@@ -5,7 +5,7 @@ use crate::backend::{DeviceInfo, DeviceType};
 /// An adapter that can run convoy, and what is known of it.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// `index` and `selectors` are filled in by [`crate::backend::select`].
+    /// Without `index` and `selectors`, which depend on the list that it is in.
     pub info: DeviceInfo,
     pub(super) wgpu: wgpu::Adapter,
 }

@@ -19,6 +19,8 @@ pub struct WgpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// Fill fresh memory with NaN, so that a test sees what a kernel forgot to write.
     pub poison: bool,
+    /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
+    pub gpu_kernels: bool,
 }
 
 impl WgpuOptions {
@@ -35,7 +37,7 @@ impl WgpuOptions {
             }
             Err(_) => None,
         };
-        Ok(WgpuOptions { max_binding_bytes, poison: false })
+        Ok(WgpuOptions { max_binding_bytes, ..Default::default() })
     }
 }
 
@@ -81,11 +83,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WgpuDevice {
-    /// Opens an adapter.
+    /// Opens an adapter, to be known by `info`.
     ///
     /// # Errors
     /// [`Error::Device`] when the driver refuses.
-    pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
+    pub fn open(adapter: &Adapter, info: DeviceInfo, options: &WgpuOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
         let limits = wgpu::Limits {
             max_buffer_size: supported.max_buffer_size,
@@ -102,8 +104,8 @@ impl WgpuDevice {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         });
-        let (device, queue) = pollster::block_on(request)
-            .map_err(|e| Error::device(format!("{} cannot be opened: {e}", adapter.info.name)))?;
+        let (device, queue) =
+            pollster::block_on(request).map_err(|e| Error::device(format!("{} cannot be opened: {e}", info.name)))?;
         let health = Arc::new(Health::default());
         let watched = health.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -121,6 +123,7 @@ impl WgpuDevice {
             queue,
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
+                software: info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },
             max_buffer,
@@ -128,7 +131,7 @@ impl WgpuDevice {
             health,
             pipelines: Mutex::default(),
         };
-        Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
+        Ok(WgpuDevice { info, shared: Arc::new(shared), variables: HashMap::new() })
     }
 }
 
@@ -204,7 +207,9 @@ impl Shared {
     /// The error that the driver reported since the last check, if any. A lost device stays lost.
     pub fn check(&self) -> Result<()> {
         if let Some(message) = &*lock(&self.health.lost) {
-            return Err(Error::device(format!("the device was lost ({message}); run again, or choose another --adapter")));
+            return Err(Error::device(format!(
+                "the device was lost ({message}); run again, or choose another --adapter"
+            )));
         }
         match lock(&self.health.error).take() {
             Some(message) => Err(Error::device(message)),
