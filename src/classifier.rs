@@ -192,17 +192,16 @@ impl Classifier {
     /// # Errors
     /// When the device fails.
     pub fn predict<P: AsRef<Path>>(&mut self, paths: &[P]) -> Result<Vec<Prediction>> {
-        let item = |path: &P| Item {
-            path: path.as_ref().into(),
-            relative: path.as_ref().to_string_lossy().into(),
-            class: 0,
-        };
+        let item =
+            |path: &P| Item { path: path.as_ref().into(), relative: path.as_ref().to_string_lossy().into(), class: 0 };
         let loader = self.loader(paths.iter().map(item).collect());
         let classes = &self.checkpoint.classes;
         let mut scores: Vec<Result<Vec<Score>, String>> = Vec::with_capacity(paths.len());
         self.evaluator.run(loader.batches(), |batch, logits| {
             let rows = logits.as_f32().unwrap_or_default().chunks(classes.len());
-            scores.extend(rows.zip(&batch.items).filter(|(_, item)| item.is_some()).map(|(row, _)| Ok(ranked(row, classes))));
+            scores.extend(
+                rows.zip(&batch.items).filter(|(_, item)| item.is_some()).map(|(row, _)| Ok(ranked(row, classes))),
+            );
             true
         })?;
         for picture in loader.skipped() {
@@ -227,7 +226,8 @@ impl Classifier {
 /// Classes and probabilities, the most probable first; of equals the one that comes first in `classes`.
 fn ranked(logits: &[f32], classes: &[String]) -> Vec<Score> {
     let named = classes.iter().zip(softmax(logits));
-    let mut scores: Vec<Score> = named.map(|(label, probability)| Score { label: label.clone(), probability }).collect();
+    let mut scores: Vec<Score> =
+        named.map(|(label, probability)| Score { label: label.clone(), probability }).collect();
     scores.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     scores
 }

@@ -100,7 +100,11 @@ impl Summary {
         rows.push(total);
         let widths: [usize; 5] = std::array::from_fn(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0));
         let mut text = format!("{}: {}\n", self.model, model.about);
-        let _ = writeln!(text, "input {}, {classes} classes; output and MACs (multiply-accumulates) of one picture\n", extents(&self.input));
+        let _ = writeln!(
+            text,
+            "input {}, {classes} classes; output and MACs (multiply-accumulates) of one picture\n",
+            extents(&self.input)
+        );
         for (n, row) in rows.iter().enumerate() {
             if n == 1 || n == rows.len() - 1 {
                 let _ = writeln!(text, "{}", "-".repeat(widths.iter().sum::<usize>() + 2 * 4));

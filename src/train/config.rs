@@ -233,7 +233,8 @@ impl Settings {
             true => Ok(()),
             false => Err(Error::input(format!("--{name} must be {range}, got {value}"))),
         };
-        let half_open = |name: &str, value: f64| number(name, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
+        let half_open =
+            |name: &str, value: f64| number(name, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
         number("split", self.split, self.split > 0.0 && self.split < 1.0, "between 0 and 1 (the share to train on)")?;
         number("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
         number("max-steps", self.max_steps.unwrap_or(1) as f64, self.max_steps != Some(0), "at least 1")?;
@@ -321,9 +322,23 @@ mod tests {
     #[test]
     fn numbers_out_of_range_are_refused() {
         let bad = [
-            "lr = nan", "lr = -1.0", "lr = inf", "batch_size = 0", "split = 1.5", "split = 0.0", "epochs = 0",
-            "dropout = 1.0", "label_smoothing = 1.0", "std = [1.0, 0.0, 1.0]", "min_area = 0.0", "workers = 0",
-            "max_steps = 0", "image_size = 0", "weight_decay = -0.1", "min_lr = 1.0", "momentum = 1.0",
+            "lr = nan",
+            "lr = -1.0",
+            "lr = inf",
+            "batch_size = 0",
+            "split = 1.5",
+            "split = 0.0",
+            "epochs = 0",
+            "dropout = 1.0",
+            "label_smoothing = 1.0",
+            "std = [1.0, 0.0, 1.0]",
+            "min_area = 0.0",
+            "workers = 0",
+            "max_steps = 0",
+            "image_size = 0",
+            "weight_decay = -0.1",
+            "min_lr = 1.0",
+            "momentum = 1.0",
         ];
         for text in bad {
             let settings = Settings::merge([table(text)]).unwrap();

@@ -138,7 +138,12 @@ impl Confusion {
             let hits = self.0[class][class];
             let n = self.0[class].iter().sum();
             let predicted = self.0.iter().map(|row| row[class]).sum();
-            ClassScore { precision: share(hits, predicted), recall: share(hits, n), f1: share(2 * hits, n + predicted), n }
+            ClassScore {
+                precision: share(hits, predicted),
+                recall: share(hits, n),
+                f1: share(2 * hits, n + predicted),
+                n,
+            }
         };
         (0..self.0.len()).map(of_class).collect()
     }

@@ -84,7 +84,8 @@ impl RunFolder {
         };
         let step_of = |line: &str| line.split(',').nth(1).and_then(|s| s.parse::<u64>().ok());
         let metrics = read("metrics.csv")?;
-        let metrics = metrics.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).map(String::from).collect();
+        let metrics =
+            metrics.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).map(String::from).collect();
         let skipped = read("skipped.csv")?;
         let skipped = skipped.lines().skip(1).filter_map(parse_csv_pair).collect();
         Self::with_log(path.into(), metrics, skipped)
@@ -92,7 +93,8 @@ impl RunFolder {
 
     fn with_log(path: PathBuf, metrics: Vec<String>, skipped: BTreeMap<String, String>) -> Result<RunFolder> {
         let log = path.join("log.txt");
-        let log = File::options().create(true).append(true).open(&log).map_err(Error::io("cannot write the log", &log))?;
+        let log =
+            File::options().create(true).append(true).open(&log).map_err(Error::io("cannot write the log", &log))?;
         Ok(RunFolder { path, log, metrics, skipped })
     }
 

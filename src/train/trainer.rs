@@ -9,16 +9,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::metrics::{Means, Tally, labelled_rows, score};
+use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
-use super::position::Position;
 use super::{Event, Job, Outcome, Stopped, lost_classes};
 use crate::backend::{Device, Program, Ticket};
 use crate::classifier::Evaluator;
 use crate::data::{Batch, Item, Loader};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{self, OptimizerConfig, TrainGraph};
+use crate::models::{OptimizerConfig, TrainGraph};
 use crate::rng::{Philox, stream};
 use crate::tensor::Tensor;
 
@@ -81,8 +81,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         let settings = &job.settings;
         let optimizer = job.optimizer();
-        let smoothing = settings.label_smoothing as f32;
-        let graph = models::train_graph(&job.model, &job.build_options(settings.batch_size), &optimizer, smoothing)?;
+        let graph = job.train_graph()?;
         let position = match resumed {
             Some(checkpoint) => restore(device, checkpoint, &graph, &job)?,
             None => initialise(device, &graph, &job)?,
@@ -280,7 +279,8 @@ impl<'a> Run<'a> {
         let lr = self.schedule.lr(step, self.position.plateau.drops);
         let seconds = self.earlier + self.started.elapsed().as_secs_f64();
         let train = self.position.tally.means();
-        let row = |split, means, images_per_second| MetricsRow { epoch, step, split, means, lr, images_per_second, seconds };
+        let row =
+            |split, means, images_per_second| MetricsRow { epoch, step, split, means, lr, images_per_second, seconds };
         self.folder.add_metrics(&[row("train", train, val.training_speed), row("val", val.means, val.speed)])?;
         let Means { loss, top1, .. } = val.means;
         self.folder.log(&format!(
@@ -374,7 +374,8 @@ fn restore(device: &mut dyn Device, checkpoint: Checkpoint, graph: &TrainGraph, 
     let position = Position::restore(&checkpoint)?;
     let pictures = job.dataset.train.len();
     if position.pictures != pictures {
-        let message = format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
+        let message =
+            format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
         return Err(Error::input(message));
     }
     let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
@@ -385,7 +386,9 @@ fn restore(device: &mut dyn Device, checkpoint: Checkpoint, graph: &TrainGraph, 
                 let message = format!("the checkpoint's {name} is {}, the model's {}", tensor.shape(), ty.shape);
                 return Err(Error::input(message));
             }
-            None => return Err(Error::input(format!("the checkpoint has no {name}: resume from a run's last.safetensors"))),
+            None => {
+                return Err(Error::input(format!("the checkpoint has no {name}: resume from a run's last.safetensors")));
+            }
         }
     }
     Ok(position)

@@ -20,7 +20,8 @@ pub fn lost_classes<'a>(
         *lost += skipped.contains(item.relative.as_str()) as usize;
     }
     let heavy = classes.iter().zip(&counts).filter(|(_, (lost, all))| *lost as f64 > TOLERATED * *all as f64);
-    let told: Vec<String> = heavy.map(|(class, (lost, all))| format!("'{class}' lost {lost} of {all} pictures")).collect();
+    let told: Vec<String> =
+        heavy.map(|(class, (lost, all))| format!("'{class}' lost {lost} of {all} pictures")).collect();
     (!told.is_empty()).then(|| format!("class {}, more than a tenth, because they cannot be read", told.join(", ")))
 }
 
