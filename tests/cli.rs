@@ -31,8 +31,7 @@ fn train_prints_the_tutorials_lines_and_fills_the_runs_folder() {
     for epoch in 1..=2 {
         for step in 1..=4 {
             let start = format!("epoch:{epoch},iter{step}/4,loss:");
-            let line =
-                lines.iter().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("{start}: {}", ran.stdout));
+            let line = lines.iter().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("{start}: {}", ran.stdout));
             assert!(line[start.len()..].parse::<f32>().is_ok_and(f32::is_finite), "{line}");
         }
         let start = format!("epoch:{epoch}/2,avg_loss:");
@@ -73,14 +72,8 @@ fn resume_goes_on_to_the_bit() {
     place.convoy(&format!("{TRAIN} --max-steps 6 --out parted")).ok();
     assert_ne!(place.read("straight/last.safetensors"), place.read("parted/last.safetensors"));
     place.convoy("train pictures --resume parted --max-steps 10").ok();
-    assert!(
-        place.read("straight/last.safetensors") == place.read("parted/last.safetensors"),
-        "last.safetensors differ"
-    );
-    assert!(
-        place.read("straight/best.safetensors") == place.read("parted/best.safetensors"),
-        "best.safetensors differ"
-    );
+    assert!(place.read("straight/last.safetensors") == place.read("parted/last.safetensors"), "last.safetensors differ");
+    assert!(place.read("straight/best.safetensors") == place.read("parted/best.safetensors"), "best.safetensors differ");
 }
 
 #[test]
@@ -119,10 +112,7 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     let rest = lines.count();
     assert_eq!(child.wait().unwrap().code(), Some(130), "after {rest} more lines");
     place.convoy("train pictures --resume stopped --max-steps 400").ok();
-    assert!(
-        place.read("straight/last.safetensors") == place.read("stopped/last.safetensors"),
-        "last.safetensors differ"
-    );
+    assert!(place.read("straight/last.safetensors") == place.read("stopped/last.safetensors"), "last.safetensors differ");
 }
 
 #[test]
@@ -208,8 +198,7 @@ fn summary_counts_parameters_and_work() {
 fn adapters_lists_the_cpu_backend() {
     let place = Place::new();
     let found = place.convoy("adapters --json").json();
-    let cpu =
-        found.as_array().unwrap().iter().find(|d| d["backend"] == "cpu").expect("the CPU backend is always there");
+    let cpu = found.as_array().unwrap().iter().find(|d| d["backend"] == "cpu").expect("the CPU backend is always there");
     for field in ["index", "name", "type", "driver", "software", "selectors", "max_binding_bytes", "max_buffer_bytes"] {
         assert!(!cpu[field].is_null(), "{field}: {cpu}");
     }
@@ -320,11 +309,7 @@ fn options_that_make_no_sense_are_refused() {
         let ran = place.convoy(&format!("train pictures --model four-layer {wrong}"));
         assert_eq!(ran.code, Some(2), "{wrong}: {}", ran.stderr);
         assert!(!ran.stderr.contains("panicked"), "{wrong}: {}", ran.stderr);
-        assert!(
-            ran.stderr.contains(option.trim_start_matches('-')) || ran.stderr.contains("conv"),
-            "{wrong}: {}",
-            ran.stderr
-        );
+        assert!(ran.stderr.contains(option.trim_start_matches('-')) || ran.stderr.contains("conv"), "{wrong}: {}", ran.stderr);
     }
     assert_eq!(place.convoy("no-such-command").code, Some(2));
 }
