@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::console;
-use convoy::Result;
+use convoy::error::Result;
 use convoy::graph::{Graph, Node, Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
 

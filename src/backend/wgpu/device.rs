@@ -83,11 +83,11 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WgpuDevice {
-    /// Opens an adapter, to be known by `info`.
+    /// Opens an adapter.
     ///
     /// # Errors
     /// [`Error::Device`] when the driver refuses.
-    pub fn open(adapter: &Adapter, info: DeviceInfo, options: &WgpuOptions) -> Result<Self> {
+    pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
         let limits = wgpu::Limits {
             max_buffer_size: supported.max_buffer_size,
@@ -104,8 +104,8 @@ impl WgpuDevice {
             memory_hints: wgpu::MemoryHints::Performance,
             ..Default::default()
         });
-        let (device, queue) =
-            pollster::block_on(request).map_err(|e| Error::device(format!("{} cannot be opened: {e}", info.name)))?;
+        let (device, queue) = pollster::block_on(request)
+            .map_err(|e| Error::device(format!("{} cannot be opened: {e}", adapter.info.name)))?;
         let health = Arc::new(Health::default());
         let watched = health.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -131,7 +131,7 @@ impl WgpuDevice {
             health,
             pipelines: Mutex::default(),
         };
-        Ok(WgpuDevice { info, shared: Arc::new(shared), variables: HashMap::new() })
+        Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
     }
 }
 
