@@ -176,6 +176,8 @@ pub fn with_defaults(command: Command) -> Command {
         let value = |table: &toml::Table| table.get(arg.get_id().as_str()).map(show);
         let values: Vec<(&str, String)> =
             presets.iter().filter_map(|(name, table)| Some((*name, value(table)?))).collect();
+        // `--lr -1` is a bad learning rate, not an unknown option.
+        let arg = arg.allow_negative_numbers(true);
         if arg.get_id() == "preset" || values.is_empty() {
             return arg;
         }
@@ -192,6 +194,7 @@ pub fn with_defaults(command: Command) -> Command {
 fn show(value: &toml::Value) -> String {
     match value {
         toml::Value::String(text) => text.clone(),
+        toml::Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
         toml::Value::Float(number) => number.to_string(),
         toml::Value::Array(values) => values.iter().map(show).collect::<Vec<_>>().join(","),
         other => other.to_string(),
@@ -207,8 +210,9 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         Some(run) => resume(run, &args.options)?,
         None => start(&args)?,
     };
-    let mut device = open_device(&settings.adapter, console)?;
     let job = Job { settings, model, dataset };
+    job.train_graph()?; // for its errors: a run that cannot start leaves no folder
+    let mut device = open_device(&job.settings.adapter, console)?;
     let (mut folder, checkpoint) = match from {
         Some((path, checkpoint)) => {
             let step = train::position::Position::restore(&checkpoint)?.step;

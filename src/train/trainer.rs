@@ -18,7 +18,7 @@ use crate::classifier::Evaluator;
 use crate::data::{Batch, Item, Loader};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{self, OptimizerConfig, TrainGraph};
+use crate::models::{OptimizerConfig, TrainGraph};
 use crate::rng::{Philox, stream};
 use crate::tensor::Tensor;
 
@@ -81,8 +81,7 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         let settings = &job.settings;
         let optimizer = job.optimizer();
-        let smoothing = settings.label_smoothing as f32;
-        let graph = models::train_graph(&job.model, &job.build_options(settings.batch_size), &optimizer, smoothing)?;
+        let graph = job.train_graph()?;
         let position = match resumed {
             Some(checkpoint) => restore(device, checkpoint, &graph, &job)?,
             None => initialise(device, &graph, &job)?,
