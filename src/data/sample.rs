@@ -1,7 +1,8 @@
-//! Practice pictures: simple shapes that differ in size, place and angle, on a noisy ground. Each class prefers some hues, but
-//! neighbours share a part of theirs.
+//! Practice pictures: simple shapes that differ in size, place and angle, on a noisy ground. Each class prefers some
+//! hues, but neighbours share a part of theirs.
 //!
-//! Every number is Philox of (seed, picture), so that the set is the same everywhere and a larger one holds the smaller.
+//! Every number is Philox of (seed, picture), so that the set is the same everywhere and a larger one holds the
+//! smaller.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,7 +79,8 @@ pub fn write(dir: &Path, options: &SampleOptions) -> Result<usize> {
         remove(dir, &marker)?;
     } else if fs::read_dir(dir).map_err(Error::io("cannot list the folder", dir))?.next().is_some() {
         return Err(Error::input(format!(
-            "{}: the folder holds files that `convoy sample` did not draw; expected an empty or a new one. Give another folder",
+            "{}: the folder holds files that `convoy sample` did not draw; expected an empty or a new one. \
+             Give another folder",
             dir.display()
         )));
     }
