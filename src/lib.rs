@@ -9,6 +9,8 @@
 //! | [`ops`] | one file per operator: shape rule, gradient rule, f64 reference, test cases; THE list of operators |
 //! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::plan`] gives values memory |
 //! | [`models`] | the model zoo (TOML), the reader of model files; [`models::train_graph`] and [`models::eval_graph`] |
+//! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches |
+//! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!

@@ -64,8 +64,13 @@ impl Philox {
     /// Fills `out` with N(0, 1) by Box-Muller in f64, rounded to f32: one block gives two numbers from its four words
     /// (a 53-bit uniform would be more than f32 can show, so 32-bit uniforms in (0, 1] are used).
     pub fn normal(self, out: &mut [f32]) {
+        self.normal_from(0, out);
+    }
+
+    /// The normal numbers from block `first` on: what [`Philox::normal`] writes from place `2 * first` on.
+    pub fn normal_from(self, first: u32, out: &mut [f32]) {
         for (pair, out) in out.chunks_mut(2).enumerate() {
-            let w = self.block(pair as u32);
+            let w = self.block(first + pair as u32);
             let radius = (-2.0 * ((w[0] as f64 + 1.0) / 4294967296.0).ln()).sqrt();
             let angle = std::f64::consts::TAU * (w[1] as f64 / 4294967296.0);
             out[0] = (radius * angle.cos()) as f32;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::DeviceArgs;
 use super::console::{self, Console};
@@ -11,6 +11,7 @@ use convoy::classifier::{Classifier, Evaluation};
 use convoy::data;
 use convoy::formats::Checkpoint;
 use convoy::train::lost_classes;
+use convoy::train::metrics::ClassScore;
 use convoy::{Error, Result};
 
 /// Options of `convoy eval`.
@@ -46,7 +47,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         console.warn(format_args!("skipped {}: {}", picture.relative, picture.reason));
     }
     match args.json {
-        true => console::print_json(&document(&result, classifier.classes()))?,
+        true => console::print_json(&Document::new(&result, classifier.classes()))?,
         false => console::print(table(&result, classifier.classes()))?,
     }
     let skipped: HashSet<&str> = result.skipped.iter().map(|picture| picture.relative.as_str()).collect();
@@ -56,22 +57,52 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     }
 }
 
-fn document(result: &Evaluation, classes: &[String]) -> serde_json::Value {
-    let per_class: Vec<_> = classes
-        .iter()
-        .zip(result.confusion.per_class())
-        .map(|(class, s)| json!({"class": class, "precision": s.precision, "recall": s.recall, "f1": s.f1, "n": s.n}))
-        .collect();
-    json!({
-        "loss": result.means.loss,
-        "top1": result.means.top1,
-        "top5": result.means.top5,
-        "n": result.n,
-        "classes": classes,
-        "confusion": result.confusion.0,
-        "per_class": per_class,
-        "skipped": result.skipped.len(),
-    })
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Document<'a> {
+    loss: f64,
+    top1: f64,
+    top5: f64,
+    n: u64,
+    classes: &'a [String],
+    /// Counts by true class (row) and predicted class (column).
+    confusion: &'a [Vec<u64>],
+    per_class: Vec<ClassDocument<'a>>,
+    /// Number of pictures that could not be read.
+    skipped: usize,
+}
+
+#[derive(Serialize)]
+struct ClassDocument<'a> {
+    class: &'a str,
+    precision: f64,
+    recall: f64,
+    f1: f64,
+    n: u64,
+}
+
+impl<'a> Document<'a> {
+    fn new(result: &'a Evaluation, classes: &'a [String]) -> Self {
+        let scores = classes.iter().zip(result.confusion.per_class());
+        Document {
+            loss: result.means.loss,
+            top1: result.means.top1,
+            top5: result.means.top5,
+            n: result.n,
+            classes,
+            confusion: &result.confusion.0,
+            per_class: scores
+                .map(|(class, ClassScore { precision, recall, f1, n })| ClassDocument {
+                    class,
+                    precision,
+                    recall,
+                    f1,
+                    n,
+                })
+                .collect(),
+            skipped: result.skipped.len(),
+        }
+    }
 }
 
 /// For people: the figures, then a row per class, with its row of the confusion matrix where that is not too wide.

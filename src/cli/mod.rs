@@ -3,6 +3,7 @@
 mod adapters;
 mod console;
 mod eval;
+mod options;
 mod predict;
 mod progress;
 mod sample;
@@ -71,7 +72,7 @@ fn open_device(selector: &str, console: &Console) -> Result<Box<dyn Device>> {
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    let command = Cli::command().mut_subcommand("train", train::with_defaults);
+    let command = Cli::command().mut_subcommand("train", options::with_defaults);
     let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -123,6 +124,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().mut_subcommand("train", train::with_defaults).debug_assert();
+        Cli::command().mut_subcommand("train", options::with_defaults).debug_assert();
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde::Serialize;
 
 use super::DeviceArgs;
 use super::console::{self, Console};
@@ -55,7 +55,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         for prediction in classifier.predict(chunk)? {
             failed += prediction.scores.is_err() as usize;
             match args.json {
-                true => documents.push(document(&prediction, top)),
+                true => documents.push(Document::new(prediction, top)),
                 false => print_line(&prediction, top)?,
             }
         }
@@ -94,15 +94,30 @@ fn expand(argument: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-fn document(prediction: &Prediction, top: usize) -> serde_json::Value {
-    let path = prediction.path.to_string_lossy();
-    match &prediction.scores {
-        Ok(scores) => {
-            let Score { label, probability } = &scores[0];
-            let top = &scores[..top];
-            json!({"path": path, "label": label, "probability": probability, "top": top, "error": null})
+/// An element of what `--json` prints: a label with its probability, or an error.
+#[derive(Serialize)]
+struct Document {
+    path: String,
+    label: Option<String>,
+    probability: Option<f64>,
+    top: Vec<Score>,
+    error: Option<String>,
+}
+
+impl Document {
+    fn new(prediction: Prediction, top: usize) -> Self {
+        let (mut scores, error) = match prediction.scores {
+            Ok(scores) => (scores, None),
+            Err(reason) => (Vec::new(), Some(reason)),
+        };
+        scores.truncate(top);
+        Document {
+            path: prediction.path.to_string_lossy().into(),
+            label: scores.first().map(|score| score.label.clone()),
+            probability: scores.first().map(|score| score.probability),
+            top: scores,
+            error,
         }
-        Err(reason) => json!({"path": path, "label": null, "probability": null, "top": [], "error": reason}),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use super::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, Settings};
 use crate::data::{Dataset, LoaderOptions};
+use crate::error::Result;
 use crate::formats::Checkpoint;
-use crate::models::{BuildOptions, Init, Model, OptimizerConfig, Rule};
+use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph};
 use crate::ops::{Crop, DropoutScaling};
 
 /// A model, pictures, and how to train the one on the others.
@@ -61,6 +62,15 @@ impl Job {
                 InitKind::Pytorch => Some(Init::PyTorch),
             },
         }
+    }
+
+    /// The training step.
+    ///
+    /// # Errors
+    /// When the model cannot take pictures of this size, or a setting is out of its range.
+    pub fn train_graph(&self) -> Result<TrainGraph> {
+        let options = self.build_options(self.settings.batch_size);
+        models::train_graph(&self.model, &options, &self.optimizer(), self.settings.label_smoothing as f32)
     }
 
     /// How pictures are decoded into batches.

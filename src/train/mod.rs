@@ -12,6 +12,7 @@ pub mod position;
 pub mod preset;
 pub mod run_folder;
 pub mod schedule;
+mod state;
 mod trainer;
 mod unreadable;
 

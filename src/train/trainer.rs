@@ -12,13 +12,13 @@ use super::metrics::{Means, Tally, labelled_rows, score};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
-use super::{Event, Job, Outcome, Stopped, lost_classes};
+use super::{Event, Job, Outcome, Stopped, lost_classes, state};
 use crate::backend::{Device, Program, Ticket};
 use crate::classifier::Evaluator;
 use crate::data::{Batch, Item, Loader};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{self, OptimizerConfig, TrainGraph};
+use crate::models::{OptimizerConfig, TrainGraph};
 use crate::rng::{Philox, stream};
 use crate::tensor::Tensor;
 
@@ -81,11 +81,10 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         let settings = &job.settings;
         let optimizer = job.optimizer();
-        let smoothing = settings.label_smoothing as f32;
-        let graph = models::train_graph(&job.model, &job.build_options(settings.batch_size), &optimizer, smoothing)?;
+        let graph = job.train_graph()?;
         let position = match resumed {
-            Some(checkpoint) => restore(device, checkpoint, &graph, &job)?,
-            None => initialise(device, &graph, &job)?,
+            Some(checkpoint) => state::restore(device, checkpoint, &graph, &job)?,
+            None => state::initialise(device, &graph, &job)?,
         };
         let program = device.compile(&graph.graph, &[graph.loss, graph.logits])?;
         // A batch of two, the tutorial's, would waste the device in evaluation.
@@ -314,7 +313,7 @@ impl<'a> Run<'a> {
     /// Writes the weights, with what a user of them must know.
     fn save_best(&mut self, epoch: usize, top1: f64) -> Result<()> {
         let mut checkpoint = self.job.checkpoint(epoch, Some(top1));
-        self.collect(&mut checkpoint, false)?;
+        state::collect(self.device, &self.graph, &mut checkpoint, self.position.step, false)?;
         checkpoint.save(&self.folder.file("best.safetensors"))
     }
 
@@ -322,22 +321,8 @@ impl<'a> Run<'a> {
     fn save_last(&mut self) -> Result<()> {
         let mut checkpoint = self.job.checkpoint(self.position.epochs, None);
         self.position.store(&mut checkpoint)?;
-        self.collect(&mut checkpoint, true)?;
+        state::collect(self.device, &self.graph, &mut checkpoint, self.position.step, true)?;
         checkpoint.save(&self.folder.file("last.safetensors"))
-    }
-
-    /// Reads the tensors from the device; one that is not finite would spoil the last good file.
-    fn collect(&mut self, checkpoint: &mut Checkpoint, states: bool) -> Result<()> {
-        let parameters = self.graph.parameters.iter().map(|p| &p.name);
-        let states = self.graph.states.iter().map(|(name, _)| name).filter(|_| states);
-        for name in parameters.chain(states) {
-            let tensor = self.device.get(name)?;
-            if let Some(&bad) = tensor.as_f32().unwrap_or_default().iter().find(|v| !v.is_finite()) {
-                return Err(Error::NotFinite { loss: bad, step: self.position.step });
-            }
-            checkpoint.tensors.insert(name.clone(), tensor);
-        }
-        Ok(())
     }
 
     /// Names pictures that could not be read, once, and keeps `skipped.csv` complete.
@@ -357,42 +342,6 @@ impl<'a> Run<'a> {
         let skipped = self.folder.skipped().collect();
         lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
     }
-}
-
-/// First weights, and optimizer state of zero.
-fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
-    for parameter in &graph.parameters {
-        device.set(&parameter.name, &parameter.initial(job.settings.seed))?;
-    }
-    for (name, ty) in &graph.states {
-        device.set(name, &Tensor::zeros(ty))?;
-    }
-    Ok(Position::start(job.settings.seed, job.dataset.train.len()))
-}
-
-/// Weights, optimizer state and position of a checkpoint.
-fn restore(device: &mut dyn Device, checkpoint: Checkpoint, graph: &TrainGraph, job: &Job) -> Result<Position> {
-    let position = Position::restore(&checkpoint)?;
-    let pictures = job.dataset.train.len();
-    if position.pictures != pictures {
-        let message =
-            format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
-        return Err(Error::input(message));
-    }
-    let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
-    for (name, ty) in parameters.chain(graph.states.iter().map(|(name, ty)| (name, ty))) {
-        match checkpoint.tensors.get(name) {
-            Some(tensor) if tensor.ty() == *ty => device.set(name, tensor)?,
-            Some(tensor) => {
-                let message = format!("the checkpoint's {name} is {}, the model's {}", tensor.shape(), ty.shape);
-                return Err(Error::input(message));
-            }
-            None => {
-                return Err(Error::input(format!("the checkpoint has no {name}: resume from a run's last.safetensors")));
-            }
-        }
-    }
-    Ok(position)
 }
 
 /// Result of an evaluation within a run.

@@ -1,0 +1,192 @@
+//! The options of `convoy train` that are settings of the run, and what `--help` says of them.
+
+use std::path::{Path, PathBuf};
+
+use clap::Command;
+use serde::Serialize;
+
+use convoy::train::Preset;
+use convoy::train::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, ResizeKind, ScheduleKind};
+use convoy::{Error, Result};
+
+/// The options that are settings: the ids of the arguments are the keys of `config.toml`, and what is given here goes over the preset.
+#[derive(clap::Args, Serialize, Debug)]
+pub struct Options {
+    /// Folder of pictures: a folder per class, or files whose names begin with the class
+    #[arg(value_name = "DIR", required_unless_present_any = ["resume", "config"])]
+    dir: Option<PathBuf>,
+    /// Recipe that sets the defaults of the others [default: modern]
+    #[arg(long)]
+    preset: Option<Preset>,
+    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu [default: auto]
+    #[arg(long, env = "CONVOY_ADAPTER", value_name = "DEVICE")]
+    adapter: Option<String>,
+    /// Seed of everything random
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64), help_heading = "Run")]
+    seed: Option<u64>,
+
+    /// Model: a name of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
+    #[arg(long, help_heading = "Model")]
+    model: Option<String>,
+    /// Height and width of what the network sees, pixels [default: the model's own]
+    #[arg(long, value_name = "N", help_heading = "Model")]
+    image_size: Option<usize>,
+    /// Rate of all dropout layers [default: the model's own]
+    #[arg(long, value_name = "RATE", help_heading = "Model")]
+    dropout: Option<f64>,
+    /// When dropout makes up for what it drops
+    #[arg(long, value_name = "FORM", help_heading = "Model")]
+    dropout_form: Option<DropoutForm>,
+    /// How weights start
+    #[arg(long, help_heading = "Model")]
+    init: Option<InitKind>,
+
+    /// Passes over the training pictures, a resumed run's earlier ones included; the length of the schedule
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    epochs: Option<usize>,
+    /// Stop after so many steps in all, if --epochs are not done before; does not change the schedule
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    max_steps: Option<u64>,
+    /// Pictures in a step
+    #[arg(long, value_name = "N", help_heading = "Training")]
+    batch_size: Option<usize>,
+    /// Stop when validation top-1 has not become better for so many epochs; 0 never
+    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
+    patience: Option<usize>,
+    /// Share of each target that is spread over all classes
+    #[arg(long, value_name = "SHARE", help_heading = "Training")]
+    label_smoothing: Option<f64>,
+
+    /// Optimizer
+    #[arg(long, help_heading = "Optimizer")]
+    optimizer: Option<OptimizerKind>,
+    /// Learning rate, after warm-up
+    #[arg(long, value_name = "RATE", help_heading = "Optimizer")]
+    lr: Option<f64>,
+    /// Weight decay: L2, or AdamW's
+    #[arg(long, value_name = "X", help_heading = "Optimizer")]
+    weight_decay: Option<f64>,
+    /// Whether biases decay too
+    #[arg(long, value_name = "BOOL", help_heading = "Optimizer")]
+    decay_biases: Option<bool>,
+    /// Factor of the biases' learning rate
+    #[arg(long, value_name = "X", help_heading = "Optimizer")]
+    bias_lr_scale: Option<f64>,
+    /// SGD's momentum
+    #[arg(long, value_name = "X", help_heading = "Optimizer")]
+    momentum: Option<f64>,
+    /// Nesterov's momentum (SGD)
+    #[arg(long, value_name = "BOOL", help_heading = "Optimizer")]
+    nesterov: Option<bool>,
+    /// SGD in the 2012 paper's form, whose velocity holds the learning rate
+    #[arg(long, value_name = "BOOL", help_heading = "Optimizer")]
+    paper_sgd: Option<bool>,
+    /// Adam's decay of the first moment
+    #[arg(long, value_name = "X", help_heading = "Optimizer")]
+    beta1: Option<f64>,
+    /// Adam's decay of the second moment
+    #[arg(long, value_name = "X", help_heading = "Optimizer")]
+    beta2: Option<f64>,
+    /// Added to the root of Adam's second moment
+    #[arg(long, value_name = "X", help_heading = "Optimizer")]
+    epsilon: Option<f64>,
+
+    /// How the learning rate changes
+    #[arg(long, help_heading = "Schedule")]
+    schedule: Option<ScheduleKind>,
+    /// Epochs (fractions too) in which the learning rate rises linearly
+    #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
+    warmup_epochs: Option<f64>,
+    /// Smallest learning rate of cosine and plateau
+    #[arg(long, value_name = "RATE", help_heading = "Schedule")]
+    min_lr: Option<f64>,
+    /// Factor of each drop of step and plateau
+    #[arg(long, value_name = "X", help_heading = "Schedule")]
+    lr_factor: Option<f64>,
+    /// Epochs between two drops of step
+    #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
+    step_epochs: Option<f64>,
+    /// Epochs without a better validation error before a drop of plateau
+    #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
+    lr_patience: Option<usize>,
+
+    /// Share of each class to train on; the rest validates
+    #[arg(long, value_name = "SHARE", help_heading = "Data")]
+    split: Option<f64>,
+    /// Folder of validation pictures, in place of the split
+    #[arg(long, value_name = "DIR", help_heading = "Data")]
+    val: Option<PathBuf>,
+    /// What is done to training pictures
+    #[arg(long, help_heading = "Data")]
+    augment: Option<Augmentation>,
+    /// Smallest part of a picture's area that --augment resized takes
+    #[arg(long, value_name = "SHARE", help_heading = "Data")]
+    min_area: Option<f64>,
+    /// How pictures become square
+    #[arg(long, help_heading = "Data")]
+    resize: Option<ResizeKind>,
+    /// Per channel R,G,B of pixels in 0..1: subtracted
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
+    mean: Option<Vec<f64>>,
+    /// Per channel R,G,B: divided by
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
+    std: Option<Vec<f64>>,
+    /// Threads that decode pictures; results do not depend on it [default: one per processor]
+    #[arg(long, value_name = "N", help_heading = "Data")]
+    workers: Option<usize>,
+}
+
+impl Options {
+    /// What was given, with paths that hold in any folder.
+    pub fn table(&self) -> Result<toml::Table> {
+        let mut table = toml::Table::try_from(self).map_err(|e| Error::input(format!("options: {e}")))?;
+        if table.get("adapter").and_then(|a| a.as_str()) == Some("") {
+            // An empty CONVOY_ADAPTER is an unset one.
+            table.remove("adapter");
+        }
+        for key in ["dir", "val"] {
+            if let Some(path) = table.get(key).and_then(|path| path.as_str()) {
+                table.insert(key.into(), absolute(Path::new(path))?.into());
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The path from the root, links as they are.
+pub fn absolute(path: &Path) -> Result<String> {
+    let absolute = std::path::absolute(path).map_err(Error::io("cannot find the path", path))?;
+    Ok(absolute.to_string_lossy().into())
+}
+
+/// Adds to the help of each option what the presets say.
+pub fn with_defaults(command: Command) -> Command {
+    let presets = Preset::ALL.map(|preset| (preset.name(), preset.table()));
+    command.mut_args(|arg| {
+        let value = |table: &toml::Table| table.get(arg.get_id().as_str()).map(show);
+        let values: Vec<(&str, String)> =
+            presets.iter().filter_map(|(name, table)| Some((*name, value(table)?))).collect();
+        // `--lr -1` is a bad learning rate, not an unknown option.
+        let arg = arg.allow_negative_numbers(true);
+        if arg.get_id() == "preset" || values.is_empty() {
+            return arg;
+        }
+        let told = match values.iter().all(|(_, value)| *value == values[0].1) {
+            true => values[0].1.clone(),
+            false => values.iter().map(|(name, value)| format!("{name} {value}")).collect::<Vec<_>>().join(", "),
+        };
+        let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+        arg.help(format!("{help} [default: {told}]"))
+    })
+}
+
+/// A value as one would type it.
+fn show(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        toml::Value::Float(number) if *number != 0.0 && number.abs() < 1e-3 => format!("{number:e}"),
+        toml::Value::Float(number) => number.to_string(),
+        toml::Value::Array(values) => values.iter().map(show).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}

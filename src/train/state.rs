@@ -1,0 +1,73 @@
+//! The tensors of a run, on the device and in checkpoints: parameters and optimizer state.
+
+use super::Job;
+use super::position::Position;
+use crate::backend::Device;
+use crate::error::{Error, Result};
+use crate::formats::Checkpoint;
+use crate::models::TrainGraph;
+use crate::tensor::Tensor;
+
+/// First weights, and optimizer state of zero.
+pub(super) fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
+    for parameter in &graph.parameters {
+        device.set(&parameter.name, &parameter.initial(job.settings.seed))?;
+    }
+    for (name, ty) in &graph.states {
+        device.set(name, &Tensor::zeros(ty))?;
+    }
+    Ok(Position::start(job.settings.seed, job.dataset.train.len()))
+}
+
+/// Weights, optimizer state and position of a checkpoint.
+pub(super) fn restore(
+    device: &mut dyn Device,
+    checkpoint: Checkpoint,
+    graph: &TrainGraph,
+    job: &Job,
+) -> Result<Position> {
+    let position = Position::restore(&checkpoint)?;
+    let pictures = job.dataset.train.len();
+    if position.pictures != pictures {
+        let message =
+            format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
+        return Err(Error::input(message));
+    }
+    let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
+    for (name, ty) in parameters.chain(graph.states.iter().map(|(name, ty)| (name, ty))) {
+        match checkpoint.tensors.get(name) {
+            Some(tensor) if tensor.ty() == *ty => device.set(name, tensor)?,
+            Some(tensor) => {
+                let message = format!("the checkpoint's {name} is {}, the model's {}", tensor.shape(), ty.shape);
+                return Err(Error::input(message));
+            }
+            None => {
+                return Err(Error::input(format!(
+                    "the checkpoint has no {name}: resume from a run's last.safetensors"
+                )));
+            }
+        }
+    }
+    Ok(position)
+}
+
+/// Reads the parameters, and the optimizer's state if wanted, into a checkpoint. One that is not finite is an error: it would take the
+/// place of the last good file.
+pub(super) fn collect(
+    device: &mut dyn Device,
+    graph: &TrainGraph,
+    checkpoint: &mut Checkpoint,
+    step: u64,
+    with_state: bool,
+) -> Result<()> {
+    let parameters = graph.parameters.iter().map(|p| &p.name);
+    let states = graph.states.iter().map(|(name, _)| name).filter(|_| with_state);
+    for name in parameters.chain(states) {
+        let tensor = device.get(name)?;
+        if let Some(&bad) = tensor.as_f32().unwrap_or_default().iter().find(|v| !v.is_finite()) {
+            return Err(Error::NotFinite { loss: bad, step });
+        }
+        checkpoint.tensors.insert(name.clone(), tensor);
+    }
+    Ok(())
+}
