@@ -124,10 +124,12 @@ vectorised! {
             let (vectors, rest) = dx.as_chunks_mut::<LANES>();
             let w_vectors = w.map(|row| &row.as_chunks::<LANES>().0[..vectors.len()]);
             for (i, dx) in vectors.iter_mut().enumerate() {
+                let mut sum = *dx;
                 for (dy, w) in dy.iter().zip(w_vectors) {
                     let w = w[i];
-                    *dx = std::array::from_fn(|lane| fused::<FMA>(*dy, w[lane], dx[lane]));
+                    sum = std::array::from_fn(|lane| fused::<FMA>(*dy, w[lane], sum[lane]));
                 }
+                *dx = sum;
             }
             let done = w_vectors.first().map_or(0, |w| w.len() * LANES);
             for (i, dx) in rest.iter_mut().enumerate() {

@@ -86,8 +86,9 @@ vectorised! {
         let [kernel_h, kernel_w] = window.kernel;
         for (p, y) in y.chunks_exact_mut(window.output[1]).enumerate() {
             for (r, s) in (0..kernel_h).flat_map(|r| (0..kernel_w).map(move |s| (r, s))) {
-                for (y, &x) in y.iter_mut().zip(&padded[window.place(p, r, s)..]) {
-                    *y = if x > *y || x.is_nan() { x } else { *y };
+                let taps = &padded[window.place(p, r, s)..][..y.len()];
+                for (y, &x) in y.iter_mut().zip(taps) {
+                    *y = if (x > *y) | x.is_nan() { x } else { *y };
                 }
             }
         }
@@ -101,11 +102,11 @@ vectorised! {
         let [kernel_h, kernel_w] = window.kernel;
         for (r, s) in (0..kernel_h).flat_map(|r| (0..kernel_w).map(move |s| (r, s))) {
             let start = window.place(p, r, s);
-            let taps = padded[start..].iter().zip(start as u32..);
-            for ((max, place), (&x, at)) in maxima.iter_mut().zip(places.iter_mut()).zip(taps) {
+            let taps = &padded[start..][..maxima.len()];
+            for (j, ((max, place), &x)) in maxima.iter_mut().zip(places.iter_mut()).zip(taps).enumerate() {
                 let wins = (x > *max) | (x.is_nan() & !max.is_nan());
                 *max = if wins { x } else { *max };
-                *place = if wins { at } else { *place };
+                *place = if wins { (start + j) as u32 } else { *place };
             }
         }
     }
