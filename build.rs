@@ -1,7 +1,11 @@
 //! Checks every file in `shaders/` with naga, so that a bad shader fails the build, and writes what naga found (source,
 //! entry points, bindings, uniform layouts) as a Rust table for `backend::wgpu::shaders`: the host never retypes a binding.
 //!
-//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`.
+//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, the first time that it is asked for, and the
+//! loops of register tiles by their unrolled text (see [`expand`]).
+
+#[path = "src/backend/wgpu/expand.rs"]
+mod expand;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,6 +16,7 @@ use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
 
 fn main() {
     println!("cargo::rerun-if-changed=shaders");
+    println!("cargo::rerun-if-changed=src/backend/wgpu/expand.rs");
     match generate() {
         Ok(table) => {
             let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("shaders.rs");
@@ -43,6 +48,8 @@ fn generate() -> Result<String, String> {
 #[derive(Default)]
 struct Source {
     text: String,
+    /// What it was put together from.
+    files: Vec<PathBuf>,
     /// File and line (from 1) of each line of `text`.
     origins: Vec<(PathBuf, usize)>,
 }
@@ -50,16 +57,27 @@ struct Source {
 impl Source {
     fn read(path: &Path) -> Result<Source, String> {
         let mut source = Source::default();
-        source.append(path, 0)?;
-        Ok(source)
+        source.append(path)?;
+        source.unrolled()
     }
 
-    fn append(&mut self, path: &Path, depth: usize) -> Result<(), String> {
+    /// The same text with the loops of `//#` lines written out.
+    fn unrolled(self) -> Result<Source, String> {
+        let lines =
+            expand::expand(&self.text).map_err(|(line, message)| self.complaint(Some(line as u32), &message))?;
+        let origins = lines.iter().map(|(line, _)| self.origins[line - 1].clone()).collect();
+        Ok(Source { files: self.files, text: lines.into_iter().map(|(_, line)| line + "\n").collect(), origins })
+    }
+
+    fn append(&mut self, path: &Path) -> Result<(), String> {
+        if self.files.iter().any(|known| known == path) {
+            return Ok(());
+        }
+        self.files.push(path.to_path_buf());
         let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
         for (index, line) in text.lines().enumerate() {
             match line.strip_prefix("//!include ") {
-                Some(_) if depth == 8 => return Err(format!("{}:{}: includes go round", path.display(), index + 1)),
-                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"), depth + 1)?,
+                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"))?,
                 None => {
                     self.text += line;
                     self.text.push('\n');
@@ -79,9 +97,8 @@ impl Source {
 
     /// Parses and validates, and writes the module `pub mod <stem>` with one `Kernel` for each entry point.
     fn reflect(&self, path: &Path) -> Result<String, String> {
-        let module = naga::front::wgsl::parse_str(&self.text).map_err(|e| {
-            self.complaint(e.location(&self.text).map(|l| l.line_number), e.message())
-        })?;
+        let module = naga::front::wgsl::parse_str(&self.text)
+            .map_err(|e| self.complaint(e.location(&self.text).map(|l| l.line_number), e.message()))?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
             let line = e.location(&self.text).map(|l| l.line_number);
             let mut causes = e.as_inner().to_string();

@@ -4,3 +4,8 @@
 fn flat_group(group: vec3u, groups: vec3u) -> u32 {
     return group.y * groups.x + group.x;
 }
+
+// Number of an invocation, for workgroups of 256.
+fn flat_thread(group: vec3u, groups: vec3u, local: u32) -> u32 {
+    return flat_group(group, groups) * 256u + local;
+}

@@ -1,24 +1,99 @@
-//! A trained network on a device: pictures in, classes and probabilities out.
+//! A trained network on a device: pictures in, classes and probabilities out. Validation, `eval` and `predict` go the same way.
 
+use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use rayon::prelude::*;
-
-use crate::backend::{Device, Program};
-use crate::data;
+use crate::backend::{Device, Program, Ticket};
+use crate::data::{Batch, Item, Loader, LoaderOptions, Skipped};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::graph::ValueId;
-use crate::models::eval_graph;
-use crate::tensor::{Data, Tensor};
+use crate::models::{BuildOptions, EvalGraph, Model, eval_graph};
+use crate::tensor::{DType, Tensor, TensorType};
+use crate::train::metrics::{Confusion, Means, Tally, labelled_rows, score, softmax};
+
+/// Batches that may be in flight.
+const IN_FLIGHT: usize = 4;
+
+/// The forward pass, compiled; it uses the parameters that the device holds at the time.
+pub struct Evaluator {
+    graph: EvalGraph,
+    program: Box<dyn Program>,
+}
+
+impl Evaluator {
+    /// Compiles the evaluation of `model`, whose parameters must be on the device.
+    ///
+    /// # Errors
+    /// Shape and device errors.
+    pub fn new(device: &mut dyn Device, model: &Model, options: &BuildOptions) -> Result<Evaluator> {
+        let graph = eval_graph(model, options)?;
+        let mut program = device.compile(&graph.graph, &[graph.logits])?;
+        // Nothing is random here, but every input must have a value.
+        program.write(graph.counter, &Tensor::zeros(&TensorType::new([4], DType::U32)))?;
+        Ok(Evaluator { graph, program })
+    }
+
+    /// Runs `batches`, of the size it was built for; `each` gets a batch with its logits, f32 [N, classes], in order, and says whether to go on.
+    /// Returns whether all were run.
+    ///
+    /// # Errors
+    /// The batches' and the device's.
+    pub fn run(
+        &mut self,
+        batches: impl Iterator<Item = Result<Batch>>,
+        mut each: impl FnMut(&Batch, &Tensor) -> bool,
+    ) -> Result<bool> {
+        let mut pending: VecDeque<(Ticket, Batch)> = VecDeque::new();
+        let mut going = true;
+        for batch in batches {
+            let batch = batch?;
+            self.program.write(self.graph.pictures, &batch.pictures)?;
+            pending.push_back((self.program.submit()?, batch));
+            if pending.len() > IN_FLIGHT {
+                going = self.read_oldest(&mut pending, &mut each)?;
+            }
+            if !going {
+                break;
+            }
+        }
+        // Outputs are taken even when nobody wants them any more: the device keeps them until then.
+        while !pending.is_empty() {
+            going &= self.read_oldest(&mut pending, &mut each)?;
+        }
+        Ok(going)
+    }
+
+    fn read_oldest(
+        &mut self,
+        pending: &mut VecDeque<(Ticket, Batch)>,
+        each: &mut impl FnMut(&Batch, &Tensor) -> bool,
+    ) -> Result<bool> {
+        let Some((ticket, batch)) = pending.pop_front() else { return Ok(true) };
+        match self.program.outputs(ticket, true)?.as_deref() {
+            Some([logits]) => Ok(each(&batch, logits)),
+            _ => Err(Error::device("the device lost the outputs of a step")),
+        }
+    }
+}
 
 /// A checkpoint, ready to run in batches.
+///
+/// ```no_run
+/// # fn main() -> convoy::Result<()> {
+/// let (device, _why) = convoy::backend::select::open("auto")?;
+/// let mut classifier = convoy::Classifier::load("runs/cats/best.safetensors".as_ref(), device, 1)?;
+/// for prediction in classifier.predict(&["cat.jpg"])? {
+///     println!("{prediction:?}");
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Classifier {
     checkpoint: Checkpoint,
     // Before the device: a program may hold on to what the device owns.
-    program: Box<dyn Program>,
+    evaluator: Evaluator,
     _device: Box<dyn Device>,
-    pictures: ValueId,
     batch: usize,
 }
 
@@ -40,6 +115,19 @@ pub struct Score {
     pub probability: f64,
 }
 
+/// How a network does on labelled pictures.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    /// Loss, top-1 and top-5.
+    pub means: Means,
+    /// Pictures evaluated.
+    pub n: u64,
+    /// Counts by true and predicted class.
+    pub confusion: Confusion,
+    /// Pictures that could not be read.
+    pub skipped: Vec<Skipped>,
+}
+
 impl Classifier {
     /// Loads the checkpoint at `path` onto `device`, to run on up to `batch` pictures at a time.
     ///
@@ -54,14 +142,14 @@ impl Classifier {
     /// # Errors
     /// When the device cannot hold or run the network.
     pub fn new(mut checkpoint: Checkpoint, mut device: Box<dyn Device>, batch: usize) -> Result<Self> {
-        let graph = eval_graph(&checkpoint.model, &checkpoint.build_options(batch))?;
+        let options = checkpoint.build_options(batch);
         let mut tensors = std::mem::take(&mut checkpoint.tensors);
-        for parameter in &graph.parameters {
+        for parameter in &eval_graph(&checkpoint.model, &options)?.parameters {
             let missing = || Error::input(format!("the checkpoint has no tensor {}", parameter.name));
             device.set(&parameter.name, &tensors.remove(&parameter.name).ok_or_else(missing)?)?;
         }
-        let program = device.compile(&graph.graph, &[graph.logits])?;
-        Ok(Classifier { checkpoint, program, _device: device, pictures: graph.pictures, batch })
+        let evaluator = Evaluator::new(device.as_mut(), &checkpoint.model, &options)?;
+        Ok(Classifier { checkpoint, evaluator, _device: device, batch })
     }
 
     /// What the network is and how pictures reach it; without its tensors.
@@ -69,77 +157,77 @@ impl Classifier {
         &self.checkpoint
     }
 
-    /// Pictures in a run.
-    pub fn batch(&self) -> usize {
-        self.batch
+    /// Names of the classes, in the logits' order.
+    pub fn classes(&self) -> &[String] {
+        &self.checkpoint.classes
     }
 
-    /// Logits f32 [batch, classes] of pictures u8 [batch, H, W, 3], stored as the checkpoint's `stored_size` and `resize` say.
+    /// Loss, accuracy and confusion matrix on labelled pictures, whose classes are numbers of [`Classifier::classes`].
     ///
     /// # Errors
-    /// When the tensor is of another type, or the device fails.
-    pub fn logits(&mut self, pictures: &Tensor) -> Result<Tensor> {
-        self.program.write(self.pictures, pictures)?;
-        let ticket = self.program.submit()?;
-        let outputs = self.program.outputs(ticket, true)?;
-        outputs.and_then(|outputs| outputs.into_iter().next()).ok_or_else(|| Error::device("the device gave no logits"))
+    /// When no picture could be read, or the device fails.
+    pub fn evaluate(&mut self, items: Vec<Item>) -> Result<Evaluation> {
+        let loader = self.loader(items);
+        let (mut tally, mut confusion) = (Tally::default(), Confusion::new(self.classes().len()));
+        self.evaluator.run(loader.batches(), |batch, logits| {
+            for (row, label) in labelled_rows(logits, &batch.labels) {
+                let scored = score(row, label);
+                tally.add(scored);
+                confusion.add(label, scored.predicted);
+            }
+            true
+        })?;
+        let skipped = loader.skipped();
+        match &skipped[..] {
+            [first, ..] if tally.n == 0 => {
+                let message = format!("no picture could be read, the first ({}): {}", first.relative, first.reason);
+                Err(Error::input(message))
+            }
+            _ => Ok(Evaluation { means: tally.means(), n: tally.n, confusion, skipped }),
+        }
     }
 
     /// Classes and probabilities of picture files, in their order. A picture that cannot be read has the reason in its place.
     ///
     /// # Errors
     /// When the device fails.
-    pub fn predict<P: AsRef<Path> + Sync>(&mut self, paths: &[P]) -> Result<Vec<Prediction>> {
-        let [height, width] = self.checkpoint.stored_size;
-        let bytes = height * width * 3;
-        let mut predictions = Vec::with_capacity(paths.len());
-        for paths in paths.chunks(self.batch) {
-            let decode = |path: &P| data::decode(path.as_ref(), [height, width], self.checkpoint.resize);
-            let decoded: Vec<Result<Vec<u8>, String>> = paths.par_iter().map(decode).collect();
-            // Rows without a picture stay black, and their logits are not looked at.
-            let mut pixels = vec![0; self.batch * bytes];
-            for (row, picture) in pixels.chunks_mut(bytes).zip(&decoded) {
-                if let Ok(picture) = picture {
-                    row.copy_from_slice(picture);
-                }
-            }
-            let pictures = Tensor::new([self.batch, height, width, 3], Data::U8(pixels)).map_err(Error::Input)?;
-            let logits = self.logits(&pictures)?;
-            let logits = logits.as_f32().ok_or_else(|| Error::device("the device gave logits that are not f32"))?;
-            let rows = logits.chunks(self.checkpoint.classes.len());
-            for ((path, picture), row) in paths.iter().zip(decoded).zip(rows) {
-                let scores = picture.map(|_| self.scores(row));
-                predictions.push(Prediction { path: path.as_ref().into(), scores });
+    pub fn predict<P: AsRef<Path>>(&mut self, paths: &[P]) -> Result<Vec<Prediction>> {
+        let item =
+            |path: &P| Item { path: path.as_ref().into(), relative: path.as_ref().to_string_lossy().into(), class: 0 };
+        let loader = self.loader(paths.iter().map(item).collect());
+        let classes = &self.checkpoint.classes;
+        let mut scores: Vec<Result<Vec<Score>, String>> = Vec::with_capacity(paths.len());
+        self.evaluator.run(loader.batches(), |batch, logits| {
+            let rows = logits.as_f32().unwrap_or_default().chunks(classes.len());
+            scores.extend(
+                rows.zip(&batch.items).filter(|(_, item)| item.is_some()).map(|(row, _)| Ok(ranked(row, classes))),
+            );
+            true
+        })?;
+        for picture in loader.skipped() {
+            if let Some(place) = scores.get_mut(picture.item) {
+                *place = Err(picture.reason);
             }
         }
-        Ok(predictions)
+        Ok(paths.iter().zip(scores).map(|(path, scores)| Prediction { path: path.as_ref().into(), scores }).collect())
     }
 
-    fn scores(&self, logits: &[f32]) -> Vec<Score> {
-        let named = self.checkpoint.classes.iter().zip(softmax(logits));
-        let mut scores: Vec<Score> =
-            named.map(|(label, probability)| Score { label: label.clone(), probability }).collect();
-        // Stable, so that equals stay in the classes' order.
-        scores.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-        scores
+    fn loader(&self, items: Vec<Item>) -> Loader {
+        let options = LoaderOptions {
+            batch: self.batch,
+            size: self.checkpoint.stored_size,
+            resize: self.checkpoint.resize,
+            workers: std::thread::available_parallelism().map_or(1, |n| n.get()),
+        };
+        Loader::new(Arc::new(items), options)
     }
 }
 
-/// Probabilities of one row of logits.
-pub fn softmax(logits: &[f32]) -> Vec<f64> {
-    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    let exp: Vec<f64> = logits.iter().map(|&x| (x as f64 - max).exp()).collect();
-    let sum: f64 = exp.iter().sum();
-    exp.into_iter().map(|e| e / sum).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn softmax_of_large_logits() {
-        let p = softmax(&[1000.0, 1000.0, -1000.0]);
-        assert_eq!(p, [0.5, 0.5, 0.0]);
-    }
+/// Classes and probabilities, the most probable first; of equals the one that comes first in `classes`.
+fn ranked(logits: &[f32], classes: &[String]) -> Vec<Score> {
+    let named = classes.iter().zip(softmax(logits));
+    let mut scores: Vec<Score> =
+        named.map(|(label, probability)| Score { label: label.clone(), probability }).collect();
+    scores.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    scores
 }

@@ -33,6 +33,7 @@
 
 pub mod backend;
 pub mod classifier;
+pub mod data;
 pub mod error;
 pub mod formats;
 pub mod graph;
@@ -40,5 +41,7 @@ pub mod models;
 pub mod ops;
 pub mod rng;
 pub mod tensor;
+pub mod train;
 
+pub use classifier::Classifier;
 pub use error::{Error, Result};

@@ -1,6 +1,8 @@
 //! Backends: what a device must do to run a graph. [`wgpu`] is what the project is about, [`cpu`] is for machines without a GPU.
 
 pub mod cpu;
+pub mod select;
+pub mod wgpu;
 
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};

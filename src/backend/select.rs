@@ -11,7 +11,7 @@ const INTERFACES: [&str; 4] = ["vulkan", "metal", "dx12", "gl"];
 
 /// Every device that this binary can use, best first; the last is the CPU backend.
 pub fn list() -> Vec<DeviceInfo> {
-    infos(&adapters(false))
+    found(false).1
 }
 
 /// Opens the device that `selector` names (see `--adapter`), and says why it is this one.
@@ -22,73 +22,67 @@ pub fn list() -> Vec<DeviceInfo> {
 pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let selector = selector.trim().to_lowercase();
     if selector == "cpu" {
-        return Ok((Box::new(cpu_device()?), "chosen by --adapter cpu".into()));
+        return Ok((Box::new(CpuDevice::new(None)?), "chosen by --adapter cpu".into()));
     }
-    let found = adapters(selector == "gl");
-    let infos = infos(&found);
+    let (adapters, infos) = found(selector == "gl");
     if selector == "auto" {
-        return automatic(&found, infos);
+        return automatic(&adapters);
     }
-    let info = &infos[choose(&selector, &infos)?];
+    let chosen = choose(&selector, &infos)?;
     let reason = format!("chosen by --adapter {selector}");
-    match found.get(info.index) {
-        Some(adapter) => Ok((Box::new(open_wgpu(adapter, info)?), reason)),
-        None => Ok((Box::new(cpu_device()?), reason)),
+    match adapters.get(chosen) {
+        Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &WgpuOptions::from_env()?)?), reason)),
+        None => Ok((Box::new(CpuDevice::new(None)?), reason)),
     }
 }
 
 /// `auto`: the best GPU that opens, else the CPU backend. Never a GPU interface that the processor runs.
-fn automatic(found: &[Adapter], infos: Vec<DeviceInfo>) -> Result<(Box<dyn Device>, String)> {
+fn automatic(adapters: &[Adapter]) -> Result<(Box<dyn Device>, String)> {
     let mut failures = String::new();
-    for (adapter, info) in found.iter().zip(infos).filter(|(_, info)| !info.software) {
-        let kind = match info.device_type {
+    for adapter in adapters.iter().filter(|adapter| !adapter.info.software) {
+        let kind = match adapter.info.device_type {
             DeviceType::Discrete => "a discrete GPU",
             DeviceType::Integrated => "an integrated GPU",
             _ => "a GPU",
         };
-        match open_wgpu(adapter, &info) {
+        match WgpuDevice::open(adapter, &WgpuOptions::from_env()?) {
             Ok(device) => return Ok((Box::new(device), format!("the best device found: {kind}{failures}"))),
             Err(error) => failures += &format!("; {error}"),
         }
     }
-    let device = cpu_device()?;
-    let threads = device.threads();
-    let plural = if threads == 1 { "" } else { "s" };
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let backend = format!("the CPU backend with {threads} thread{}", if threads == 1 { "" } else { "s" });
     let reason = match failures.is_empty() {
-        true => format!("no GPU found, so the CPU backend with {threads} thread{plural}"),
-        false => format!("no GPU could be opened, so the CPU backend with {threads} thread{plural}{failures}"),
+        true => format!("no GPU found, so {backend}"),
+        false => format!("no GPU could be opened, so {backend}{failures}"),
     };
-    Ok((Box::new(device), reason))
+    Ok((Box::new(CpuDevice::new(Some(threads))?), reason))
 }
 
-fn open_wgpu(adapter: &Adapter, info: &DeviceInfo) -> Result<WgpuDevice> {
-    let adapter = Adapter { info: info.clone(), ..adapter.clone() };
-    WgpuDevice::open(&adapter, &WgpuOptions::from_env()?)
-}
-
-fn cpu_device() -> Result<CpuDevice> {
-    CpuDevice::new(std::thread::available_parallelism().map_or(1, |n| n.get()))
-}
-
-/// The adapters' descriptions with index and selectors, and the CPU backend's.
-fn infos(adapters: &[Adapter]) -> Vec<DeviceInfo> {
-    let mut infos: Vec<DeviceInfo> = adapters.iter().map(|a| a.info.clone()).chain([cpu::info()]).collect();
-    for index in 0..infos.len() {
-        let (before, rest) = infos.split_at_mut(index);
-        let info = &mut rest[0];
-        info.index = index;
-        info.selectors = vec![index.to_string(), info.name.clone()];
-        if !before.iter().any(|other| other.backend == info.backend) {
-            info.selectors.push(info.backend.clone());
+/// The adapters with index and selectors, and the whole list's descriptions: theirs and the CPU backend's.
+fn found(gl: bool) -> (Vec<Adapter>, Vec<DeviceInfo>) {
+    let mut adapters = adapters(gl);
+    let mut infos: Vec<DeviceInfo> = Vec::new();
+    for info in adapters.iter().map(|adapter| adapter.info.clone()).chain([cpu::info()]) {
+        let index = infos.len();
+        let mut selectors = vec![index.to_string(), info.name.clone()];
+        if !infos.iter().any(|other| other.backend == info.backend) {
+            selectors.push(info.backend.clone());
         }
+        infos.push(DeviceInfo { index, selectors, ..info });
     }
-    infos
+    for (adapter, info) in adapters.iter_mut().zip(&infos) {
+        adapter.info = info.clone();
+    }
+    (adapters, infos)
 }
 
 /// The place in `infos` of the one device that a lower-case selector names.
 fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     if selector.split(':').next() == Some("cuda") {
-        return Err(Error::device("the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12"));
+        return Err(Error::device(
+            "the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12",
+        ));
     }
     let error = |problem: String| Err(Error::input(format!("--adapter {selector}: {problem}; {}", listing(infos))));
     if INTERFACES.contains(&selector) || selector == "cpu" {
@@ -131,7 +125,9 @@ mod tests {
             device(3, "AMD EPYC", "cpu"),
         ];
         let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
-        for (selector, index) in [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)] {
+        for (selector, index) in
+            [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)]
+        {
             assert_eq!(chosen(selector), Ok(index), "{selector}");
         }
         for (selector, code, part) in [

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use convoy::error::{Error, Result};
+use super::console;
+use convoy::error::Result;
 use convoy::graph::{Graph, Node, Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
 
@@ -62,11 +63,10 @@ pub fn run(args: Args) -> Result<()> {
     let model = Model::find(&args.model)?;
     let options = BuildOptions { image_size: args.image_size, ..BuildOptions::new(args.batch, args.classes) };
     let summary = Summary::new(&model, &options)?;
-    let text = match args.json {
-        true => serde_json::to_string_pretty(&summary).expect("names and numbers always become JSON") + "\n",
-        false => summary.table(&model, args.classes),
-    };
-    super::print(&text)
+    match args.json {
+        true => console::print_json(&summary),
+        false => console::print(summary.table(&model, args.classes).trim_end()),
+    }
 }
 
 impl Summary {
@@ -100,7 +100,11 @@ impl Summary {
         rows.push(total);
         let widths: [usize; 5] = std::array::from_fn(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0));
         let mut text = format!("{}: {}\n", self.model, model.about);
-        let _ = writeln!(text, "input {}, {classes} classes; output and MACs (multiply-accumulates) of one picture\n", extents(&self.input));
+        let _ = writeln!(
+            text,
+            "input {}, {classes} classes; output and MACs (multiply-accumulates) of one picture\n",
+            extents(&self.input)
+        );
         for (n, row) in rows.iter().enumerate() {
             if n == 1 || n == rows.len() - 1 {
                 let _ = writeln!(text, "{}", "-".repeat(widths.iter().sum::<usize>() + 2 * 4));

@@ -113,8 +113,7 @@ impl Checkpoint {
     /// When the file cannot be read, is corrupt, holds another program's weights, or lacks a tensor: one line that says which.
     pub fn load(path: &Path) -> Result<Checkpoint> {
         let contents = safetensors::load(path)?;
-        Self::from_contents(contents)
-            .map_err(|message| Error::input(format!("{}: {message}", path.display())))
+        Self::from_contents(contents).map_err(|message| Error::input(format!("{}: {message}", path.display())))
     }
 
     fn from_contents(contents: safetensors::Contents) -> Result<Checkpoint, String> {
@@ -166,7 +165,9 @@ impl Checkpoint {
         for parameter in &network.parameters {
             let expected = &network.graph[parameter.value].ty;
             match self.tensors.get(&parameter.name).map(Tensor::ty) {
-                None => return Err(format!("{} is missing, which its model {} needs", parameter.name, self.model.name)),
+                None => {
+                    return Err(format!("{} is missing, which its model {} needs", parameter.name, self.model.name));
+                }
                 Some(ty) if ty != *expected => {
                     let (got, expected) = ((ty.dtype, ty.shape), (expected.dtype, &expected.shape));
                     return Err(format!("{} is {got:?}, its model needs {expected:?}", parameter.name));

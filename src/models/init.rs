@@ -90,3 +90,34 @@ impl Parameter {
         Tensor::f32(self.shape.clone(), values).expect("as many values as the shape has elements")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parameter(initial: Initial, number: u32) -> Parameter {
+        let shape = [100, 37].into();
+        Parameter { value: ValueId(0), name: "w".into(), shape, number, initial, is_bias: false }
+    }
+
+    #[test]
+    fn values_have_their_distribution_and_depend_on_seed_and_number() {
+        let moments = |initial| {
+            let tensor = parameter(initial, 1).initial(5);
+            let values = tensor.as_f32().unwrap();
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
+            (mean, variance.sqrt())
+        };
+        // Five standard errors of 3700 draws.
+        let (mean, deviation) = moments(Initial::Normal(0.01));
+        assert!(mean.abs() < 0.0009 && (deviation - 0.01).abs() < 0.0006, "{mean} {deviation}");
+        let (mean, deviation) = moments(Initial::Uniform(3.0));
+        assert!(mean.abs() < 0.15 && (deviation - 3.0_f32.sqrt()).abs() < 0.08, "{mean} {deviation}");
+        assert_eq!(moments(Initial::Constant(1.0)), (1.0, 0.0));
+        let of = |number, seed| parameter(Initial::Normal(1.0), number).initial(seed);
+        assert_eq!(of(1, 5), of(1, 5));
+        assert_ne!(of(1, 5), of(2, 5));
+        assert_ne!(of(1, 5), of(1, 6));
+    }
+}

@@ -109,3 +109,71 @@ impl Model {
         toml::to_string(self).map_err(|e| Error::input(format!("the model {} cannot be written: {e}", self.name)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Model::parse(text, "my.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_zoo_reads_and_writes_back() {
+        for name in Model::zoo() {
+            let model = Model::find(name).unwrap();
+            assert_eq!(model.name, name);
+            assert_eq!(Model::parse(&model.to_toml().unwrap(), "copy").unwrap(), model);
+            train_graph(&model, &BuildOptions::new(2, 3), &OptimizerConfig::adam(0.0), 0.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_layer() {
+        let head = "name = \"m\"\ninput = [3, 8, 8]\n";
+        for (text, expected) in [
+            ("", "missing field"),
+            ("name = \n", "line 1"),
+            (&format!("{head}layer = []"), "unknown field `layer`"),
+            (&format!("{head}layers = []"), "needs layers"),
+            (&format!("{head}layers = [{{ kind = \"relu\" }}]"), "has no name"),
+            (&format!("{head}layers = [{{ name = \"c\", kind = \"conv3d\" }}]"), "layer c: unknown variant `conv3d`"),
+            (
+                &format!("{head}layers = [{{ name = \"c\", kind = \"conv2d\", out = 3 }}]"),
+                "layer c: missing field `kernel`",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"r\", kind = \"relu\", rate = 3 }}]"),
+                "layer r: unknown field `rate`",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"p\", kind = \"max_pool2d\", kernel = -1 }}]"),
+                "layer p: expected a whole number up to 65535, or [height, width]",
+            ),
+            (&format!("{head}layers = [{{ name = \"f\", kind = \"linear\", out = \"two\" }}]"), "or \"classes\""),
+            (
+                &format!("{head}activation = \"gelu\"\nlayers = [{{ name = \"r\", kind = \"relu\" }}]"),
+                "expected \"relu\"",
+            ),
+            (
+                "name = \"m\"\ninput = [1, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]",
+                "expected [3, height, width]",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"r\", kind = \"relu\" }}, {{ name = \"r\", kind = \"tanh\" }}]"),
+                "two layers",
+            ),
+        ] {
+            let message = message(text);
+            assert!(message.starts_with("my.toml: ") && message.contains(expected), "{text}\n{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    #[test]
+    fn unknown_models_list_the_zoo() {
+        let unknown = Model::find("vgg").unwrap_err().to_string();
+        assert!(unknown.contains("alexnet, alexnet-tutorial, four-layer"), "{unknown}");
+        assert!(Model::find("missing.toml").unwrap_err().to_string().contains("cannot read the model"));
+    }
+}

@@ -150,3 +150,16 @@ impl OptimizerConfig {
         factor("bias_lr_scale", self.bias_lr_scale)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_corrects_adams_bias() {
+        let [lr, c1, c2, _] = OptimizerConfig::adam(0.0).schedule(0.01, 2);
+        assert_eq!(lr, 0.01);
+        assert!((c1 - 0.19).abs() < 1e-6 && (c2 - 0.001999).abs() < 1e-6, "{c1} {c2}");
+        assert_eq!(OptimizerConfig::paper().schedule(0.5, 9), [0.5, 1.0, 1.0, 0.0]);
+    }
+}

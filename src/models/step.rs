@@ -101,3 +101,72 @@ pub fn eval_graph(model: &Model, options: &BuildOptions) -> Result<EvalGraph> {
         parameters: network.parameters,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::plan;
+    use crate::models::Rule;
+    use crate::ops::{Op, Sgd};
+
+    #[test]
+    fn every_parameter_is_updated_once() {
+        let model = Model::find("alexnet").unwrap();
+        for (optimizer, per_parameter) in [(OptimizerConfig::paper(), 1), (OptimizerConfig::adamw(0.01), 2)] {
+            let train = train_graph(&model, &BuildOptions::new(2, 2), &optimizer, 0.1).unwrap();
+            assert_eq!(train.states.len(), per_parameter * train.parameters.len());
+            for parameter in &train.parameters {
+                let updates =
+                    train.graph.nodes.iter().filter(|node| {
+                        matches!(node.op, Op::Sgd(_) | Op::Adam(_)) && node.inputs[0] == parameter.value
+                    });
+                let [update] = updates.collect::<Vec<_>>()[..] else { panic!("{} has no one update", parameter.name) };
+                let gradient = &train.graph[update.inputs[1]];
+                assert_eq!(gradient.ty.shape, parameter.shape);
+                assert!(gradient.producer.is_some());
+            }
+            // The pictures need no gradient: no convolution propagates to them.
+            let to_input = train.graph.nodes.iter().filter(|n| matches!(n.op, Op::Conv2dBackwardInput(_)));
+            assert_eq!(to_input.count(), 4);
+        }
+    }
+
+    #[test]
+    fn biases_are_treated_as_configured() {
+        let model = Model::find("four-layer").unwrap();
+        let optimizer = OptimizerConfig { decay_biases: false, bias_lr_scale: 2.0, ..OptimizerConfig::paper() };
+        let train = train_graph(&model, &BuildOptions::new(2, 2), &optimizer, 0.0).unwrap();
+        let update = |name: &str| -> Sgd {
+            let node = train.graph.nodes.iter().find(|n| n.layer == name && matches!(n.op, Op::Sgd(_))).unwrap();
+            match &node.op {
+                Op::Sgd(sgd) => sgd.clone(),
+                _ => unreachable!("the search asked for it"),
+            }
+        };
+        assert_eq!((update("conv1.weight").lr_scale, update("conv1.weight").weight_decay), (1.0, 5e-4));
+        assert_eq!((update("conv1.bias").lr_scale, update("conv1.bias").weight_decay), (2.0, 0.0));
+    }
+
+    /// Gradients and activations that are no longer read make room: far less than all values side by side.
+    #[test]
+    fn training_memory_is_shared() {
+        let model = Model::find("alexnet").unwrap();
+        let train = train_graph(&model, &BuildOptions::new(32, 2), &OptimizerConfig::paper(), 0.0).unwrap();
+        let all: usize = train.graph.with_role(Role::Activation).map(|v| train.graph[v].ty.bytes()).sum();
+        let planned = plan::plan(&train.graph, &[train.loss, train.logits]).slot_bytes();
+        assert!(planned < all * 2 / 3, "{planned} of {all}");
+    }
+
+    #[test]
+    fn options_out_of_range_are_errors() {
+        let model = Model::find("four-layer").unwrap();
+        let build = |optimizer: &OptimizerConfig, smoothing| {
+            train_graph(&model, &BuildOptions::new(2, 2), optimizer, smoothing).map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(build(&OptimizerConfig::paper(), 1.0).contains("label smoothing 1"));
+        assert!(build(&OptimizerConfig::sgd(1.0, 0.0), 0.0).contains("momentum = 1"));
+        assert!(build(&OptimizerConfig::adam(f32::NAN), 0.0).contains("weight decay"));
+        let rule = Rule::Sgd { momentum: 0.9, nesterov: true, paper: true };
+        assert!(build(&OptimizerConfig { rule, ..OptimizerConfig::paper() }, 0.0).contains("nesterov"));
+    }
+}

@@ -156,6 +156,10 @@ macro_rules! ops {
                 match self { $($(Op::$op(op) => op),+),+ }
             }
 
+            pub(crate) fn wgpu(&self) -> &dyn crate::backend::wgpu::WgpuOp {
+                match self { $($(Op::$op(op) => op),+),+ }
+            }
+
         }
     };
 }

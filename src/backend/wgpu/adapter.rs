@@ -5,7 +5,7 @@ use crate::backend::{DeviceInfo, DeviceType};
 /// An adapter that can run convoy, and what is known of it.
 #[derive(Clone, Debug)]
 pub struct Adapter {
-    /// `index` and `selectors` are filled in by [`crate::backend::select`].
+    /// `index` and `selectors` are for [`crate::backend::select`] to fill in.
     pub info: DeviceInfo,
     pub(super) wgpu: wgpu::Adapter,
 }

@@ -19,6 +19,8 @@ pub struct WgpuOptions {
     pub max_binding_bytes: Option<u64>,
     /// Fill fresh memory with NaN, so that a test sees what a kernel forgot to write.
     pub poison: bool,
+    /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
+    pub gpu_kernels: bool,
 }
 
 impl WgpuOptions {
@@ -35,7 +37,7 @@ impl WgpuOptions {
             }
             Err(_) => None,
         };
-        Ok(WgpuOptions { max_binding_bytes, poison: false })
+        Ok(WgpuOptions { max_binding_bytes, ..Default::default() })
     }
 }
 
@@ -121,6 +123,7 @@ impl WgpuDevice {
             queue,
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
+                software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },
             max_buffer,
@@ -204,7 +207,9 @@ impl Shared {
     /// The error that the driver reported since the last check, if any. A lost device stays lost.
     pub fn check(&self) -> Result<()> {
         if let Some(message) = &*lock(&self.health.lost) {
-            return Err(Error::device(format!("the device was lost ({message}); run again, or choose another --adapter")));
+            return Err(Error::device(format!(
+                "the device was lost ({message}); run again, or choose another --adapter"
+            )));
         }
         match lock(&self.health.error).take() {
             Some(message) => Err(Error::device(message)),

@@ -82,6 +82,8 @@ pub(crate) struct Dispatch {
 pub(crate) struct Capability {
     /// Largest window, bytes; a multiple of [`ALIGNMENT`].
     pub max_window: u64,
+    /// Whether it is a GPU interface run by the processor, where barriers and scattered loads are dear.
+    pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
     pub subgroup: Option<u32>,
 }
@@ -191,6 +193,26 @@ impl Lowering {
     pub fn row_window(&self, value: &ValueRef, rows: usize, range: &Range<usize>) -> Result<Window> {
         let row = value.elements() / rows;
         self.window(value, range.start * row..range.end * row)
+    }
+
+    /// Dispatches an element-wise kernel over `values`, which have as many f32 each: binds them, sets the uniform `count`,
+    /// and runs one invocation for each vec4. `more` adds what the kernel needs besides; it gets the elements' range.
+    pub fn each(
+        &mut self,
+        kernel: &Kernel,
+        values: &[(&str, &ValueRef)],
+        more: impl for<'b> Fn(Builder<'b>, &Range<usize>) -> Builder<'b>,
+    ) -> Result<()> {
+        for range in self.flat(values[0].1.elements()) {
+            let windows =
+                values.iter().map(|(_, value)| self.window(value, range.clone())).collect::<Result<Vec<_>>>()?;
+            let mut dispatch = self.dispatch(kernel).set("count", range.len() as u32);
+            for ((name, _), window) in values.iter().zip(windows) {
+                dispatch = dispatch.bind(name, window);
+            }
+            more(dispatch, &range).threads(range.len().div_ceil(4))?;
+        }
+        Ok(())
     }
 
     /// Begins a dispatch of `kernel`.
@@ -309,6 +331,7 @@ impl UniformValue for u32 {}
 impl UniformValue for i32 {}
 impl UniformValue for f32 {}
 impl UniformValue for [u32; 2] {}
+impl UniformValue for [i32; 2] {}
 impl UniformValue for [u32; 4] {}
 impl UniformValue for [f32; 4] {}
 
@@ -317,7 +340,7 @@ mod tests {
     use super::*;
 
     fn lowering(max_window: u64) -> Lowering {
-        Lowering::new(Capability { max_window, subgroup: None })
+        Lowering::new(Capability { max_window, software: false, subgroup: None })
     }
 
     fn value(rows: usize, columns: usize) -> ValueRef {

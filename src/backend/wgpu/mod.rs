@@ -6,6 +6,8 @@
 
 pub mod adapter;
 mod device;
+#[cfg(test)]
+mod expand; // used by build.rs
 pub(crate) mod lowering;
 mod pipeline;
 mod program;

@@ -1,0 +1,223 @@
+// Convolution and both of its gradients as one implicit matrix product per group,
+//
+//     C[m, n] (+)= sum over k of A[m, k] * B[k, n].
+//
+//                    m    k          n          A                B                          C
+//   forward          o    (c, r, s)  (n, p, q)  w [O, C, R, S]   x at p*stride + r*dilation  y [N, O, P, Q]
+//   backward input   c    (o, r, s)  (n, h, w)  w [O, C, R, S]   dy at (h - r*dilation) / stride   dx [N, C, H, W]
+//   backward weight  o    (n, p, q)  (c, r, s)  dy [N, O, P, Q]  x at p*stride + r*dilation  dw [O, C, R, S]
+//
+// The three differ only in strides, so that the host says by uniforms which one a dispatch is. Two variants:
+//
+//   `tile`      for GPUs: a 64 x 64 tile of C per workgroup, through workgroup memory;
+//   `pack_a`, `pack_b`, `multiply`   for Vulkan run by the processor, where barriers and scattered loads are dear: both
+//               operands are first copied into panels, then multiplied by a subgroup of 8 that broadcasts A's rows.
+
+//!include conv2d_params
+
+@group(0) @binding(1) var<storage, read> a: array<f32>;
+@group(0) @binding(2) var<storage, read> b: array<f32>;
+
+// Row m of A, read term by term.
+struct WalkA {
+    address: u32,
+    inner: u32,
+    // Terms left before k_end; none in a row outside of C.
+    left: u32,
+}
+
+fn start_a(group: u32, m: u32, k: u32, k_end: u32) -> WalkA {
+    let base = params.a_first + group * params.a_group + m * params.a_row;
+    let inner = k % params.a_inner;
+    let left = select(0u, k_end - k, m < params.m && k < k_end);
+    return WalkA(base + (k / params.a_inner) * params.a_outer + inner, inner, left);
+}
+
+fn next_a(walk: ptr<function, WalkA>) -> f32 {
+    if ((*walk).left == 0u) {
+        return 0.0;
+    }
+    (*walk).left -= 1u;
+    let value = a[(*walk).address];
+    (*walk).address += 1u;
+    (*walk).inner += 1u;
+    if ((*walk).inner == params.a_inner) {
+        (*walk).inner = 0u;
+        (*walk).address += params.a_outer - params.a_inner;
+    }
+    return value;
+}
+
+// Column n of B, read term by term.
+struct WalkB {
+    base: u32,
+    origin: vec2i,
+    place: vec2i,
+    term: vec2u,
+    // Terms left before k_end; none in a column outside of C.
+    left: u32,
+}
+
+fn start_b(group: u32, n: u32, k: u32, k_end: u32) -> WalkB {
+    let columns = params.column_grid.x * params.column_grid.y;
+    let column = vec2u((n % columns) / params.column_grid.y, n % params.column_grid.y);
+    let terms = params.term_grid.x * params.term_grid.y;
+    let term = vec2u((k % terms) / params.term_grid.y, k % params.term_grid.y);
+    let origin = params.origin + vec2i(column) * params.column_step;
+    let base = params.b_first + group * params.b_group + (n / columns) * params.b_column + (k / terms) * params.b_term;
+    let left = select(0u, k_end - k, n < params.n && k < k_end);
+    return WalkB(base, origin, origin + vec2i(term) * params.term_step, term, left);
+}
+
+fn next_b(walk: ptr<function, WalkB>) -> f32 {
+    if ((*walk).left == 0u) {
+        return 0.0;
+    }
+    (*walk).left -= 1u;
+    var place = vec2u((*walk).place);
+    var exact = true;
+    if (any(params.divisor != vec2u(1u))) {
+        // A negative place becomes 2^31 or more, and stays outside: no picture is so large, and no divisor so small but 1.
+        exact = all((*walk).place >= vec2i(0)) && all(place % params.divisor == vec2u(0u));
+        place /= params.divisor;
+    }
+    var value = 0.0;
+    if (exact && all(place < params.image)) {
+        value = b[(*walk).base + place.x * params.image.y + place.y];
+    }
+    (*walk).term.y += 1u;
+    (*walk).place.y += params.term_step.y;
+    if ((*walk).term.y == params.term_grid.y) {
+        (*walk).term.y = 0u;
+        (*walk).place.y = (*walk).origin.y;
+        (*walk).term.x += 1u;
+        (*walk).place.x += params.term_step.x;
+        if ((*walk).term.x == params.term_grid.x) {
+            (*walk).term.x = 0u;
+            (*walk).place.x = (*walk).origin.x;
+            (*walk).base += params.b_term;
+        }
+    }
+    return value;
+}
+
+// ---- for GPUs ----
+
+const TILE: u32 = 64;
+// Terms per step through workgroup memory, in vec4s.
+const DEPTH: u32 = 4;
+
+// [DEPTH][TILE]: four terms of a row of A, of a column of B.
+var<workgroup> tile_a: array<vec4f, 256>;
+var<workgroup> tile_b: array<vec4f, 256>;
+
+// Workgroup (x, y, z): columns 64x.., rows 64y.., group and split z. Invocation (x, y) sums rows y + 8i and columns x + 8j,
+// and brings one row of A and one column of B into workgroup memory.
+@compute @workgroup_size(8, 8)
+fn tile(
+    @builtin(workgroup_id) workgroup: vec3u,
+    @builtin(local_invocation_id) local: vec3u,
+    @builtin(local_invocation_index) index: u32,
+) {
+    let group = workgroup.z / params.splits;
+    let split = workgroup.z % params.splits;
+    let first = params.k_first + split * params.split;
+    let end = min(first + params.split, params.k_end);
+    var walk_a = start_a(group, workgroup.y * TILE + index, first, end);
+    var walk_b = start_b(group, workgroup.x * TILE + index, first, end);
+    //# for i in 0..8
+    //# for j in 0..8
+    var sum$i_$j = 0.0;
+    //# end
+    //# end
+    for (var k = first; k < end; k += DEPTH * 4u) {
+        //# for d in 0..4
+        {
+            let a0 = next_a(&walk_a);
+            let a1 = next_a(&walk_a);
+            let a2 = next_a(&walk_a);
+            let a3 = next_a(&walk_a);
+            tile_a[$d * TILE + index] = vec4f(a0, a1, a2, a3);
+            let b0 = next_b(&walk_b);
+            let b1 = next_b(&walk_b);
+            let b2 = next_b(&walk_b);
+            let b3 = next_b(&walk_b);
+            tile_b[$d * TILE + index] = vec4f(b0, b1, b2, b3);
+        }
+        //# end
+        workgroupBarrier();
+        for (var d = 0u; d < DEPTH; d++) {
+            //# for j in 0..8
+            let b$j = tile_b[d * TILE + local.x + $j * 8u];
+            //# end
+            //# for i in 0..8
+            let a$i = tile_a[d * TILE + local.y + $i * 8u];
+            //# for j in 0..8
+            sum$i_$j += dot(a$i, b$j);
+            //# end
+            //# end
+        }
+        workgroupBarrier();
+    }
+    let base = params.c_first + group * params.c_group + split * params.split_stride;
+    //# for j in 0..8
+    {
+        let n = workgroup.x * TILE + local.x + $j * 8u;
+        let column = base + (n / params.c_inner) * params.c_outer + n % params.c_inner;
+        //# for i in 0..8
+        {
+            let m = workgroup.y * TILE + local.y + $i * 8u;
+            if (m < params.m && n < params.n) {
+                store_c(column + m * params.c_row, sum$i_$j);
+            }
+        }
+        //# end
+    }
+    //# end
+}
+
+// ---- for Vulkan run by the processor ----
+
+// [group][m / 32][k / 4][m % 32], four terms each; zero outside of A.
+@group(0) @binding(4) var<storage, read_write> packed_a: array<vec4f>;
+// [group][n / 32][k][n % 32]; zero outside of B.
+@group(0) @binding(5) var<storage, read_write> packed_b: array<f32>;
+
+// Workgroup (x, y, z): rows 32x.., terms run*y.., group z.
+@compute @workgroup_size(32)
+fn pack_a(
+    @builtin(workgroup_id) workgroup: vec3u,
+    @builtin(num_workgroups) workgroups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let quads = (params.k_end - params.k_first + 3u) / 4u;
+    let first = workgroup.y * (params.run / 4u);
+    var walk = start_a(workgroup.z, workgroup.x * 32u + lane, params.k_first + first * 4u, params.k_end);
+    let panel = (workgroup.z * workgroups.x + workgroup.x) * quads;
+    let end = min(first + params.run / 4u, quads);
+    for (var quad = first; quad < end; quad++) {
+        let a0 = next_a(&walk);
+        let a1 = next_a(&walk);
+        let a2 = next_a(&walk);
+        let a3 = next_a(&walk);
+        packed_a[(panel + quad) * 32u + lane] = vec4f(a0, a1, a2, a3);
+    }
+}
+
+// Workgroup (x, y, z): columns n_first + 32x.., terms run*y.., group z.
+@compute @workgroup_size(32)
+fn pack_b(
+    @builtin(workgroup_id) workgroup: vec3u,
+    @builtin(num_workgroups) workgroups: vec3u,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let terms = (params.k_end - params.k_first + 3u) / 4u * 4u;
+    let first = workgroup.y * params.run;
+    let n = params.n_first + workgroup.x * 32u + lane;
+    var walk = start_b(workgroup.z, n, params.k_first + first, params.k_end);
+    let panel = (workgroup.z * workgroups.x + workgroup.x) * terms;
+    let end = min(first + params.run, terms);
+    for (var term = first; term < end; term++) {
+        packed_b[(panel + term) * 32u + lane] = next_b(&walk);
+    }
+}

@@ -1,0 +1,116 @@
+// Cross entropy of logits [rows, classes] against labels. A label that is not below `classes` takes its row out.
+//!include workgroup
+
+struct Params {
+    rows: u32,
+    classes: u32,
+    logits_first: u32,
+    labels_first: u32,
+    out_first: u32,
+    smoothing: f32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;
+@group(0) @binding(2) var<storage, read> labels: array<u32>;
+@group(0) @binding(3) var<storage, read> dloss: array<f32>;
+@group(0) @binding(4) var<storage, read> labelled: array<f32>;
+@group(0) @binding(5) var<storage, read_write> out: array<f32>;
+
+// (maximum, sum of exp(x - maximum)) of a row.
+fn row_statistics(start: u32, local: u32) -> vec2f {
+    var maximum = -3.4028235e38;
+    for (var k = local; k < params.classes; k += 256u) {
+        maximum = max(maximum, logits[start + k]);
+    }
+    maximum = workgroup_max(local, maximum);
+    var sum = 0.0;
+    for (var k = local; k < params.classes; k += 256u) {
+        sum += exp(logits[start + k] - maximum);
+    }
+    return vec2f(maximum, workgroup_sum(local, sum));
+}
+
+// out[row] = (1-s) * -logp[label] + s * the mean over classes of -logp, 0 without a label; one workgroup per row.
+@compute @workgroup_size(256)
+fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+              @builtin(local_invocation_index) local: u32) {
+    let row = flat_group(group, groups);
+    if (row >= params.rows) {
+        return;
+    }
+    let start = params.logits_first + row * params.classes;
+    let statistics = row_statistics(start, local);
+    let normaliser = log(statistics.y);
+    var sum = 0.0;
+    for (var k = local; k < params.classes; k += 256u) {
+        sum += normaliser - (logits[start + k] - statistics.x);
+    }
+    sum = workgroup_sum(local, sum);
+    if (local == 0u) {
+        let label = labels[params.labels_first + row];
+        var loss = 0.0;
+        if (label < params.classes) {
+            let own = normaliser - (logits[start + label] - statistics.x);
+            loss = (1.0 - params.smoothing) * own + params.smoothing * (sum / f32(params.classes));
+        }
+        out[params.out_first + row] = loss;
+    }
+}
+
+struct Totals {
+    rows: u32,
+    classes: u32,
+}
+@group(0) @binding(6) var<uniform> totals: Totals;
+@group(0) @binding(7) var<storage, read> losses: array<f32>;
+
+fn count_labelled(local: u32) -> f32 {
+    var count = 0.0;
+    for (var row = local; row < totals.rows; row += 256u) {
+        count += select(0.0, 1.0, labels[row] < totals.classes);
+    }
+    return workgroup_sum(local, count);
+}
+
+// out[0] = the number of rows with a label; one workgroup.
+@compute @workgroup_size(256)
+fn count(@builtin(local_invocation_index) local: u32) {
+    let count = count_labelled(local);
+    if (local == 0u) {
+        out[0] = count;
+    }
+}
+
+// out[0] = the mean of the losses over the rows with a label; one workgroup.
+@compute @workgroup_size(256)
+fn mean(@builtin(local_invocation_index) local: u32) {
+    var sum = 0.0;
+    for (var row = local; row < totals.rows; row += 256u) {
+        sum += losses[row];
+    }
+    sum = workgroup_sum(local, sum);
+    let count = count_labelled(local);
+    if (local == 0u) {
+        out[0] = sum / max(count, 1.0);
+    }
+}
+
+// out = dloss / labelled rows * (softmax - (1-s) * onehot - s / classes); one workgroup per row.
+@compute @workgroup_size(256)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let row = flat_group(group, groups);
+    if (row >= params.rows) {
+        return;
+    }
+    let start = params.logits_first + row * params.classes;
+    let result = params.out_first + row * params.classes;
+    let statistics = row_statistics(start, local);
+    let label = labels[params.labels_first + row];
+    let factor = select(0.0, dloss[0] / max(labelled[0], 1.0), label < params.classes);
+    for (var k = local; k < params.classes; k += 256u) {
+        let probability = exp(logits[start + k] - statistics.x) / statistics.y;
+        let goal = params.smoothing / f32(params.classes) + select(0.0, 1.0 - params.smoothing, k == label);
+        out[result + k] = factor * (probability - goal);
+    }
+}

@@ -1,0 +1,79 @@
+// Max-pooling. The backward pass gathers: each input looks at the windows that hold it, so that no two invocations write one
+// place and the order of additions is fixed.
+//!include grid
+//!include pool
+
+struct Params {
+    planes: u32,
+    h: u32,
+    w: u32,
+    p: u32,
+    q: u32,
+    x_first: u32,
+    dy_first: u32,
+    out_first: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<f32>;
+@group(0) @binding(2) var<storage, read> dy: array<f32>;
+@group(0) @binding(3) var<storage, read_write> out: array<f32>;
+
+fn is_nan(v: f32) -> bool {
+    return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// Place in x of the first maximum (or NaN) in the window of output (i, j), in row-major order; `plane` is the plane's start.
+fn first_maximum(plane: u32, i: u32, j: u32) -> u32 {
+    let rows = covered(i, KERNEL_H, STRIDE_H, PADDING_H, params.h);
+    let columns = covered(j, KERNEL_W, STRIDE_W, PADDING_W, params.w);
+    var best = plane + rows.x * params.w + columns.x;
+    var best_value = x[best];
+    for (var row = rows.x; row < rows.y; row += 1u) {
+        for (var column = columns.x; column < columns.y; column += 1u) {
+            let place = plane + row * params.w + column;
+            let value = x[place];
+            if (value > best_value || (is_nan(value) && !is_nan(best_value))) {
+                best = place;
+                best_value = value;
+            }
+        }
+    }
+    return best;
+}
+
+@compute @workgroup_size(256)
+fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+           @builtin(local_invocation_index) local: u32) {
+    let index = flat_thread(group, groups, local);
+    if (index >= params.planes * params.p * params.q) {
+        return;
+    }
+    let j = index % params.q;
+    let i = (index / params.q) % params.p;
+    let plane = params.x_first + index / (params.p * params.q) * params.h * params.w;
+    out[params.out_first + index] = x[first_maximum(plane, i, j)];
+}
+
+@compute @workgroup_size(256)
+fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+            @builtin(local_invocation_index) local: u32) {
+    let index = flat_thread(group, groups, local);
+    if (index >= params.planes * params.h * params.w) {
+        return;
+    }
+    let place = params.x_first + index;
+    let column = index % params.w;
+    let row = (index / params.w) % params.h;
+    let plane = index / (params.h * params.w);
+    let rows = covering(row, KERNEL_H, STRIDE_H, PADDING_H, params.p);
+    let columns = covering(column, KERNEL_W, STRIDE_W, PADDING_W, params.q);
+    var sum = 0.0;
+    for (var i = rows.x; i < rows.y; i += 1u) {
+        for (var j = columns.x; j < columns.y; j += 1u) {
+            if (first_maximum(params.x_first + plane * params.h * params.w, i, j) == place) {
+                sum += dy[params.dy_first + (plane * params.p + i) * params.q + j];
+            }
+        }
+    }
+    out[params.out_first + index] = sum;
+}

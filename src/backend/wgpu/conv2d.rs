@@ -1,0 +1,415 @@
+//! Convolution as one implicit matrix product, see `shaders/conv2d.wgsl`: each of the three ops describes its product by
+//! strides, and [`Product::lower`] chooses the kernels.
+
+use std::ops::Range;
+
+use super::WgpuOp;
+use super::lowering::{Builder, Lowering, ValueRef, Window};
+use super::shaders::{conv2d, conv2d_packed, parts};
+use crate::error::Result;
+use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
+
+impl WgpuOp for Conv2d {
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        let (x, w, y) = (&inputs[0], &inputs[1], &outputs[0]);
+        let e = Extents::new(self, x, w, y);
+        for pictures in cx.rows(e.batch, &[x, y])? {
+            for part in e.weight_parts(cx, w)? {
+                let product = Product {
+                    groups: part.groups,
+                    m: part.outputs.len(),
+                    n: pictures.len() * e.y_picture(),
+                    k: e.w_output(),
+                    a: part.window(cx, w, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
+                    b: Patches {
+                        window: cx.row_window(x, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()),
+                        group: e.c * e.x_picture(),
+                        column: e.groups * e.c * e.x_picture(),
+                        term: e.x_picture(),
+                        image: e.input,
+                        column_grid: e.output,
+                        term_grid: e.kernel,
+                        divisor: [1, 1],
+                        origin: self.padding.map(|p| -(p as i32)),
+                        column_step: self.stride.map(|s| s as i32),
+                        term_step: self.dilation.map(|d| d as i32),
+                    },
+                    c: cx.row_window(y, e.batch, &pictures)?.skip(part.first_output(&e) * e.y_picture()).strided(
+                        e.o * e.y_picture(),
+                        e.y_picture(),
+                        e.groups * e.o * e.y_picture(),
+                        e.y_picture(),
+                    ),
+                    accumulate: false,
+                };
+                product.lower(cx)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WgpuOp for Conv2dBackwardInput {
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        let (dy, w, dx) = (&inputs[0], &inputs[1], &outputs[0]);
+        let e = Extents::new(&self.conv, dx, w, dy);
+        let taps = e.kernel[0] * e.kernel[1];
+        for pictures in cx.rows(e.batch, &[dx, dy])? {
+            for part in e.weight_parts(cx, w)? {
+                let product = Product {
+                    groups: part.groups,
+                    m: e.c,
+                    n: pictures.len() * e.x_picture(),
+                    k: part.outputs.len() * taps,
+                    a: part.window(cx, w, &e)?.strided(e.o * e.w_output(), taps, e.w_output(), taps),
+                    b: Patches {
+                        window: cx.row_window(dy, e.batch, &pictures)?.skip(part.first_output(&e) * e.y_picture()),
+                        group: e.o * e.y_picture(),
+                        column: e.groups * e.o * e.y_picture(),
+                        term: e.y_picture(),
+                        image: e.output,
+                        column_grid: e.input,
+                        term_grid: e.kernel,
+                        divisor: self.conv.stride,
+                        origin: self.conv.padding.map(|p| p as i32),
+                        column_step: [1, 1],
+                        term_step: self.conv.dilation.map(|d| -(d as i32)),
+                    },
+                    c: cx.row_window(dx, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()).strided(
+                        e.c * e.x_picture(),
+                        e.x_picture(),
+                        e.groups * e.c * e.x_picture(),
+                        e.x_picture(),
+                    ),
+                    // The sum over output channels goes on where the weight was cut.
+                    accumulate: part.outputs.start > 0,
+                };
+                product.lower(cx)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl WgpuOp for Conv2dBackwardWeight {
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        let (x, dy, dw) = (&inputs[0], &inputs[1], &outputs[0]);
+        let e = Extents::new(&self.conv, x, dw, dy);
+        for part in e.weight_parts(cx, dw)? {
+            for pictures in cx.rows(e.batch, &[x, dy])? {
+                let product = Product {
+                    groups: part.groups,
+                    m: part.outputs.len(),
+                    n: e.w_output(),
+                    k: pictures.len() * e.y_picture(),
+                    a: cx.row_window(dy, e.batch, &pictures)?.skip(part.first_output(&e) * e.y_picture()).strided(
+                        e.o * e.y_picture(),
+                        e.y_picture(),
+                        e.groups * e.o * e.y_picture(),
+                        e.y_picture(),
+                    ),
+                    b: Patches {
+                        window: cx.row_window(x, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()),
+                        group: e.c * e.x_picture(),
+                        column: e.x_picture(),
+                        term: e.groups * e.c * e.x_picture(),
+                        image: e.input,
+                        column_grid: e.kernel,
+                        term_grid: e.output,
+                        divisor: [1, 1],
+                        origin: self.conv.padding.map(|p| -(p as i32)),
+                        column_step: self.conv.dilation.map(|d| d as i32),
+                        term_step: self.conv.stride.map(|s| s as i32),
+                    },
+                    c: part.window(cx, dw, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
+                    accumulate: pictures.start > 0,
+                };
+                product.lower(cx)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Extents of a convolution; channels are counted per group.
+struct Extents {
+    batch: usize,
+    groups: usize,
+    /// Input channels of a group.
+    c: usize,
+    /// Output channels of a group.
+    o: usize,
+    input: [usize; 2],
+    output: [usize; 2],
+    kernel: [usize; 2],
+}
+
+impl Extents {
+    fn new(conv: &Conv2d, x: &ValueRef, w: &ValueRef, y: &ValueRef) -> Self {
+        let (x, w, y) = (&x.ty.shape, &w.ty.shape, &y.ty.shape);
+        Extents {
+            batch: x[0],
+            groups: conv.groups,
+            c: w[1],
+            o: w[0] / conv.groups,
+            input: [x[2], x[3]],
+            output: [y[2], y[3]],
+            kernel: [w[2], w[3]],
+        }
+    }
+
+    /// Elements of one channel of an input picture.
+    fn x_picture(&self) -> usize {
+        self.input[0] * self.input[1]
+    }
+
+    /// Elements of one channel of an output picture.
+    fn y_picture(&self) -> usize {
+        self.output[0] * self.output[1]
+    }
+
+    /// Weights of one output channel.
+    fn w_output(&self) -> usize {
+        self.c * self.kernel[0] * self.kernel[1]
+    }
+
+    /// Cuts the weight into parts that can be bound: the whole where it fits, else ranges of one group's output channels.
+    fn weight_parts(&self, cx: &Lowering, w: &ValueRef) -> Result<Vec<WeightPart>> {
+        let ranges = cx.rows(self.groups * self.o, &[w])?;
+        if ranges.len() == 1 {
+            return Ok(vec![WeightPart { group: 0, groups: self.groups, outputs: 0..self.o }]);
+        }
+        let mut parts = Vec::new();
+        for range in ranges {
+            let mut start = range.start;
+            while start < range.end {
+                let group = start / self.o;
+                let end = range.end.min((group + 1) * self.o);
+                parts.push(WeightPart { group, groups: 1, outputs: start - group * self.o..end - group * self.o });
+                start = end;
+            }
+        }
+        Ok(parts)
+    }
+}
+
+/// Some groups with some of the output channels of each.
+struct WeightPart {
+    group: usize,
+    groups: usize,
+    /// Within a group.
+    outputs: Range<usize>,
+}
+
+impl WeightPart {
+    /// Place of the first output channel among those of all groups.
+    fn first_output(&self, e: &Extents) -> usize {
+        self.group * e.o + self.outputs.start
+    }
+
+    fn window(&self, cx: &Lowering, w: &ValueRef, e: &Extents) -> Result<Window> {
+        let first = self.first_output(e);
+        cx.row_window(w, e.groups * e.o, &(first..first + self.groups * self.outputs.len()))
+    }
+}
+
+/// Element (row, i) of group g is at `g*group + row*row + (i / inner)*outer + i % inner` of the window.
+struct Strided {
+    window: Window,
+    group: usize,
+    row: usize,
+    outer: usize,
+    inner: usize,
+}
+
+/// Operand B, see `shaders/conv2d.wgsl`.
+struct Patches {
+    window: Window,
+    group: usize,
+    column: usize,
+    term: usize,
+    image: [usize; 2],
+    column_grid: [usize; 2],
+    term_grid: [usize; 2],
+    divisor: [usize; 2],
+    origin: [i32; 2],
+    column_step: [i32; 2],
+    term_step: [i32; 2],
+}
+
+impl Window {
+    /// The same window with its first wanted element further on.
+    fn skip(self, elements: usize) -> Self {
+        Window { first: self.first + elements as u32, ..self }
+    }
+
+    fn strided(self, group: usize, row: usize, outer: usize, inner: usize) -> Strided {
+        Strided { window: self, group, row, outer, inner }
+    }
+}
+
+/// For each group, C[m, n] (+)= sum over k of A[m, k] * B[k, n].
+struct Product {
+    groups: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: Strided,
+    b: Patches,
+    c: Strided,
+    accumulate: bool,
+}
+
+/// Terms that one invocation sums at most: 5 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
+/// invocation's loops after 65,535 iterations in all.
+const MAX_TERMS: usize = 131_072;
+
+/// Rows and columns of C that a workgroup of `tile` makes.
+const TILE: usize = 64;
+
+/// Workgroups of `tile` that keep a large GPU busy; with fewer tiles than these, the sums are cut.
+const BUSY: usize = 512;
+
+/// Rows and columns of C that a workgroup of `multiply` makes: the width of the packed panels.
+const PANEL: usize = 32;
+
+/// Terms that one invocation of `pack_a` and `pack_b` copies.
+const RUN: usize = 64;
+
+/// Bytes of packed columns, so that they are still in a cache when they are multiplied.
+const PACKED_BYTES: u64 = 8 << 20;
+
+/// What of a product one dispatch does.
+struct Piece {
+    k: Range<usize>,
+    split: usize,
+    splits: usize,
+    split_stride: usize,
+    n_first: usize,
+    accumulate: bool,
+}
+
+impl Product {
+    fn lower(&self, cx: &mut Lowering) -> Result<()> {
+        let packed = cx.capability.software && cx.capability.subgroup == Some(8);
+        // Terms whose panels of A fit into a window; none in the unlikely case of very many groups.
+        let rows = self.groups * self.m.next_multiple_of(PANEL);
+        let terms = (cx.capability.max_window as usize / 4 / rows).min(MAX_TERMS) / 4 * 4;
+        if packed && terms > 0 { self.lower_packed(cx, terms) } else { self.lower_tiles(cx) }
+    }
+
+    fn lower_tiles(&self, cx: &mut Lowering) -> Result<()> {
+        let tiles = [self.n.div_ceil(TILE), self.m.div_ceil(TILE)];
+        for first in (0..self.k).step_by(MAX_TERMS) {
+            let terms = MAX_TERMS.min(self.k - first);
+            let accumulate = self.accumulate || first > 0;
+            let mut piece =
+                Piece { k: first..first + terms, split: terms, splits: 1, split_stride: 0, n_first: 0, accumulate };
+            let elements = self.groups * self.m * self.n;
+            if self.c_is_dense() {
+                let wanted = (BUSY / (tiles[0] * tiles[1] * self.groups)).min(terms / (4 * TILE));
+                let most = cx.capability.max_window as usize / 4 / elements;
+                piece.split = terms.div_ceil(wanted.min(most).max(1)).next_multiple_of(16);
+                piece.splits = terms.div_ceil(piece.split);
+            }
+            let grid = [tiles[0], tiles[1], self.groups * piece.splits];
+            if piece.splits == 1 {
+                let builder = cx.dispatch(&conv2d::TILE).bind("a", self.a.window).bind("b", self.b.window);
+                self.set(builder.bind("c", self.c.window), &piece, &self.c).grid(grid)?;
+                continue;
+            }
+            let partial = cx.scratch(elements * piece.splits);
+            let partial = cx.whole(&partial)?;
+            let strided = partial.strided(self.c.group, self.c.row, self.c.outer, self.c.inner);
+            let piece = Piece { split_stride: elements, accumulate: false, ..piece };
+            let builder = cx.dispatch(&conv2d::TILE).bind("a", self.a.window).bind("b", self.b.window);
+            self.set(builder.bind("c", partial), &piece, &strided).grid(grid)?;
+            cx.dispatch(&parts::SUM_PARTS)
+                .bind("partial", partial)
+                .bind("y", self.c.window)
+                .set("count", elements as u32)
+                .set("parts", piece.splits as u32)
+                .set("y_first", self.c.window.first)
+                .set("accumulate", accumulate as u32)
+                .threads(elements)?;
+        }
+        Ok(())
+    }
+
+    /// Whether C is all elements from its first on, in the order [group, m, n].
+    fn c_is_dense(&self) -> bool {
+        let n_is_inner = self.n <= self.c.inner;
+        n_is_inner && self.c.row == self.n && (self.groups == 1 || self.c.group == self.m * self.n)
+    }
+
+    fn lower_packed(&self, cx: &mut Lowering, terms: usize) -> Result<()> {
+        let terms = terms.min(self.k.next_multiple_of(4));
+        let rows = self.m.div_ceil(PANEL);
+        let budget = cx.capability.max_window.min(PACKED_BYTES) as usize / 4;
+        let panels = (budget / (self.groups * PANEL * terms)).clamp(1, self.n.div_ceil(PANEL));
+        let a = cx.scratch(self.groups * rows * PANEL * terms);
+        let b = cx.scratch(self.groups * panels * PANEL * terms);
+        let (a, b) = (cx.whole(&a)?, cx.whole(&b)?);
+        for first in (0..self.k).step_by(terms) {
+            let k = first..self.k.min(first + terms);
+            let runs = k.len().div_ceil(RUN);
+            let piece = |n_first: usize| Piece {
+                k: k.clone(),
+                split: 0,
+                splits: 1,
+                split_stride: 0,
+                n_first,
+                accumulate: self.accumulate || first > 0,
+            };
+            let builder = cx.dispatch(&conv2d::PACK_A).bind("a", self.a.window).bind("packed_a", a);
+            self.set(builder, &piece(0), &self.c).grid([rows, runs, self.groups])?;
+            for n_first in (0..self.n).step_by(panels * PANEL) {
+                let panels = panels.min((self.n - n_first).div_ceil(PANEL));
+                let piece = piece(n_first);
+                let builder = cx.dispatch(&conv2d::PACK_B).bind("b", self.b.window).bind("packed_b", b);
+                self.set(builder, &piece, &self.c).grid([panels, runs, self.groups])?;
+                let builder = cx.dispatch(&conv2d_packed::MULTIPLY).bind("panels_a", a).bind("panels_b", b);
+                self.set(builder.bind("c", self.c.window), &piece, &self.c).grid([rows, panels, self.groups])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the uniform struct that all kernels share.
+    fn set<'a>(&self, builder: Builder<'a>, piece: &Piece, c: &Strided) -> Builder<'a> {
+        let (a, b) = (&self.a, &self.b);
+        let pair = |extents: [usize; 2]| extents.map(|n| n as u32);
+        builder
+            .set("m", self.m as u32)
+            .set("n", self.n as u32)
+            .set("k_first", piece.k.start as u32)
+            .set("k_end", piece.k.end as u32)
+            .set("a_first", a.window.first)
+            .set("a_group", a.group as u32)
+            .set("a_row", a.row as u32)
+            .set("a_outer", a.outer as u32)
+            .set("a_inner", a.inner as u32)
+            .set("c_first", c.window.first)
+            .set("c_group", c.group as u32)
+            .set("c_row", c.row as u32)
+            .set("c_outer", c.outer as u32)
+            .set("c_inner", c.inner as u32)
+            .set("accumulate", piece.accumulate as u32)
+            .set("split", piece.split as u32)
+            .set("splits", piece.splits as u32)
+            .set("split_stride", piece.split_stride as u32)
+            .set("b_first", b.window.first)
+            .set("b_group", b.group as u32)
+            .set("b_column", b.column as u32)
+            .set("b_term", b.term as u32)
+            .set("image", pair(b.image))
+            .set("column_grid", pair(b.column_grid))
+            .set("term_grid", pair(b.term_grid))
+            .set("divisor", pair(b.divisor))
+            .set("origin", b.origin)
+            .set("column_step", b.column_step)
+            .set("term_step", b.term_step)
+            .set("n_first", piece.n_first as u32)
+            .set("run", RUN as u32)
+    }
+}

@@ -1,0 +1,56 @@
+//! Lowering of local response normalisation, in pieces of whole pictures.
+
+use super::WgpuOp;
+use super::lowering::{Lowering, ValueRef};
+use super::shaders::Kernel;
+use super::shaders::lrn::{BACKWARD, FORWARD};
+use crate::error::Result;
+use crate::ops::{Lrn, LrnBackward};
+
+impl WgpuOp for Lrn {
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        lower(self, &FORWARD, cx, &inputs[0], None, &outputs[0])
+    }
+}
+
+impl WgpuOp for LrnBackward {
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        lower(&self.lrn, &BACKWARD, cx, &inputs[0], Some(&inputs[1]), &outputs[0])
+    }
+}
+
+fn lower(
+    lrn: &Lrn,
+    kernel: &Kernel,
+    cx: &mut Lowering,
+    a: &ValueRef,
+    db: Option<&ValueRef>,
+    out: &ValueRef,
+) -> Result<()> {
+    let (n, channels) = (a.ty.shape[0], a.ty.shape[1]);
+    for range in cx.rows(n, &[a])? {
+        let a_window = cx.row_window(a, n, &range)?;
+        let db_window = db.map(|db| cx.row_window(db, n, &range)).transpose()?;
+        let out_window = cx.row_window(out, n, &range)?;
+        let count = a.elements() / n * range.len();
+        let mut dispatch = cx
+            .dispatch(kernel)
+            .bind("a", a_window)
+            .bind("out", out_window)
+            .constant("RADIUS", (lrn.size / 2) as u32)
+            .constant("BETA", lrn.beta)
+            .set("count", count as u32)
+            .set("channels", channels as u32)
+            .set("plane", (a.elements() / (n * channels)) as u32)
+            .set("a_first", a_window.first)
+            .set("db_first", db_window.map_or(0, |w| w.first))
+            .set("out_first", out_window.first)
+            .set("k", lrn.k)
+            .set("alpha", lrn.alpha);
+        if let Some(window) = db_window {
+            dispatch = dispatch.bind("db", window);
+        }
+        dispatch.threads(count)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,22 @@
+//! Lowering of SGD's update.
+
+use super::WgpuOp;
+use super::lowering::{Lowering, ValueRef};
+use super::shaders::sgd::UPDATE;
+use crate::error::Result;
+use crate::ops::Sgd;
+
+impl WgpuOp for Sgd {
+    fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], _: &[ValueRef]) -> Result<()> {
+        let [w, g, v, schedule] = inputs else { unreachable!("infer asks for four inputs") };
+        let schedule = cx.whole(schedule)?;
+        cx.each(&UPDATE, &[("w", w), ("g", g), ("v", v)], |d, _| {
+            d.bind("schedule", schedule)
+                .constant("PAPER", self.paper)
+                .constant("NESTEROV", self.nesterov)
+                .set("momentum", self.momentum)
+                .set("weight_decay", self.weight_decay)
+                .set("lr_scale", self.lr_scale)
+        })
+    }
+}

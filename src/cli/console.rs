@@ -1,0 +1,69 @@
+//! What goes to the terminal. A closed pipe (`convoy predict .. | head`) is never an error, and never a panic as with `println!`.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use std::path::Path;
+
+use convoy::{Error, Result};
+
+/// How much a command prints.
+#[derive(Clone, Copy, Debug)]
+pub struct Console {
+    quiet: bool,
+    verbose: bool,
+}
+
+impl Console {
+    pub fn new(quiet: bool, verbose: bool) -> Console {
+        Console { quiet, verbose }
+    }
+
+    /// For `--json`: nothing but the document goes to stdout.
+    pub fn without_output(self, json: bool) -> Console {
+        Console { quiet: self.quiet || json, ..self }
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// A line on stdout, unless quiet.
+    pub fn say(&self, line: impl Display) -> Result<()> {
+        if self.quiet { Ok(()) } else { print(line) }
+    }
+
+    /// A line on stdout with `-v`.
+    pub fn detail(&self, line: impl Display) -> Result<()> {
+        if self.verbose { print(line) } else { Ok(()) }
+    }
+
+    /// A warning on stderr, unless quiet.
+    pub fn warn(&self, line: impl Display) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "warning: {line}");
+        }
+    }
+}
+
+/// A line on stdout: what the command was asked for.
+///
+/// # Errors
+/// When stdout cannot be written for another reason than that nobody reads it (a full disk).
+pub fn print(line: impl Display) -> Result<()> {
+    match writeln!(io::stdout().lock(), "{line}") {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("cannot write", Path::new("stdout"))(e)),
+        _ => Ok(()),
+    }
+}
+
+/// One JSON document on stdout.
+pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    print(serde_json::to_string_pretty(value).map_err(|e| Error::input(format!("cannot print as JSON: {e}")))?)
+}
+
+/// An error on stderr, as one line.
+pub fn error(error: &Error) {
+    let text = error.to_string();
+    let line: Vec<&str> = text.lines().map(str::trim).collect();
+    let _ = writeln!(io::stderr(), "error: {}", line.join(" "));
+}

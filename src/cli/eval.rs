@@ -1,0 +1,105 @@
+//! `convoy eval`: how well a checkpoint does on labelled pictures.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::DeviceArgs;
+use super::console::{self, Console};
+use convoy::classifier::{Classifier, Evaluation};
+use convoy::data;
+use convoy::formats::Checkpoint;
+use convoy::train::lost_classes;
+use convoy::{Error, Result};
+
+/// Options of `convoy eval`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A checkpoint, such as runs/NAME/best.safetensors
+    #[arg(value_name = "CKPT")]
+    checkpoint: PathBuf,
+    /// Folder of labelled pictures; of one divided into train and val (or test), the latter is used
+    dir: PathBuf,
+    /// Pictures at a time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Evaluates and prints.
+///
+/// # Errors
+/// When the checkpoint or the pictures cannot be used, or a class lost more than a tenth of its pictures.
+pub fn run(args: Args, console: &Console) -> Result<()> {
+    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let items = data::scan_labelled(&args.dir, &checkpoint.classes)?;
+    let device = args.device.open(&console.without_output(args.json))?;
+    let batch = (args.batch_size as usize).min(items.len());
+    let mut classifier = Classifier::new(checkpoint, device, batch)?;
+    let result = classifier.evaluate(items.clone())?;
+    for picture in &result.skipped {
+        console.warn(format_args!("skipped {}: {}", picture.relative, picture.reason));
+    }
+    match args.json {
+        true => console::print_json(&document(&result, classifier.classes()))?,
+        false => console::print(table(&result, classifier.classes()))?,
+    }
+    let skipped: HashSet<&str> = result.skipped.iter().map(|picture| picture.relative.as_str()).collect();
+    match lost_classes(classifier.classes(), items.iter(), &skipped) {
+        Some(message) => Err(Error::input(message)),
+        None => Ok(()),
+    }
+}
+
+fn document(result: &Evaluation, classes: &[String]) -> serde_json::Value {
+    let per_class: Vec<_> = classes
+        .iter()
+        .zip(result.confusion.per_class())
+        .map(|(class, s)| json!({"class": class, "precision": s.precision, "recall": s.recall, "f1": s.f1, "n": s.n}))
+        .collect();
+    json!({
+        "loss": result.means.loss,
+        "top1": result.means.top1,
+        "top5": result.means.top5,
+        "n": result.n,
+        "classes": classes,
+        "confusion": result.confusion.0,
+        "per_class": per_class,
+        "skipped": result.skipped.len(),
+    })
+}
+
+/// For people: the figures, then a row per class, with its row of the confusion matrix where that is not too wide.
+fn table(result: &Evaluation, classes: &[String]) -> String {
+    let means = result.means;
+    let mut text = format!(
+        "{} pictures: loss {:.4}, top-1 {:.2} %, top-5 {:.2} %\n\n",
+        result.n,
+        means.loss,
+        100.0 * means.top1,
+        100.0 * means.top5
+    );
+    let widest = classes.iter().map(|class| class.chars().count()).max().unwrap_or(0).max(5);
+    let matrix = classes.len() <= 10;
+    text += &format!("{:widest$}  precision  recall      f1       n", "class");
+    if matrix {
+        text += "  predicted as";
+        text.extend(classes.iter().map(|class| format!(" {class}")));
+    }
+    for (class, (score, row)) in classes.iter().zip(result.confusion.per_class().iter().zip(&result.confusion.0)) {
+        let (precision, recall, f1) = (score.precision, score.recall, score.f1);
+        text += &format!("\n{class:widest$}  {precision:9.4}  {recall:6.4}  {f1:6.4}  {:6}", score.n);
+        if matrix {
+            text += "              ";
+            text.extend(
+                row.iter().zip(classes).map(|(n, class)| format!(" {n:>width$}", width = class.chars().count())),
+            );
+        }
+    }
+    text
+}

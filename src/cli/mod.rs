@@ -1,0 +1,128 @@
+//! The command line: parses, calls the library, and turns errors into one line and an exit code.
+
+mod adapters;
+mod console;
+mod eval;
+mod predict;
+mod progress;
+mod sample;
+mod summary;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use console::Console;
+use convoy::backend::{self, Device};
+use convoy::{Error, Result};
+
+/// Trains convolutional image classifiers, AlexNet first, on any vendor's GPU, or on the CPU.
+#[derive(Parser, Debug)]
+#[command(name = "convoy", version, max_term_width = 120)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print errors only
+    #[arg(long, short, global = true)]
+    quiet: bool,
+    /// Print more
+    #[arg(long, short, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Train a classifier on the pictures in a folder
+    Train(Box<train::Args>),
+    /// Loss, top-1, top-5 and confusion matrix on labelled pictures
+    Eval(eval::Args),
+    /// Class and probability of each picture
+    Predict(predict::Args),
+    /// The devices this binary can use, and how to name each to --adapter
+    Adapters(adapters::Args),
+    /// Layers, shapes, parameters, FLOPs and memory of a model
+    Summary(summary::Args),
+    /// Draw a small labelled practice set, for trying things without data
+    Sample(sample::Args),
+}
+
+/// The choice of a device.
+#[derive(clap::Args, Debug)]
+struct DeviceArgs {
+    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu
+    #[arg(long, env = "CONVOY_ADAPTER", default_value = "auto", value_name = "DEVICE")]
+    adapter: String,
+}
+
+impl DeviceArgs {
+    fn open(&self, console: &Console) -> Result<Box<dyn Device>> {
+        open_device(&self.adapter, console)
+    }
+}
+
+/// Opens the device that `selector` names and says which it is and why: the first line of every command that uses one.
+fn open_device(selector: &str, console: &Console) -> Result<Box<dyn Device>> {
+    let (device, reason) = backend::select::open(selector)?;
+    let info = device.info();
+    console.say(format_args!("device: {} ({}): {reason}", info.name, info.backend))?;
+    Ok(device)
+}
+
+/// Runs the command that the process's arguments name.
+pub fn main() -> ExitCode {
+    let command = Cli::command().mut_subcommand("train", train::with_defaults);
+    let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            console::error(&error);
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let console = Console::new(cli.quiet, cli.verbose);
+    match cli.command {
+        Command::Train(args) => train::run(*args, &console),
+        Command::Eval(args) => eval::run(args, &console),
+        Command::Predict(args) => predict::run(args, &console),
+        Command::Adapters(args) => adapters::run(args),
+        Command::Summary(args) => summary::run(args),
+        Command::Sample(args) => sample::run(args, &console),
+    }
+}
+
+/// Help and version as clap prints them; an error of usage as one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        // A closed pipe is no reason to fail.
+        let _ = error.print();
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(2);
+    }
+    let text = error.to_string();
+    let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let told: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
+    let message = told.join(" ");
+    let message = message.strip_prefix("error: ").unwrap_or(&message);
+    console::error(&Error::input(format!("{message} (--help tells more)")));
+    ExitCode::from(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().mut_subcommand("train", train::with_defaults).debug_assert();
+    }
+}

@@ -1,0 +1,122 @@
+//! `convoy predict`: class and probability of each picture.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::DeviceArgs;
+use super::console::{self, Console};
+use convoy::classifier::{Classifier, Prediction, Score};
+use convoy::data;
+use convoy::formats::Checkpoint;
+use convoy::{Error, Result};
+
+/// Pictures whose results are printed together, so that a large folder shows progress and needs little memory.
+const CHUNK: usize = 1024;
+
+/// Options of `convoy predict`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// A checkpoint, such as runs/NAME/best.safetensors
+    #[arg(value_name = "CKPT")]
+    checkpoint: PathBuf,
+    /// Pictures, folders of pictures, or patterns such as 'holiday/*.jpg'
+    #[arg(value_name = "PICTURE", required = true)]
+    pictures: Vec<PathBuf>,
+    /// Classes to show of each picture, the likeliest first
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    top: u32,
+    /// Pictures at a time
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Predicts and prints. A picture that cannot be read is told as such, and the others go on.
+///
+/// # Errors
+/// When the checkpoint cannot be used, or a picture could not be read.
+pub fn run(args: Args, console: &Console) -> Result<()> {
+    let checkpoint = Checkpoint::load(&args.checkpoint)?;
+    let mut paths = Vec::new();
+    for argument in &args.pictures {
+        paths.extend(expand(argument)?);
+    }
+    let device = args.device.open(&console.without_output(args.json))?;
+    let batch = (args.batch_size as usize).min(paths.len());
+    let mut classifier = Classifier::new(checkpoint, device, batch)?;
+    let top = (args.top as usize).min(classifier.classes().len());
+    let (mut documents, mut failed) = (Vec::new(), 0);
+    for chunk in paths.chunks(CHUNK) {
+        for prediction in classifier.predict(chunk)? {
+            failed += prediction.scores.is_err() as usize;
+            match args.json {
+                true => documents.push(document(&prediction, top)),
+                false => print_line(&prediction, top)?,
+            }
+        }
+    }
+    if args.json {
+        console::print_json(&documents)?;
+    }
+    match failed {
+        0 => Ok(()),
+        _ => Err(Error::input(format!("{failed} of {} pictures could not be read", paths.len()))),
+    }
+}
+
+/// The pictures that an argument names: itself, those in a folder, or those that match a pattern.
+fn expand(argument: &Path) -> Result<Vec<PathBuf>> {
+    if argument.is_dir() {
+        return data::pictures(argument);
+    }
+    let text = argument.to_string_lossy();
+    // A file may be called `cat[1].jpg`; a path that is not there and has no wildcard is told when it is read.
+    if argument.exists() || !text.contains(['*', '?', '[']) {
+        return Ok(vec![argument.into()]);
+    }
+    let matches = glob::glob(&text).map_err(|e| Error::input(format!("{text}: not a pattern: {e}")))?;
+    let mut paths = Vec::new();
+    for path in matches {
+        let path = path.map_err(|e| Error::input(format!("{text}: {e}")))?;
+        match path.is_dir() {
+            true => paths.extend(data::pictures(&path)?),
+            false => paths.push(path),
+        }
+    }
+    match paths.is_empty() {
+        true => Err(Error::input(format!("{text}: no file matches the pattern"))),
+        false => Ok(paths),
+    }
+}
+
+fn document(prediction: &Prediction, top: usize) -> serde_json::Value {
+    let path = prediction.path.to_string_lossy();
+    match &prediction.scores {
+        Ok(scores) => {
+            let Score { label, probability } = &scores[0];
+            let top = &scores[..top];
+            json!({"path": path, "label": label, "probability": probability, "top": top, "error": null})
+        }
+        Err(reason) => json!({"path": path, "label": null, "probability": null, "top": [], "error": reason}),
+    }
+}
+
+fn print_line(prediction: &Prediction, top: usize) -> Result<()> {
+    let path = prediction.path.display();
+    match &prediction.scores {
+        Ok(scores) => {
+            let entry = |score: &Score| format!("{} {:.2} %", score.label, 100.0 * score.probability);
+            let entries: Vec<String> = scores[..top].iter().map(entry).collect();
+            console::print(format_args!("{path}: {}", entries.join(", ")))
+        }
+        Err(reason) => {
+            console::error(&Error::input(format!("{path}: {reason}")));
+            Ok(())
+        }
+    }
+}

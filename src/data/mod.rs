@@ -1,0 +1,38 @@
+//! From a folder of pictures to batches of pixels: [`scan`] finds the pictures, gives them labels and splits them,
+//! [`decode`] turns a file into pixels of one size, [`Loader`] does so on worker threads and in order.
+
+mod decode;
+mod loader;
+pub mod sample;
+mod scan;
+mod split;
+
+use std::path::PathBuf;
+
+pub use decode::{Resize, decode, decode_bytes};
+pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped};
+pub use scan::{ScanOptions, pictures, scan, scan_labelled};
+
+/// A labelled picture on disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Item {
+    /// Where the file is.
+    pub path: PathBuf,
+    /// The path below the folder that was scanned, with forward slashes on every system.
+    pub relative: String,
+    /// Number of the class in [`Dataset::classes`].
+    pub class: u32,
+}
+
+/// The labelled pictures of a folder, in two disjoint parts. Each part is sorted by [`Item::relative`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dataset {
+    /// The folder that was scanned.
+    pub root: PathBuf,
+    /// Names of the classes, sorted.
+    pub classes: Vec<String>,
+    /// Pictures to train on.
+    pub train: Vec<Item>,
+    /// Pictures to validate on.
+    pub val: Vec<Item>,
+}

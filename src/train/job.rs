@@ -1,0 +1,121 @@
+//! What a run is about: settings applied to a model and pictures, in the terms of the modules that do the work.
+
+use super::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, Settings};
+use crate::data::{Dataset, LoaderOptions};
+use crate::formats::Checkpoint;
+use crate::models::{BuildOptions, Init, Model, OptimizerConfig, Rule};
+use crate::ops::{Crop, DropoutScaling};
+
+/// A model, pictures, and how to train the one on the others.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The settings in force.
+    pub settings: Settings,
+    /// The network.
+    pub model: Model,
+    /// The pictures.
+    pub dataset: Dataset,
+}
+
+impl Job {
+    /// Steps of an epoch; the last may hold fewer pictures.
+    pub fn steps_per_epoch(&self) -> u64 {
+        self.dataset.train.len().div_ceil(self.settings.batch_size) as u64
+    }
+
+    /// Height and width of the network's input and of the pictures as they are decoded: where crops are taken there is a margin, 256 to 224.
+    fn sizes(&self) -> ([usize; 2], [usize; 2]) {
+        let [_, height, width] = self.model.input;
+        let seen = self.settings.image_size.map_or([height, width], |side| [side; 2]);
+        let stored = match self.settings.augment {
+            Augmentation::Off | Augmentation::Flip => seen,
+            Augmentation::Crop | Augmentation::Resized => seen.map(|side| (side * 256).div_ceil(224)),
+        };
+        (seen, stored)
+    }
+
+    /// How the graphs of `batch` pictures are built.
+    pub fn build_options(&self, batch: usize) -> BuildOptions {
+        let settings = &self.settings;
+        BuildOptions {
+            batch,
+            classes: self.dataset.classes.len(),
+            image_size: settings.image_size,
+            stored_size: Some(self.sizes().1),
+            crop: match settings.augment {
+                Augmentation::Off | Augmentation::Flip => Crop::Center,
+                Augmentation::Crop => Crop::Random,
+                Augmentation::Resized => Crop::Resized { min_area: settings.min_area as f32 },
+            },
+            flip: settings.augment != Augmentation::Off,
+            mean: settings.mean.map(|v| v as f32),
+            std: settings.std.map(|v| v as f32),
+            dropout: settings.dropout.map(|v| v as f32),
+            dropout_scaling: match settings.dropout_form {
+                DropoutForm::Inverted => DropoutScaling::Inverted,
+                DropoutForm::Paper => DropoutScaling::Paper,
+            },
+            init: match settings.init {
+                InitKind::Model => None,
+                InitKind::He => Some(Init::He),
+                InitKind::Pytorch => Some(Init::PyTorch),
+            },
+        }
+    }
+
+    /// How pictures are decoded into batches.
+    pub fn loader_options(&self, batch: usize) -> LoaderOptions {
+        let processors = || std::thread::available_parallelism().map_or(1, |n| n.get());
+        LoaderOptions {
+            batch,
+            size: self.sizes().1,
+            resize: self.settings.resize.into(),
+            workers: self.settings.workers.unwrap_or_else(processors),
+        }
+    }
+
+    /// The optimizer's constants.
+    pub fn optimizer(&self) -> OptimizerConfig {
+        let settings = &self.settings;
+        let adam = |decoupled| Rule::Adam {
+            beta1: settings.beta1 as f32,
+            beta2: settings.beta2 as f32,
+            epsilon: settings.epsilon as f32,
+            decoupled,
+        };
+        OptimizerConfig {
+            rule: match settings.optimizer {
+                OptimizerKind::Sgd => Rule::Sgd {
+                    momentum: settings.momentum as f32,
+                    nesterov: settings.nesterov,
+                    paper: settings.paper_sgd,
+                },
+                OptimizerKind::Adam => adam(false),
+                OptimizerKind::Adamw => adam(true),
+            },
+            weight_decay: settings.weight_decay as f32,
+            decay_biases: settings.decay_biases,
+            bias_lr_scale: settings.bias_lr_scale as f32,
+        }
+    }
+
+    /// A checkpoint of this run, without tensors.
+    pub fn checkpoint(&self, epoch: usize, top1: Option<f64>) -> Checkpoint {
+        let options = self.build_options(1);
+        Checkpoint {
+            model: self.model.clone(),
+            classes: self.dataset.classes.clone(),
+            image_size: options.image_size,
+            stored_size: self.sizes().1,
+            resize: self.settings.resize.into(),
+            mean: options.mean,
+            std: options.std,
+            dropout: options.dropout,
+            dropout_scaling: options.dropout_scaling,
+            epoch: epoch as u64,
+            top1,
+            extra: Default::default(),
+            tensors: Default::default(),
+        }
+    }
+}

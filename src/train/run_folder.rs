@@ -1,0 +1,231 @@
+//! The folder of a run. Files are written beside their place, synced and renamed, so that a crash or a full disk leaves the last
+//! good one; only `log.txt` grows in place, line by line, for it must tell what happened before a crash.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::metrics::Means;
+use crate::error::{Error, Result};
+use crate::formats::atomic;
+
+/// A line of `metrics.csv`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricsRow {
+    /// From 1.
+    pub epoch: usize,
+    /// Global step, from 1.
+    pub step: u64,
+    /// `train` (mean over the epoch's steps so far, with augmentation and dropout) or `val`.
+    pub split: &'static str,
+    /// The means.
+    pub means: Means,
+    /// Learning rate of the step.
+    pub lr: f64,
+    /// Speed of this part.
+    pub images_per_second: f64,
+    /// Time since the run's start, pauses before a resume left out.
+    pub seconds: f64,
+}
+
+const METRICS_HEADER: &str = "epoch,step,split,loss,top1,top5,lr,images_per_second,seconds";
+
+impl MetricsRow {
+    fn line(&self) -> String {
+        let MetricsRow { epoch, step, split, means: Means { loss, top1, top5 }, lr, images_per_second, seconds } = self;
+        format!("{epoch},{step},{split},{loss},{top1},{top5},{lr},{images_per_second:.2},{seconds:.2}")
+    }
+}
+
+/// A run's folder.
+pub struct RunFolder {
+    path: PathBuf,
+    log: File,
+    /// Lines of `metrics.csv` without the header.
+    metrics: Vec<String>,
+    /// Reasons by path.
+    skipped: BTreeMap<String, String>,
+}
+
+impl RunFolder {
+    /// Makes `out/name`, or `out/name-2` and so on where that is taken: no run overwrites another.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or `name` is not a plain file name.
+    pub fn create(out: &Path, name: &str) -> Result<RunFolder> {
+        let plain = Path::new(name).file_name().is_some_and(|file| file == name);
+        if !plain || name.contains(['/', '\\']) {
+            return Err(Error::input(format!("--name {name:?}: expected a folder's name, without separators")));
+        }
+        fs::create_dir_all(out).map_err(Error::io("cannot make the output folder", out))?;
+        let numbered = |n: usize| out.join(if n == 1 { name.into() } else { format!("{name}-{n}") });
+        for path in (1..).map(numbered) {
+            match fs::create_dir(&path) {
+                Ok(()) => return Self::with_log(path, Vec::new(), BTreeMap::new()),
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(Error::io("cannot make the run's folder", &path)(e)),
+            }
+        }
+        unreachable!("the numbers do not end")
+    }
+
+    /// Opens the folder of a run to go on from `step`; metrics of later steps, which the crash of a run may leave, are dropped.
+    ///
+    /// # Errors
+    /// When its files cannot be read.
+    pub fn open(path: &Path, step: u64) -> Result<RunFolder> {
+        let read = |name: &str| -> Result<String> {
+            let file = path.join(name);
+            match fs::read_to_string(&file) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+                other => other.map_err(Error::io("cannot read the run's file", &file)),
+            }
+        };
+        let step_of = |line: &str| line.split(',').nth(1).and_then(|s| s.parse::<u64>().ok());
+        let metrics = read("metrics.csv")?;
+        let metrics =
+            metrics.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).map(String::from).collect();
+        let skipped = read("skipped.csv")?;
+        let skipped = skipped.lines().skip(1).filter_map(parse_csv_pair).collect();
+        Self::with_log(path.into(), metrics, skipped)
+    }
+
+    fn with_log(path: PathBuf, metrics: Vec<String>, skipped: BTreeMap<String, String>) -> Result<RunFolder> {
+        let log = path.join("log.txt");
+        let log =
+            File::options().create(true).append(true).open(&log).map_err(Error::io("cannot write the log", &log))?;
+        Ok(RunFolder { path, log, metrics, skipped })
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Seconds that the run had taken at its last metrics.
+    pub fn seconds(&self) -> f64 {
+        self.metrics.last().and_then(|line| line.rsplit(',').next()?.parse().ok()).unwrap_or(0.0)
+    }
+
+    /// Writes a text file.
+    pub fn write_text(&self, name: &str, text: &str) -> Result<()> {
+        atomic::write(&self.file(name), |writer| writer.write_all(text.as_bytes()))
+    }
+
+    /// Adds rows to `metrics.csv`. The file is small (two rows an epoch), so it is written whole.
+    pub fn add_metrics(&mut self, rows: &[MetricsRow]) -> Result<()> {
+        self.metrics.extend(rows.iter().map(MetricsRow::line));
+        self.write_text("metrics.csv", &format!("{METRICS_HEADER}\n{}\n", self.metrics.join("\n")))
+    }
+
+    /// Adds pictures that could not be read, with the reasons, to `skipped.csv`.
+    pub fn add_skipped(&mut self, pictures: impl IntoIterator<Item = (String, String)>) -> Result<()> {
+        let before = self.skipped.len();
+        self.skipped.extend(pictures.into_iter().map(|(path, reason)| (one_line(&path), one_line(&reason))));
+        if self.skipped.len() == before && self.file("skipped.csv").exists() {
+            return Ok(());
+        }
+        let lines: String =
+            self.skipped.iter().map(|(path, reason)| format!("{},{}\n", csv_field(path), csv_field(reason))).collect();
+        self.write_text("skipped.csv", &format!("path,reason\n{lines}"))
+    }
+
+    /// Paths of the pictures left out so far.
+    pub fn skipped(&self) -> impl Iterator<Item = &str> {
+        self.skipped.keys().map(String::as_str)
+    }
+
+    /// Adds a line, with the local time, to `log.txt`.
+    pub fn log(&mut self, line: &str) -> Result<()> {
+        let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
+        // One write for a line: lines of a crashed run are whole.
+        let written = self.log.write_all(format!("{now} {line}\n").as_bytes());
+        written.map_err(Error::io("cannot write the log", &self.file("log.txt")))
+    }
+}
+
+/// Name for a run that was given none: model and local time.
+pub fn default_name(model: &str) -> String {
+    let model: String = model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
+    format!("{model}-{}", jiff::Zoned::now().strftime("%Y-%m-%d-%H%M%S"))
+}
+
+fn one_line(text: &str) -> String {
+    text.replace(['\n', '\r'], " ")
+}
+
+/// Quoted as RFC 4180 asks, where it must be.
+fn csv_field(text: &str) -> String {
+    match text.contains([',', '"']) {
+        true => format!("\"{}\"", text.replace('"', "\"\"")),
+        false => text.into(),
+    }
+}
+
+/// The two fields of a line that [`csv_field`] wrote.
+fn parse_csv_pair(line: &str) -> Option<(String, String)> {
+    let mut fields = vec![String::new()];
+    let (mut quoted, mut chars) = (false, line.chars().peekable());
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => fields.last_mut()?.extend(chars.next()),
+            '"' => quoted = !quoted,
+            ',' if !quoted => fields.push(String::new()),
+            c => fields.last_mut()?.push(c),
+        }
+    }
+    let [path, reason] = <[String; 2]>::try_from(fields).ok()?;
+    Some((path, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(step: u64) -> MetricsRow {
+        let means = Means { loss: 0.5, top1: 0.75, top5: 1.0 };
+        MetricsRow { epoch: 1, step, split: "val", means, lr: 0.01, images_per_second: 20.0, seconds: step as f64 }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_gets_a_number() {
+        let out = tempfile::tempdir().unwrap();
+        let first = RunFolder::create(out.path(), "run").unwrap();
+        let second = RunFolder::create(out.path(), "run").unwrap();
+        assert_eq!(first.path(), out.path().join("run"));
+        assert_eq!(second.path(), out.path().join("run-2"));
+        for bad in ["a/b", "..", "", "/x"] {
+            assert!(RunFolder::create(out.path(), bad).is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn metrics_after_the_checkpoint_are_dropped_on_resume() {
+        let out = tempfile::tempdir().unwrap();
+        let mut folder = RunFolder::create(out.path(), "run").unwrap();
+        folder.add_metrics(&[row(10), row(20)]).unwrap();
+        let mut folder = RunFolder::open(folder.path(), 10).unwrap();
+        assert_eq!(folder.seconds(), 10.0);
+        folder.add_metrics(&[row(15)]).unwrap();
+        let text = fs::read_to_string(folder.file("metrics.csv")).unwrap();
+        assert_eq!(text.lines().nth(1).unwrap(), "1,10,val,0.5,0.75,1,0.01,20.00,10.00");
+        assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn skipped_pictures_survive_a_resume() {
+        let out = tempfile::tempdir().unwrap();
+        let mut folder = RunFolder::create(out.path(), "run").unwrap();
+        let odd = ("a \"b\", c.jpg".to_string(), "bad, \"very\"\nbad".to_string());
+        folder.add_skipped([odd, ("plain.jpg".into(), "reason".into())]).unwrap();
+        let folder = RunFolder::open(folder.path(), 0).unwrap();
+        assert_eq!(folder.skipped().collect::<Vec<_>>(), ["a \"b\", c.jpg", "plain.jpg"]);
+        assert_eq!(folder.skipped["a \"b\", c.jpg"], "bad, \"very\" bad");
+    }
+}

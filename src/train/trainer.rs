@@ -1,0 +1,406 @@
+//! The loop: epochs of steps, an evaluation and a checkpoint at the end of each, and the same bits whether a run was interrupted or not.
+//!
+//! What a step sees is a function of (seed, epoch, step): the order of the pictures is a Philox permutation, the random counter and the
+//! learning rate follow the step. So the state of a run is the weights, the optimizer's state and a [`Position`].
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::metrics::{Means, Tally, labelled_rows, score};
+use super::position::Position;
+use super::run_folder::{MetricsRow, RunFolder};
+use super::schedule::Schedule;
+use super::{Event, Job, Outcome, Stopped, lost_classes};
+use crate::backend::{Device, Program, Ticket};
+use crate::classifier::Evaluator;
+use crate::data::{Batch, Item, Loader};
+use crate::error::{Error, Result};
+use crate::formats::Checkpoint;
+use crate::models::{self, OptimizerConfig, TrainGraph};
+use crate::rng::{Philox, stream};
+use crate::tensor::Tensor;
+
+/// Steps that may be in flight: enough that the device never waits for the host, and the loss still comes soon.
+const IN_FLIGHT: usize = 8;
+
+/// Trains until the epochs or steps are done, patience is lost, or `stop` is set; a run that is stopped is saved and can be resumed.
+/// `observe` is told what happens as it happens.
+///
+/// # Errors
+/// [`Error::NotFinite`] when the loss is not a number (the checkpoints of before remain); device, file and input errors.
+pub fn train(
+    job: Job,
+    resumed: Option<Checkpoint>,
+    device: &mut dyn Device,
+    folder: &mut RunFolder,
+    stop: &AtomicBool,
+    observe: &mut dyn FnMut(&Event),
+) -> Result<Outcome> {
+    Run::new(job, resumed, device, folder, stop, observe)?.run()
+}
+
+/// A submitted step whose loss has not been read.
+struct Pending {
+    ticket: Ticket,
+    labels: Tensor,
+    step: u64,
+}
+
+struct Run<'a> {
+    job: Job,
+    device: &'a mut dyn Device,
+    folder: &'a mut RunFolder,
+    stop: &'a AtomicBool,
+    observe: &'a mut dyn FnMut(&Event),
+    graph: TrainGraph,
+    program: Box<dyn Program>,
+    optimizer: OptimizerConfig,
+    schedule: Schedule,
+    loader: Loader,
+    evaluator: Evaluator,
+    validation: Loader,
+    position: Position,
+    pending: VecDeque<Pending>,
+    /// Seconds of the run before this process.
+    earlier: f64,
+    started: Instant,
+    /// When this process began the epoch, and at which step.
+    epoch_started: (Instant, u64),
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        job: Job,
+        resumed: Option<Checkpoint>,
+        device: &'a mut dyn Device,
+        folder: &'a mut RunFolder,
+        stop: &'a AtomicBool,
+        observe: &'a mut dyn FnMut(&Event),
+    ) -> Result<Run<'a>> {
+        let settings = &job.settings;
+        let optimizer = job.optimizer();
+        let smoothing = settings.label_smoothing as f32;
+        let graph = models::train_graph(&job.model, &job.build_options(settings.batch_size), &optimizer, smoothing)?;
+        let position = match resumed {
+            Some(checkpoint) => restore(device, checkpoint, &graph, &job)?,
+            None => initialise(device, &graph, &job)?,
+        };
+        let program = device.compile(&graph.graph, &[graph.loss, graph.logits])?;
+        // A batch of two, the tutorial's, would waste the device in evaluation.
+        let batch = settings.batch_size.max(32).min(job.dataset.val.len());
+        let evaluator = Evaluator::new(device, &job.model, &job.build_options(batch))?;
+        let loader = |items: &[Item], batch| Loader::new(Arc::new(items.to_vec()), job.loader_options(batch));
+        Ok(Run {
+            schedule: Schedule::new(settings, job.steps_per_epoch()),
+            loader: loader(&job.dataset.train, settings.batch_size),
+            validation: loader(&job.dataset.val, batch),
+            earlier: folder.seconds(),
+            started: Instant::now(),
+            epoch_started: (Instant::now(), position.step),
+            pending: VecDeque::new(),
+            job,
+            device,
+            folder,
+            stop,
+            observe,
+            graph,
+            program,
+            optimizer,
+            evaluator,
+            position,
+        })
+    }
+
+    fn run(mut self) -> Result<Outcome> {
+        let stopped = loop {
+            if let Some(reason) = self.finished() {
+                break reason;
+            }
+            self.steps_of_epoch()?;
+            let whole = self.step_in_epoch() == self.job.steps_per_epoch();
+            let val = if self.stopping() { None } else { self.evaluate()? };
+            match val {
+                Some(val) if whole => {
+                    self.end_epoch(val)?;
+                    self.save_last()?;
+                }
+                Some(val) => {
+                    // Stopped by max_steps within an epoch: told, but not counted, for a longer run would not have looked here.
+                    self.record(val, false)?;
+                    if self.position.best.is_none() {
+                        self.save_best(self.position.epochs + 1, val.means.top1)?;
+                    }
+                    self.save_last()?;
+                    break Stopped::Steps;
+                }
+                None => {
+                    self.save_skipped()?;
+                    self.save_last()?;
+                    break Stopped::Interrupted;
+                }
+            }
+        };
+        let lost = self.lost_classes();
+        Ok(Outcome { stopped, step: self.position.step, best: self.position.best.clone(), lost })
+    }
+
+    /// Why there is nothing more to do, if so. An epoch whose steps are done still wants its end.
+    fn finished(&self) -> Option<Stopped> {
+        let settings = &self.job.settings;
+        let ended = self.position.epochs >= settings.epochs;
+        let patience = settings.patience > 0 && self.position.since_best >= settings.patience;
+        let due = self.step_in_epoch() == self.job.steps_per_epoch();
+        let steps = settings.max_steps.is_some_and(|max| self.position.step >= max) && !due;
+        match (ended, patience, steps) {
+            (true, ..) => Some(Stopped::Epochs),
+            (_, true, _) => Some(Stopped::Patience),
+            (.., true) => Some(Stopped::Steps),
+            _ => None,
+        }
+    }
+
+    fn stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Steps of the running epoch that are done.
+    fn step_in_epoch(&self) -> u64 {
+        self.position.step - self.position.epochs as u64 * self.job.steps_per_epoch()
+    }
+
+    /// Runs the epoch's remaining steps, or those up to `max_steps` or the interruption; none is in flight afterwards.
+    fn steps_of_epoch(&mut self) -> Result<()> {
+        let first = self.step_in_epoch();
+        self.epoch_started = (Instant::now(), self.position.step);
+        if first == self.job.steps_per_epoch() {
+            return Ok(());
+        }
+        let seed = self.job.settings.seed;
+        let shuffle = Philox { seed, stream: stream::SHUFFLE, step: self.position.epochs as u32 };
+        let batches = self.loader.epoch(shuffle.permutation(self.job.dataset.train.len()), first as usize);
+        for batch in batches {
+            if self.stopping() {
+                break;
+            }
+            self.submit(batch?)?;
+            if self.pending.len() > IN_FLIGHT {
+                self.read_oldest()?;
+            }
+            if self.job.settings.max_steps == Some(self.position.step) {
+                break;
+            }
+        }
+        while !self.pending.is_empty() {
+            self.read_oldest()?;
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self, batch: Batch) -> Result<()> {
+        let step = self.position.step + 1;
+        let seed = self.job.settings.seed;
+        let counter = [seed as u32, (seed >> 32) as u32, step as u32, 0];
+        let lr = self.schedule.lr(step, self.position.plateau.drops);
+        let schedule = self.optimizer.schedule(lr, step);
+        self.program.write(self.graph.pictures, &batch.pictures)?;
+        self.program.write(self.graph.labels, &batch.labels)?;
+        self.program.write(self.graph.counter, &Tensor::u32([4], counter.to_vec()).map_err(Error::input)?)?;
+        self.program.write(self.graph.schedule, &Tensor::f32([4], schedule.to_vec()).map_err(Error::input)?)?;
+        let ticket = self.program.submit()?;
+        self.position.step = step;
+        self.pending.push_back(Pending { ticket, labels: batch.labels, step });
+        Ok(())
+    }
+
+    /// Reads the oldest step's loss and logits.
+    fn read_oldest(&mut self) -> Result<()> {
+        let Some(Pending { ticket, labels, step }) = self.pending.pop_front() else { return Ok(()) };
+        let outputs = self.program.outputs(ticket, true)?;
+        let Some([loss, logits]) = outputs.as_deref() else {
+            return Err(Error::device("the device lost the outputs of a step"));
+        };
+        let loss = loss.as_f32().and_then(|values| values.first().copied()).unwrap_or(f32::NAN);
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { loss, step });
+        }
+        self.position.tally.add_batch(loss, logits, &labels);
+        let before = self.position.epochs as u64 * self.job.steps_per_epoch();
+        let event = Event::Step {
+            epoch: self.position.epochs + 1,
+            epochs: self.job.settings.epochs,
+            iteration: step - before,
+            iterations: self.job.steps_per_epoch(),
+            loss,
+            means: self.position.tally.means(),
+            images_per_second: self.images_per_second(step),
+        };
+        (self.observe)(&event);
+        Ok(())
+    }
+
+    /// Training pictures a second in this epoch and process, up to `step`.
+    fn images_per_second(&self, step: u64) -> f64 {
+        let (since, first) = self.epoch_started;
+        ((step - first) * self.job.settings.batch_size as u64) as f64 / since.elapsed().as_secs_f64().max(1e-9)
+    }
+
+    /// Means over the validation pictures; `None` when interrupted.
+    fn evaluate(&mut self) -> Result<Option<Validated>> {
+        let training_speed = self.images_per_second(self.position.step);
+        let started = Instant::now();
+        let pictures = self.job.dataset.val.len();
+        let (mut tally, mut done) = (Tally::default(), 0);
+        let (stop, observe) = (self.stop, &mut self.observe);
+        let complete = self.evaluator.run(self.validation.batches(), |batch, logits| {
+            labelled_rows(logits, &batch.labels).for_each(|(row, label)| tally.add(score(row, label)));
+            done += batch.items.iter().flatten().count();
+            observe(&Event::Validating { done, pictures });
+            !stop.load(Ordering::Relaxed)
+        })?;
+        self.save_skipped()?;
+        if !complete {
+            return Ok(None);
+        }
+        if tally.n == 0 {
+            return Err(Error::input("no validation picture could be read: see skipped.csv"));
+        }
+        let means = tally.means();
+        if !means.loss.is_finite() {
+            return Err(Error::NotFinite { loss: means.loss as f32, step: self.position.step });
+        }
+        let speed = tally.n as f64 / started.elapsed().as_secs_f64().max(1e-9);
+        Ok(Some(Validated { means, speed, training_speed }))
+    }
+
+    /// Writes the rows of the epoch so far and tells the observer.
+    fn record(&mut self, val: Validated, best: bool) -> Result<()> {
+        let (epoch, step) = (self.position.epochs + 1, self.position.step);
+        let lr = self.schedule.lr(step, self.position.plateau.drops);
+        let seconds = self.earlier + self.started.elapsed().as_secs_f64();
+        let train = self.position.tally.means();
+        let row =
+            |split, means, images_per_second| MetricsRow { epoch, step, split, means, lr, images_per_second, seconds };
+        self.folder.add_metrics(&[row("train", train, val.training_speed), row("val", val.means, val.speed)])?;
+        let Means { loss, top1, .. } = val.means;
+        self.folder.log(&format!(
+            "epoch {epoch} step {step}: train loss {:.4} top-1 {:.4}, val loss {loss:.4} top-1 {top1:.4}{}, lr {lr:.3e}, {:.1} pictures/s",
+            train.loss, train.top1, if best { " (best)" } else { "" }, val.training_speed
+        ))?;
+        (self.observe)(&Event::Validated { epoch, means: val.means, best });
+        Ok(())
+    }
+
+    /// What an epoch's end changes: the best weights, the plateau, patience, the position.
+    fn end_epoch(&mut self, val: Validated) -> Result<()> {
+        let epoch = self.position.epochs + 1;
+        let better = self.position.observe(epoch, val.means.top1, self.job.settings.lr_patience);
+        self.record(val, better)?;
+        if better {
+            self.save_best(epoch, val.means.top1)?;
+        }
+        let train = std::mem::take(&mut self.position.tally).means();
+        self.position.epochs = epoch;
+        (self.observe)(&Event::Epoch {
+            epoch,
+            epochs: self.job.settings.epochs,
+            means: train,
+            images_per_second: val.training_speed,
+        });
+        Ok(())
+    }
+
+    /// Writes the weights, with what a user of them must know.
+    fn save_best(&mut self, epoch: usize, top1: f64) -> Result<()> {
+        let mut checkpoint = self.job.checkpoint(epoch, Some(top1));
+        self.collect(&mut checkpoint, false)?;
+        checkpoint.save(&self.folder.file("best.safetensors"))
+    }
+
+    /// Writes weights, optimizer state and position: all that the rest of the run depends on.
+    fn save_last(&mut self) -> Result<()> {
+        let mut checkpoint = self.job.checkpoint(self.position.epochs, None);
+        self.position.store(&mut checkpoint)?;
+        self.collect(&mut checkpoint, true)?;
+        checkpoint.save(&self.folder.file("last.safetensors"))
+    }
+
+    /// Reads the tensors from the device; one that is not finite would spoil the last good file.
+    fn collect(&mut self, checkpoint: &mut Checkpoint, states: bool) -> Result<()> {
+        let parameters = self.graph.parameters.iter().map(|p| &p.name);
+        let states = self.graph.states.iter().map(|(name, _)| name).filter(|_| states);
+        for name in parameters.chain(states) {
+            let tensor = self.device.get(name)?;
+            if let Some(&bad) = tensor.as_f32().unwrap_or_default().iter().find(|v| !v.is_finite()) {
+                return Err(Error::NotFinite { loss: bad, step: self.position.step });
+            }
+            checkpoint.tensors.insert(name.clone(), tensor);
+        }
+        Ok(())
+    }
+
+    /// Names pictures that could not be read, once, and keeps `skipped.csv` complete.
+    fn save_skipped(&mut self) -> Result<()> {
+        let skipped = [self.loader.skipped(), self.validation.skipped()].concat();
+        let known: HashSet<String> = self.folder.skipped().map(String::from).collect();
+        for picture in skipped.iter().filter(|picture| !known.contains(&picture.relative)) {
+            let (relative, reason) = (picture.relative.clone(), picture.reason.clone());
+            self.folder.log(&format!("skipped {relative}: {reason}"))?;
+            (self.observe)(&Event::Skipped { relative, reason });
+        }
+        self.folder.add_skipped(skipped.into_iter().map(|picture| (picture.relative, picture.reason)))
+    }
+
+    fn lost_classes(&self) -> Option<String> {
+        let dataset = &self.job.dataset;
+        let skipped = self.folder.skipped().collect();
+        lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
+    }
+}
+
+/// First weights, and optimizer state of zero.
+fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
+    for parameter in &graph.parameters {
+        device.set(&parameter.name, &parameter.initial(job.settings.seed))?;
+    }
+    for (name, ty) in &graph.states {
+        device.set(name, &Tensor::zeros(ty))?;
+    }
+    Ok(Position::start(job.settings.seed, job.dataset.train.len()))
+}
+
+/// Weights, optimizer state and position of a checkpoint.
+fn restore(device: &mut dyn Device, checkpoint: Checkpoint, graph: &TrainGraph, job: &Job) -> Result<Position> {
+    let position = Position::restore(&checkpoint)?;
+    let pictures = job.dataset.train.len();
+    if position.pictures != pictures {
+        let message =
+            format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
+        return Err(Error::input(message));
+    }
+    let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
+    for (name, ty) in parameters.chain(graph.states.iter().map(|(name, ty)| (name, ty))) {
+        match checkpoint.tensors.get(name) {
+            Some(tensor) if tensor.ty() == *ty => device.set(name, tensor)?,
+            Some(tensor) => {
+                let message = format!("the checkpoint's {name} is {}, the model's {}", tensor.shape(), ty.shape);
+                return Err(Error::input(message));
+            }
+            None => {
+                return Err(Error::input(format!("the checkpoint has no {name}: resume from a run's last.safetensors")));
+            }
+        }
+    }
+    Ok(position)
+}
+
+/// Result of an evaluation within a run.
+#[derive(Clone, Copy)]
+struct Validated {
+    means: Means,
+    /// Pictures a second in evaluation.
+    speed: f64,
+    /// Pictures a second in the training before it.
+    training_speed: f64,
+}

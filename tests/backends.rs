@@ -1,0 +1,49 @@
+//! The two backends are one program: the same losses to rounding, and each repeats itself to the bit.
+
+#[path = "common/binary.rs"]
+mod binary;
+mod common;
+
+use common::training::train;
+use convoy::models::OptimizerConfig;
+
+/// Twenty steps with crops, flips and dropout: any difference in a random number would show at once.
+#[test]
+fn the_first_losses_agree() {
+    for (name, optimizer, learning_rate) in [
+        ("sgd", OptimizerConfig::sgd(0.9, 5e-4), 0.01),
+        ("paper", OptimizerConfig::paper(), 0.01),
+        ("adamw", OptimizerConfig::adamw(0.01), 1e-3),
+    ] {
+        let cpu = train(&mut *common::cpu(), &optimizer, learning_rate, 20);
+        let gpu = train(&mut *common::gpu(), &optimizer, learning_rate, 20);
+        common::compare(name, &gpu.losses, &cpu.losses, (0.0, 1e-4)).unwrap();
+    }
+}
+
+/// The same numbers, whatever the number of threads: the order of every sum is fixed.
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let on = |threads| {
+        let mut device = convoy::backend::cpu::CpuDevice::new(threads).unwrap();
+        train(&mut device, &OptimizerConfig::sgd(0.9, 0.0), 0.01, 3)
+    };
+    let (one, three) = (on(1), on(3));
+    assert_eq!(one.losses, three.losses);
+    assert!(one.values == three.values, "weights differ");
+}
+
+/// The same command twice on one device: byte-identical `last.safetensors`.
+#[test]
+fn a_command_repeats_to_the_bit() {
+    let place = binary::Place::new();
+    place.pictures("pictures", 4);
+    for adapter in ["cpu".to_string(), common::gpu_selector()] {
+        let last = |run: &str| {
+            let options = "--model four-layer --image-size 32 --batch-size 4 --dropout 0.5 --seed 3";
+            place.convoy(&format!("train pictures {options} --max-steps 4 --adapter {adapter} --out {run}")).ok();
+            place.read(&format!("{run}/last.safetensors"))
+        };
+        assert!(last(&format!("one{adapter}")) == last(&format!("two{adapter}")), "--adapter {adapter}");
+    }
+}

@@ -1,0 +1,361 @@
+//! The binary end to end, on pictures that the tests draw: what it prints, what it leaves in the run's folder, what it refuses.
+
+#[path = "common/binary.rs"]
+mod binary;
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use binary::Place;
+use serde_json::Value;
+
+/// A training that takes a moment: 16 pictures of 32 x 32, the small model, batches of 4. 14 of them train: 4 steps an epoch.
+const TRAIN: &str = "train pictures --model four-layer --image-size 32 --batch-size 4 --split 0.9 --seed 7 --workers 2";
+
+/// A folder with `pictures`, and the run `run` of 8 steps on them.
+fn trained() -> Place {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.convoy(&format!("{TRAIN} --max-steps 8 --out run")).ok();
+    place
+}
+
+#[test]
+fn train_prints_the_tutorials_lines_and_fills_the_runs_folder() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let ran = place.convoy(&format!("{TRAIN} --epochs 2 --out run")).ok();
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert!(lines[0].contains("cpu"), "the first line says which device and why: {}", lines[0]);
+    assert!(!ran.stdout.contains('\x1b'), "no colours or bars off a terminal");
+    for epoch in 1..=2 {
+        for step in 1..=4 {
+            let start = format!("epoch:{epoch},iter{step}/4,loss:");
+            let line = lines.iter().find(|l| l.starts_with(&start)).unwrap_or_else(|| panic!("{start}: {}", ran.stdout));
+            assert!(line[start.len()..].parse::<f32>().is_ok_and(f32::is_finite), "{line}");
+        }
+        let start = format!("epoch:{epoch}/2,avg_loss:");
+        assert!(lines.iter().any(|l| l.starts_with(&start)), "{start}: {}", ran.stdout);
+    }
+    let accuracies: Vec<&&str> = lines.iter().filter(|l| l.starts_with("ACC:") && l.ends_with('%')).collect();
+    assert_eq!(accuracies.len(), 2, "one evaluation an epoch: {}", ran.stdout);
+    for file in ["config.toml", "metrics.csv", "best.safetensors", "last.safetensors", "log.txt"] {
+        assert!(place.path("run").join(file).is_file(), "{file}");
+    }
+    let metrics = place.text("run/metrics.csv");
+    assert_eq!(metrics.lines().next(), Some("epoch,step,split,loss,top1,top5,lr,images_per_second,seconds"));
+    assert!(metrics.lines().skip(1).all(|l| l.split(',').count() == 9), "{metrics}");
+    assert_eq!(metrics.lines().filter(|l| l.split(',').nth(2) == Some("val")).count(), 2, "{metrics}");
+}
+
+#[test]
+fn weights_go_by_the_fields_names() {
+    let place = trained();
+    let bytes = place.read("run/best.safetensors");
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let tensors = header.tensors();
+    let conv1 = &tensors["conv1.weight"];
+    assert_eq!((conv1.shape.len(), conv1.shape[1]), (4, 3), "conv1.weight is [O, I, H, W]");
+    assert!(tensors.contains_key("conv1.bias"), "{:?}", tensors.keys());
+    let metadata = header.metadata().clone().expect("metadata");
+    for key in ["model", "classes", "epoch", "top1"] {
+        assert!(metadata.contains_key(key), "{key}: {metadata:?}");
+    }
+}
+
+#[test]
+fn resume_goes_on_to_the_bit() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.convoy(&format!("{TRAIN} --max-steps 10 --out straight")).ok();
+    // 6 steps end in the middle of the second epoch.
+    place.convoy(&format!("{TRAIN} --max-steps 6 --out parted")).ok();
+    assert_ne!(place.read("straight/last.safetensors"), place.read("parted/last.safetensors"));
+    place.convoy("train pictures --resume parted --max-steps 10").ok();
+    assert!(place.read("straight/last.safetensors") == place.read("parted/last.safetensors"), "last.safetensors differ");
+    assert!(place.read("straight/best.safetensors") == place.read("parted/best.safetensors"), "best.safetensors differ");
+}
+
+#[test]
+fn the_number_of_workers_changes_nothing() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.convoy(&format!("{TRAIN} --max-steps 6 --out one").replace("--workers 2", "--workers 1")).ok();
+    place.convoy(&format!("{TRAIN} --max-steps 6 --out four").replace("--workers 2", "--workers 4")).ok();
+    assert!(place.read("one/last.safetensors") == place.read("four/last.safetensors"), "last.safetensors differ");
+}
+
+#[test]
+fn the_seed_changes_the_run_and_the_config_repeats_it() {
+    let place = trained();
+    place.convoy(&format!("{TRAIN} --max-steps 8 --out other").replace("--seed 7", "--seed 8")).ok();
+    assert_ne!(place.read("run/last.safetensors"), place.read("other/last.safetensors"));
+    place.convoy("train pictures --config run/config.toml --out again").ok();
+    assert!(place.read("run/last.safetensors") == place.read("again/last.safetensors"), "last.safetensors differ");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.convoy(&format!("{TRAIN} --max-steps 400 --out straight")).ok();
+    let mut child = place
+        .command(&format!("{TRAIN} --max-steps 400 --out stopped"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|l| l.starts_with("epoch:2,iter1/")).expect("the second epoch begins");
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let rest = lines.count();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "after {rest} more lines");
+    place.convoy("train pictures --resume stopped --max-steps 400").ok();
+    assert!(place.read("straight/last.safetensors") == place.read("stopped/last.safetensors"), "last.safetensors differ");
+}
+
+#[test]
+fn eval_counts_what_it_was_shown() {
+    let place = trained();
+    place.pictures("others", 5);
+    place.write("others/cat.bad.png", "no picture");
+    let found = place.convoy("eval run/best.safetensors others --json").json();
+    assert_eq!(found["n"], 10, "{found}");
+    assert_eq!(found["classes"], serde_json::json!(["cat", "dog"]));
+    let confusion: Vec<Vec<u64>> = serde_json::from_value(found["confusion"].clone()).unwrap();
+    assert_eq!(confusion.iter().map(|row| row.iter().sum::<u64>()).collect::<Vec<_>>(), [5, 5], "rows are the truth");
+    let top1 = (confusion[0][0] + confusion[1][1]) as f64 / 10.0;
+    assert!((found["top1"].as_f64().unwrap() - top1).abs() < 1e-6, "{found}");
+    assert!(found["loss"].as_f64().unwrap() > 0.0 && found["top5"] == 1.0, "{found}");
+    let per_class = found["per_class"].as_array().unwrap();
+    assert_eq!(per_class.len(), 2);
+    for (class, row) in per_class.iter().zip(&confusion) {
+        let recall = row[usize::from(class["class"] == "dog")] as f64 / 5.0;
+        assert!((class["recall"].as_f64().unwrap() - recall).abs() < 1e-6 && class["n"] == 5, "{class}");
+        assert!(class["precision"].is_number() && class["f1"].is_number(), "{class}");
+    }
+    assert!(found["skipped"].to_string().contains("cat.bad.png") || found["skipped"] == 1, "{found}");
+    place.convoy("eval run/best.safetensors others").ok();
+}
+
+#[test]
+fn predict_takes_pictures_folders_and_globs() {
+    let place = trained();
+    place.write("broken.png", "no picture");
+    let found = place.convoy("predict run/best.safetensors pictures/cat.0.png broken.png --json").json();
+    let [good, bad] = &found.as_array().unwrap()[..] else { panic!("{found}") };
+    assert!(good["path"].as_str().unwrap().ends_with("cat.0.png") && good["error"].is_null(), "{good}");
+    let top = good["top"].as_array().unwrap();
+    let sum: f64 = top.iter().map(|t| t["probability"].as_f64().unwrap()).sum();
+    assert!((sum - 1.0).abs() < 1e-5 && top.len() == 2, "{good}");
+    assert_eq!((&top[0]["label"], &top[0]["probability"]), (&good["label"], &good["probability"]));
+    assert!(bad["label"].is_null() && bad["error"].is_string(), "{bad}");
+    let count = |arguments: &str| match place.convoy(arguments).json() {
+        Value::Array(found) => found.len(),
+        other => panic!("{other}"),
+    };
+    assert_eq!(count("predict run/best.safetensors pictures --json"), 16);
+    assert_eq!(count("predict run/best.safetensors pictures/dog.*.png --json"), 8);
+    let plain = place.convoy("predict run/best.safetensors pictures/cat.0.png").ok();
+    assert!(plain.stdout.contains("cat.0.png") && plain.stdout.contains('%'), "{}", plain.stdout);
+}
+
+/// The picture's class does not depend on what else is in the batch.
+#[test]
+fn predict_agrees_with_eval() {
+    let place = trained();
+    let eval = place.convoy("eval run/best.safetensors pictures --json").json();
+    let predicted = place.convoy("predict run/best.safetensors pictures --json").json();
+    let right = predicted
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|p| p["path"].as_str().unwrap().contains(p["label"].as_str().unwrap()))
+        .count();
+    assert!((eval["top1"].as_f64().unwrap() * 16.0 - right as f64).abs() < 1e-4, "{eval} {predicted}");
+}
+
+#[test]
+fn summary_counts_parameters_and_work() {
+    let place = Place::new();
+    let found = place.convoy("summary alexnet --classes 2 --json").json();
+    assert_eq!(found["parameters"], 58_289_538, "one tower with 2 classes");
+    let macs = found["macs"].as_f64().unwrap();
+    assert!((1.1e9..1.2e9).contains(&macs), "about 1.14 GMAC a picture: {macs}");
+    let layers = found["layers"].as_array().unwrap();
+    let conv1 = layers.iter().find(|l| l["name"] == "conv1").unwrap();
+    assert_eq!(conv1["parameters"], 96 * 3 * 11 * 11 + 96);
+    assert_eq!(conv1["output"], serde_json::json!([96, 55, 55]));
+    assert!(found["training_memory_bytes"].as_u64().unwrap() > 2 * 4 * 58_289_538, "weights and momentum");
+    for model in ["alexnet", "alexnet-tutorial", "four-layer"] {
+        let plain = place.convoy(&format!("summary {model}")).ok();
+        assert!(plain.stdout.contains("conv1"), "{}", plain.stdout);
+    }
+}
+
+#[test]
+fn adapters_lists_the_cpu_backend() {
+    let place = Place::new();
+    let found = place.convoy("adapters --json").json();
+    let cpu = found.as_array().unwrap().iter().find(|d| d["backend"] == "cpu").expect("the CPU backend is always there");
+    for field in ["index", "name", "type", "driver", "software", "selectors", "max_binding_bytes", "max_buffer_bytes"] {
+        assert!(!cpu[field].is_null(), "{field}: {cpu}");
+    }
+    for field in ["memory_bytes", "f16", "subgroups", "timestamps"] {
+        assert!(cpu.get(field).is_some(), "{field}: {cpu}");
+    }
+    assert!(place.convoy("adapters").ok().stdout.contains("cpu"));
+}
+
+#[test]
+fn sample_draws_the_same_pictures_and_they_train() {
+    let place = Place::new();
+    place.convoy("sample one --count 16").ok();
+    place.convoy("sample two --count 16").ok();
+    let mut names: Vec<_> =
+        walk(&place.path("one")).into_iter().map(|p| p.strip_prefix(place.path("one")).unwrap().to_owned()).collect();
+    names.sort();
+    assert!(names.len() >= 16, "{names:?}");
+    for name in &names {
+        assert_eq!(
+            binary::read(&place.path("one").join(name)),
+            binary::read(&place.path("two").join(name)),
+            "{}",
+            name.display()
+        );
+    }
+    place.convoy("train one --model four-layer --image-size 32 --batch-size 4 --max-steps 2 --out run").ok();
+}
+
+/// Every file under `folder`.
+fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+    entries.flat_map(|p| if p.is_dir() { walk(&p) } else { vec![p] }).collect()
+}
+
+/// One unreadable picture of many is left out and named; the run's other pictures and its end do not change.
+#[test]
+fn an_unreadable_picture_is_skipped_and_named() {
+    let place = Place::new();
+    place.pictures("pictures", 24);
+    place.write("pictures/cat.99.jpg", "this is no picture");
+    place.convoy(&format!("{TRAIN} --epochs 1 --out run")).ok();
+    assert!(place.text("run/skipped.csv").contains("cat.99.jpg"));
+}
+
+#[test]
+fn a_run_that_loses_a_class_ends_with_code_2() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    for i in 0..8 {
+        place.write(&format!("pictures/dog.{i}.png"), "this is no picture");
+    }
+    place.convoy(&format!("{TRAIN} --epochs 1 --out run")).refused(2, &["dog"]);
+}
+
+#[test]
+fn pictures_that_lie_are_skipped() {
+    let place = Place::new();
+    place.pictures("pictures", 24);
+    let png = place.read("pictures/cat.0.png");
+    let mut huge = png.clone();
+    huge[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]); // claims 65536 x 65536
+    place.write("pictures/cat.100.png", &huge);
+    place.write("pictures/dog.100.png", &png[..png.len() / 2]);
+    place.write("pictures/dog.101.jpg", &png); // a PNG under another name is read by its content
+    place.convoy(&format!("{TRAIN} --epochs 1 --out run")).ok();
+    let skipped = place.text("run/skipped.csv");
+    assert!(skipped.contains("cat.100.png") && skipped.contains("dog.100.png"), "{skipped}");
+    assert!(!skipped.contains("dog.101.jpg"), "{skipped}");
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_with_code_4() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.convoy(&format!("{TRAIN} --optimizer sgd --lr 1e30 --epochs 3 --out run")).refused(4, &["lr"]);
+}
+
+#[test]
+fn folders_that_cannot_be_trained_on_are_refused() {
+    let place = Place::new();
+    place.convoy("train nowhere").refused(2, &["nowhere"]);
+    std::fs::create_dir(place.path("empty")).unwrap();
+    place.convoy("train empty").refused(2, &["empty"]);
+    place.pictures("one", 4);
+    for i in 0..4 {
+        std::fs::remove_file(place.path(&format!("one/dog.{i}.png"))).unwrap();
+    }
+    place.convoy("train one --model four-layer").refused(2, &["cat"]);
+    place.write("file.txt", "text");
+    place.convoy("train file.txt").refused(2, &["file.txt"]);
+    place.pictures("pictures", 4);
+    // Not by permissions: whoever runs the tests may be root.
+    place.convoy(&format!("{TRAIN} --max-steps 1 --out file.txt/run")).refused(2, &["file.txt"]);
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let place = Place::new();
+    place.pictures("pictures", 4);
+    place.convoy(&format!("{TRAIN} --adapter nosuch")).refused(2, &["nosuch", "cpu"]);
+    place.convoy(&format!("{TRAIN} --adapter cuda")).refused(3, &["cuda", "not built in"]);
+    place.convoy("train pictures --model nosuch").refused(2, &["nosuch", "alexnet"]);
+    place.write("model.toml", "name = 3");
+    place.convoy("train pictures --model model.toml").refused(2, &["model.toml"]);
+    for wrong in ["--split 1.5", "--batch-size 0", "--lr -1", "--image-size 1", "--dropout 1", "--epochs 0"] {
+        let option = wrong.split(' ').next().unwrap();
+        let ran = place.convoy(&format!("train pictures --model four-layer {wrong}"));
+        assert_eq!(ran.code, Some(2), "{wrong}: {}", ran.stderr);
+        assert!(!ran.stderr.contains("panicked"), "{wrong}: {}", ran.stderr);
+        assert!(ran.stderr.contains(option.trim_start_matches('-')) || ran.stderr.contains("conv"), "{wrong}: {}", ran.stderr);
+    }
+    assert_eq!(place.convoy("no-such-command").code, Some(2));
+}
+
+#[test]
+fn checkpoints_that_are_none_are_refused() {
+    let place = trained();
+    let good = place.read("run/last.safetensors");
+    place.convoy("eval nowhere.safetensors pictures").refused(2, &["nowhere.safetensors"]);
+    place.convoy("predict run/best.safetensors nowhere.png").refused(2, &["nowhere.png"]);
+    place.convoy("eval run/best.safetensors nowhere").refused(2, &["nowhere"]);
+    let foreign = {
+        let data = [0u8; 16];
+        let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, vec![4], &data).unwrap();
+        safetensors::serialize([("weight", view)], None).unwrap()
+    };
+    let mut wrong_length = good.clone();
+    wrong_length[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+    for (name, content) in [
+        ("empty", Vec::new()),
+        ("text", b"not a checkpoint".to_vec()),
+        ("cut", good[..good.len() - 1000].to_vec()),
+        ("long", [&good[..], &[0; 7]].concat()),
+        ("wrong_length", wrong_length),
+        ("foreign", foreign),
+    ] {
+        let file = format!("{name}.safetensors");
+        place.write(&file, &content);
+        place.convoy(&format!("eval {file} pictures")).refused(2, &[&file]);
+        place.convoy(&format!("predict {file} pictures/cat.0.png")).refused(2, &[&file]);
+        std::fs::create_dir(place.path(name)).unwrap();
+        for other in ["config.toml", "metrics.csv"] {
+            place.write(&format!("{name}/{other}"), place.read(&format!("run/{other}")));
+        }
+        place.write(&format!("{name}/last.safetensors"), &content);
+        place.convoy(&format!("train pictures --resume {name} --max-steps 9")).refused(2, &["last.safetensors"]);
+    }
+    place.convoy("train pictures --resume nowhere").refused(2, &["nowhere"]);
+}
+
+#[test]
+fn help_and_version_are_there() {
+    let place = Place::new();
+    let help = place.convoy("train --help").ok().stdout;
+    for option in ["--model", "--preset", "--epochs", "--max-steps", "--batch-size", "--lr", "--resume", "--adapter"] {
+        assert!(help.contains(option), "{option}:\n{help}");
+    }
+    assert!(place.convoy("--version").ok().stdout.contains(env!("CARGO_PKG_VERSION")));
+}

@@ -1,0 +1,61 @@
+//! Values larger than one binding: a device that may bind little at once computes what it does without the limit.
+
+mod common;
+
+use common::training::train;
+use convoy::backend::Device;
+use convoy::backend::wgpu::WgpuOptions;
+use convoy::models::OptimizerConfig;
+use convoy::ops::{Array, Op};
+
+/// The device under test, as if it could bind no more than this many bytes at once.
+fn limited(bytes: u64) -> Box<dyn Device> {
+    common::gpu_with(WgpuOptions { max_binding_bytes: Some(bytes), poison: true, ..WgpuOptions::default() })
+}
+
+/// Weights, moments, activations and pictures of the narrow AlexNet are all larger than 20 KiB in some layer.
+#[test]
+fn a_training_under_a_small_limit_gives_the_same_numbers() {
+    for optimizer in [OptimizerConfig::sgd(0.9, 5e-4), OptimizerConfig::adamw(0.01)] {
+        let whole = train(&mut *common::gpu(), &optimizer, 1e-3, 4);
+        let parts = train(&mut *limited(20 * 1024), &optimizer, 1e-3, 4);
+        common::compare("losses", &parts.losses, &whole.losses, (0.0, 1e-5)).unwrap();
+        let largest = whole.values.iter().map(|(_, tensor)| tensor.bytes().len()).max();
+        assert!(largest > Some(3 * 20 * 1024), "nothing had to be cut: the largest value has {largest:?} bytes");
+        for ((name, whole), (_, parts)) in whole.values.iter().zip(&parts.values) {
+            common::compare(name, &common::as_f64(parts), &common::as_f64(whole), (1e-6, 1e-4)).unwrap();
+        }
+    }
+}
+
+/// Every case under a limit that cuts most of them: right, or refused with an error that says so. Ops whose values grow
+/// with the model (weights and their updates) and those that work element by element are never refused.
+#[test]
+fn every_op_under_a_small_limit_is_right_or_refuses() {
+    let never_refused = ["linear", "bias", "relu", "sigmoid", "tanh", "dropout", "add", "mul", "scale", "sgd", "adam"];
+    let mut device = limited(4096);
+    let (mut failures, mut refused) = (Vec::new(), Vec::new());
+    for case in Op::all_cases() {
+        let label = common::label(&case);
+        let inputs = case.tensors(1);
+        match common::run_case(&mut *device, &case, &inputs) {
+            Ok(found) => {
+                let expected = case.op.reference(&inputs.iter().map(Array::from).collect::<Vec<_>>());
+                for (got, expected) in found.iter().zip(&expected) {
+                    failures.extend(
+                        common::compare(&label, &common::as_f64(got), &expected.data, case.tolerance()).err(),
+                    );
+                }
+            }
+            Err(message) if !message.contains("binds at most") => failures.push(format!("{label}: {message}")),
+            Err(message) => {
+                if never_refused.iter().any(|name| case.op.name().starts_with(name)) {
+                    failures.push(format!("{label}: {message}"));
+                }
+                refused.push(label);
+            }
+        }
+    }
+    println!("refused under 4096 bytes: {refused:#?}");
+    common::assert_none(failures);
+}
