@@ -155,14 +155,8 @@ struct Geometry {
 impl Geometry {
     /// From the shapes of x, w and y.
     fn new(conv: &Conv2d, x: &[usize], w: &[usize], y: &[usize]) -> Self {
-        let window = Padded {
-            input: [x[2], x[3]],
-            output: [y[2], y[3]],
-            kernel: [w[2], w[3]],
-            stride: conv.stride,
-            padding: conv.padding,
-            dilation: conv.dilation,
-        };
+        let (kernel, input, output) = ([w[2], w[3]], [x[2], x[3]], [y[2], y[3]]);
+        let window = Padded::new(input, output, kernel, conv.stride, conv.padding, conv.dilation);
         Geometry { n: x[0], groups: conv.groups, c: w[1], o: w[0] / conv.groups, window }
     }
 
@@ -246,8 +240,9 @@ impl Geometry {
 
     /// Where output row p reads the tap in the padded planes of a group.
     fn place(&self, unit: usize, s: usize, p: usize) -> usize {
-        let (c, r) = (unit / self.window.kernel[0], unit % self.window.kernel[0]);
-        c * self.window.plane() + self.window.place(p, r, s)
+        let [kernel_h, kernel_w] = self.window.kernel;
+        let tap = self.window.taps[unit % kernel_h * kernel_w + s];
+        unit / kernel_h * self.window.plane() + tap + p * self.window.step()
     }
 }
 

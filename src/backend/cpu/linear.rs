@@ -10,6 +10,7 @@ use super::matmul::{Matrix, matmul};
 use super::memory::Io;
 use super::simd::{fused, vectorised};
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
+use crate::tensor::TensorType;
 
 /// Outputs of one task of the forward product.
 const OUTPUTS: usize = 32;
@@ -35,13 +36,19 @@ impl CpuOp for Linear {
 }
 
 impl CpuOp for LinearBackwardInput {
+    fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], _: usize) -> usize {
+        inputs[0].shape.elements()
+    }
+
+    /// By way of dy's transpose: a column-major factor would cost the product most of its speed.
     fn run(&self, mut io: Io) {
-        let (dy, w, dx) = (io.f32(0), io.f32(1), io.output(0));
-        let (features, outs) = (io.shape(1)[1], io.shape(1)[0]);
-        column_blocks(dx, features, FEATURES).into_par_iter().enumerate().for_each(|(block, mut dx)| {
-            dx.iter_mut().for_each(|dx| dx.fill(0.0));
-            add_scaled_rows(&mut dx, dy, outs, &w[block * FEATURES..], features);
-        });
+        let (dy, w, dx, dy_t) = (io.f32(0), io.f32(1), io.output(0), io.scratch());
+        let ([n, outs], features) = ([io.shape(0)[0], io.shape(0)[1]], io.shape(1)[1]);
+        for (i, row) in dy.chunks_exact(outs).enumerate() {
+            row.iter().enumerate().for_each(|(o, &dy)| dy_t[o * n + i] = dy);
+        }
+        let (dy_t, w) = (Matrix::rows(dy_t, [outs, n], n), Matrix::rows(w, [outs, features], features));
+        matmul(dx, features, dy_t.t(), w, false, io.threads());
     }
 }
 
@@ -112,44 +119,6 @@ vectorised! {
                 }
             }
             o += if wide { 4 } else { 1 };
-        }
-    }
-}
-
-vectorised! {
-    /// dx[n] += the sum over o of dy[n][o] times row o of w (rows are `features` apart), four rows at a time.
-    fn add_scaled_rows(dx: &mut [&mut [f32]], dy: &[f32], outs: usize, w: &[f32], features: usize) {
-        #[inline(always)]
-        fn rows<const FMA: bool, const O: usize>(dx: &mut [f32], dy: [f32; O], w: [&[f32]; O]) {
-            let (vectors, rest) = dx.as_chunks_mut::<LANES>();
-            let w_vectors = w.map(|row| &row.as_chunks::<LANES>().0[..vectors.len()]);
-            for (i, dx) in vectors.iter_mut().enumerate() {
-                let mut sum = *dx;
-                for (dy, w) in dy.iter().zip(w_vectors) {
-                    let w = w[i];
-                    sum = std::array::from_fn(|lane| fused::<FMA>(*dy, w[lane], sum[lane]));
-                }
-                *dx = sum;
-            }
-            let done = w_vectors.first().map_or(0, |w| w.len() * LANES);
-            for (i, dx) in rest.iter_mut().enumerate() {
-                for (dy, w) in dy.iter().zip(w) {
-                    *dx += dy * w[done + i];
-                }
-            }
-        }
-        let width = dx.first().map_or(0, |dx| dx.len());
-        let row = |o: usize| &w[o * features..][..width];
-        for o in (0..outs / 4 * 4).step_by(4) {
-            let w = [0, 1, 2, 3].map(|i| row(o + i));
-            for (dx, dy) in dx.iter_mut().zip(dy.chunks_exact(outs)) {
-                rows::<FMA, 4>(dx, [0, 1, 2, 3].map(|i| dy[o + i]), w);
-            }
-        }
-        for o in outs / 4 * 4..outs {
-            for (dx, dy) in dx.iter_mut().zip(dy.chunks_exact(outs)) {
-                rows::<FMA, 1>(dx, [dy[o]], [row(o)]);
-            }
         }
     }
 }

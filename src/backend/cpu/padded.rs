@@ -3,35 +3,67 @@
 
 use std::ops::Range;
 
+use super::simd::vectorised;
+
 /// A window that slides over planes of `input` and gives planes of `output` (heights and widths).
 pub(super) struct Padded {
     pub input: [usize; 2],
     pub output: [usize; 2],
     pub kernel: [usize; 2],
-    pub stride: [usize; 2],
-    pub padding: [usize; 2],
-    pub dilation: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+    /// Padded rows that the window reaches.
+    height: usize,
+    /// Columns of one remainder by the stride.
+    phase: usize,
+    /// Of each remainder that the picture has: where its columns start in a padded row, how many there are, and the first of them
+    /// in a row of the picture.
+    phases: Vec<(usize, usize, usize)>,
+    /// Where output (0, 0) reads each tap (r, s) in a padded plane, in row-major order. Outputs (0, 1), (0, 2)... read the elements
+    /// after it; those of output row p lie `p * step()` further on.
+    pub taps: Vec<usize>,
 }
 
 impl Padded {
+    /// The window of an op with these options.
+    pub fn new(
+        input: [usize; 2],
+        output: [usize; 2],
+        kernel: [usize; 2],
+        stride: [usize; 2],
+        padding: [usize; 2],
+        dilation: [usize; 2],
+    ) -> Self {
+        let reach = |axis: usize| (output[axis] - 1) * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1;
+        let phase = reach(1).div_ceil(stride[1]);
+        // Of each remainder: the columns k for which the picture has column `k * stride + remainder - padding`.
+        let columns = |remainder: usize| {
+            let first = padding[1].saturating_sub(remainder).div_ceil(stride[1]);
+            let end = (input[1] + padding[1]).saturating_sub(remainder).div_ceil(stride[1]).min(phase);
+            (first < end).then(|| (remainder * phase + first, end - first, first * stride[1] + remainder - padding[1]))
+        };
+        let phases = (0..stride[1]).filter_map(columns).collect();
+        let (height, taps) = (reach(0), Vec::new());
+        let mut padded = Padded { input, output, kernel, stride, padding, height, phase, phases, taps };
+        let taps = (0..kernel[0]).flat_map(|r| (0..kernel[1]).map(move |s| (r * dilation[0], s * dilation[1])));
+        padded.taps = taps.map(|(row, column)| padded.at(row, column)).collect();
+        padded
+    }
+
     /// Elements of a padded plane: what the window reaches, no more and no less.
     pub fn plane(&self) -> usize {
-        self.reach(0) * self.row()
+        self.height * self.row()
     }
 
-    /// Where output (p, 0) reads the tap (r, s) in a padded plane; outputs (p, 1), (p, 2)... read the elements after it.
-    pub fn place(&self, p: usize, r: usize, s: usize) -> usize {
-        self.at(p * self.stride[0] + r * self.dilation[0], s * self.dilation[1])
-    }
-
-    /// From [`Padded::place`] of one output row to the next's.
+    /// Elements from what one output row reads to what the next one reads.
     pub fn step(&self) -> usize {
         self.stride[0] * self.row()
     }
 
-    /// Where a padded plane holds this row and column, counted from the padding's corner.
-    pub fn at(&self, row: usize, column: usize) -> usize {
-        row * self.row() + column % self.stride[1] * self.phase() + column / self.stride[1]
+    /// Where a padded plane holds the first tap of output (p, q) that is not padding.
+    pub fn first(&self, p: usize, q: usize) -> usize {
+        let [row, column] = [(0, p), (1, q)].map(|(axis, i)| (i * self.stride[axis]).max(self.padding[axis]));
+        self.at(row, column)
     }
 
     /// Copies planes into padded planes, with `fill` around them.
@@ -41,14 +73,8 @@ impl Padded {
         for (padded, plane) in padded.chunks_exact_mut(self.plane()).zip(planes.chunks_exact(h * w)) {
             for i in self.rows() {
                 let row = &plane[(i - self.padding[0]) * w..][..w];
-                for (phase, columns) in self.phases() {
-                    let to = &mut padded[self.at(i, phase) + columns.start..][..columns.len()];
-                    let first = columns.start * stride + phase - self.padding[1];
-                    if stride == 1 {
-                        to.copy_from_slice(&row[first..][..to.len()]);
-                    } else {
-                        to.iter_mut().zip(row[first..].iter().step_by(stride)).for_each(|(to, from)| *to = *from);
-                    }
+                for &(start, count, first) in &self.phases {
+                    take_every(stride, &mut padded[i * self.row() + start..][..count], &row[first..]);
                 }
             }
         }
@@ -61,42 +87,62 @@ impl Padded {
             plane.fill(0.0);
             for i in self.rows() {
                 let row = &mut plane[(i - self.padding[0]) * w..][..w];
-                for (phase, columns) in self.phases() {
-                    let from = &padded[self.at(i, phase) + columns.start..][..columns.len()];
-                    let first = columns.start * stride + phase - self.padding[1];
-                    row[first..].iter_mut().step_by(stride).zip(from).for_each(|(to, from)| *to = *from);
+                for &(start, count, first) in &self.phases {
+                    put_every(stride, &mut row[first..], &padded[i * self.row() + start..][..count]);
                 }
             }
         }
     }
 
-    /// Padded rows or columns that the window reaches.
-    fn reach(&self, axis: usize) -> usize {
-        (self.output[axis] - 1) * self.stride[axis] + (self.kernel[axis] - 1) * self.dilation[axis] + 1
-    }
-
-    /// Columns of one remainder by the stride.
-    fn phase(&self) -> usize {
-        self.reach(1).div_ceil(self.stride[1])
+    /// Where a padded plane holds this row and column, counted from the padding's corner.
+    fn at(&self, row: usize, column: usize) -> usize {
+        row * self.row() + column % self.stride[1] * self.phase + column / self.stride[1]
     }
 
     /// Elements of a padded row.
     fn row(&self) -> usize {
-        self.stride[1] * self.phase()
+        self.stride[1] * self.phase
     }
 
     /// Padded rows that hold a row of the picture.
     fn rows(&self) -> Range<usize> {
-        self.padding[0]..self.reach(0).min(self.padding[0] + self.input[0])
+        self.padding[0]..self.height.min(self.padding[0] + self.input[0])
     }
+}
 
-    /// For each remainder by the stride, the columns k for which the picture has column `k * stride + remainder - padding`.
-    fn phases(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
-        let (stride, left, w, width) = (self.stride[1], self.padding[1], self.input[1], self.phase());
-        let columns = move |phase: usize| {
-            let first = left.saturating_sub(phase).div_ceil(stride);
-            first..(w + left).saturating_sub(phase).div_ceil(stride).min(width)
-        };
-        (0..stride).map(move |phase| (phase, columns(phase))).filter(|(_, columns)| !columns.is_empty())
+vectorised! {
+    /// to[k] = from[k * stride].
+    fn take_every(stride: usize, to: &mut [f32], from: &[f32]) {
+        #[inline(always)]
+        fn by<const STRIDE: usize>(to: &mut [f32], from: &[f32]) {
+            let (chunks, rest) = from.as_chunks::<STRIDE>();
+            let from = chunks.iter().map(|chunk| chunk[0]).chain(rest.first().copied());
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = from);
+        }
+        // Loops that the compiler can vectorise, for the strides that are common.
+        match stride {
+            1 => by::<1>(to, from),
+            2 => by::<2>(to, from),
+            4 => by::<4>(to, from),
+            _ => to.iter_mut().enumerate().for_each(|(k, to)| *to = from[k * stride]),
+        }
+    }
+}
+
+vectorised! {
+    /// to[k * stride] = from[k].
+    fn put_every(stride: usize, to: &mut [f32], from: &[f32]) {
+        #[inline(always)]
+        fn by<const STRIDE: usize>(to: &mut [f32], from: &[f32]) {
+            let (chunks, rest) = to.as_chunks_mut::<STRIDE>();
+            let to = chunks.iter_mut().map(|chunk| &mut chunk[0]).chain(rest.first_mut());
+            to.zip(from).for_each(|(to, from)| *to = *from);
+        }
+        match stride {
+            1 => by::<1>(to, from),
+            2 => by::<2>(to, from),
+            4 => by::<4>(to, from),
+            _ => from.iter().enumerate().for_each(|(k, from)| to[k * stride] = *from),
+        }
     }
 }
