@@ -28,11 +28,11 @@ fn a_training_under_a_small_limit_gives_the_same_numbers() {
     }
 }
 
-/// Every case under a limit that cuts most of them: right, or refused with an error that says so. Ops whose values grow
-/// with the model (weights and their updates) and those that work element by element are never refused.
+/// Every case under a limit that cuts most of them: right, or refused with an error that says so. Ops that work
+/// element by element are never refused; the others where one picture, row of a batch or output's weights are too large.
 #[test]
 fn every_op_under_a_small_limit_is_right_or_refuses() {
-    let never_refused = ["linear", "bias", "relu", "sigmoid", "tanh", "dropout", "add", "mul", "scale", "sgd", "adam"];
+    let never_refused = ["bias", "relu", "sigmoid", "tanh", "dropout", "add", "mul", "scale", "sgd", "adam"];
     let mut device = limited(4096);
     let (mut failures, mut refused) = (Vec::new(), Vec::new());
     for case in Op::all_cases() {
