@@ -25,7 +25,7 @@ fn the_first_losses_agree() {
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let on = |threads| {
-        let mut device = convoy::backend::cpu::CpuDevice::new(threads).unwrap();
+        let mut device = convoy::backend::cpu::CpuDevice::new(Some(threads)).unwrap();
         train(&mut device, &OptimizerConfig::sgd(0.9, 0.0), 0.01, 3)
     };
     let (one, three) = (on(1), on(3));

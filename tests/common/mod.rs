@@ -16,8 +16,7 @@ use convoy::tensor::{DType, Data, Tensor, TensorType};
 
 /// The CPU backend on as many threads as the machine has.
 pub fn cpu() -> Box<dyn Device> {
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
-    Box::new(CpuDevice::new(threads).expect("threads can be started"))
+    Box::new(CpuDevice::new(None).expect("threads can be started"))
 }
 
 /// Selector of the wgpu device under test: `CONVOY_ADAPTER`, or the first Vulkan adapter, a software one too.
