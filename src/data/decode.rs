@@ -5,8 +5,9 @@ use std::io::{Cursor, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
 use serde::{Deserialize, Serialize};
 
@@ -148,11 +149,14 @@ fn resized(picture: RgbImage, [height, width]: [usize; 2], resize: Resize) -> Re
         Resize::Stretch => options,
         Resize::ShorterSide => options.fit_into_destination(None),
     };
-    let source = ImageRef::new(picture.width(), picture.height(), picture.as_raw(), PixelType::U8x3)
+    let source = TypedImageRef::<U8x3>::from_buffer(picture.width(), picture.height(), picture.as_raw())
         .map_err(|error| error.to_string())?;
-    let mut out = Image::new(width as u32, height as u32, PixelType::U8x3);
-    Resizer::new().resize(&source, &mut out, &options).map_err(|error| error.to_string())?;
-    Ok(out.into_vec())
+    let mut pixels = vec![0; height * width * 3];
+    let mut out = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut pixels)
+        .map_err(|error| error.to_string())?;
+    // Typed: the untyped call would compile every pixel type's kernels into this crate, minutes of build time.
+    Resizer::new().resize_typed(&source, &mut out, &options).map_err(|error| error.to_string())?;
+    Ok(pixels)
 }
 
 #[cfg(test)]
