@@ -174,7 +174,12 @@ impl Source {
                 }
                 format!("Uniform {{ size: {span}, fields: &[{}] }}", fields.join(", "))
             }
-            _ => return Err(complaint("only storage and uniform buffers can be bound")),
+            AddressSpace::Handle => match module.types[variable.ty].inner {
+                TypeInner::Image { class: naga::ImageClass::Storage { .. }, .. } => "WriteTexture".to_string(),
+                TypeInner::Image { .. } => "Texture".to_string(),
+                _ => return Err(complaint("samplers are not bound")),
+            },
+            _ => return Err(complaint("only buffers and textures can be bound")),
         };
         Ok(format!("Binding {{ index: {}, name: {name:?}, kind: BindingKind::{kind} }}", place.binding))
     }

@@ -43,7 +43,7 @@ struct Params {
     column_step: vec2i,
     term_step: vec2i,
 
-    // Packed panels: the first column, and how many terms each invocation of `pack_a` and `pack_b` copies (a multiple of 4).
+    // Packed panels: the first column, and how many terms (a multiple of 4) an invocation packs.
     n_first: u32,
     run: u32,
 }
@@ -57,4 +57,9 @@ fn store_c(at: u32, value: f32) {
     } else {
         c[at] = value;
     }
+}
+
+// Texel i of a texture that holds packed panels row by row.
+fn panel_texel(i: u32) -> vec2u {
+    return vec2u(i % 4096u, i / 4096u);
 }

@@ -24,15 +24,16 @@ pub(super) const MAGIC_BYTES: usize = 32;
 pub enum Resize {
     /// Width and height each to its size: the aspect changes, nothing is cut off.
     Stretch,
-    /// The picture is scaled to cover the size and what hangs over is cut off, the same on both sides. For a square size:
-    /// the shorter side to it, then the centre crop.
+    /// The picture is scaled to cover the size and what hangs over is cut off, the same on both sides. For a square
+    /// size: the shorter side to it, then the centre crop.
     #[default]
     ShorterSide,
 }
 
-/// The picture at `path` as RGB, u8 `[H, W, 3]` for `size` = `[H, W]`, upright as its EXIF orientation says, transparent
-/// parts over white, 16-bit channels rounded to 8, the first frame of an animation. The content decides the format, not the
-/// name. It is resized with a triangle filter as wide as the reduction (antialiased, as Pillow's and torchvision's bilinear).
+/// The picture at `path` as RGB, u8 `[H, W, 3]` for `size` = `[H, W]`, upright as its EXIF orientation says,
+/// transparent parts over white, 16-bit channels rounded to 8, the first frame of an animation. The content decides the
+/// format, not the name. It is resized with a triangle filter as wide as the reduction (antialiased, as Pillow's and
+/// torchvision's bilinear).
 ///
 /// # Errors
 /// A short reason, such as `truncated JPEG`; never a panic.
@@ -322,7 +323,8 @@ mod tests {
 
     #[test]
     fn shorter_side_keeps_the_aspect() {
-        // A wide picture, red in its middle (a little more than a square, for the filter's reach) and blue at both ends.
+        // A wide picture, red in its middle (a little more than a square, for the filter's reach) and blue at both
+        // ends.
         let picture = RgbImage::from_fn(96, 32, |x, _| Rgb(if (28..68).contains(&x) { RED } else { BLUE }));
         let bytes = encoded(picture, ImageFormat::Png);
         let cropped = decode_bytes(&bytes, [16, 16], Resize::ShorterSide).unwrap();

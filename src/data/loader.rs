@@ -1,7 +1,7 @@
 //! Worker threads that turn items into batches ahead of the training loop.
 //!
-//! Workers take the places of the epoch's order one by one, so that two threads share even the first batch, and put each
-//! picture in its place: what comes out does not depend on how many there are or which is faster.
+//! Workers take the places of the epoch's order one by one, so that two threads share even the first batch, and put
+//! each picture in its place: what comes out does not depend on how many there are or which is faster.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -37,7 +37,8 @@ pub struct LoaderOptions {
 pub struct Batch {
     /// RGB pixels, u8 `[N, H, W, 3]`. Rows without a picture are zero.
     pub pictures: Tensor,
-    /// Classes, u32 `[N]`. [`IGNORE`] in rows without a picture: those that fill up the last batch, and unreadable files.
+    /// Classes, u32 `[N]`. [`IGNORE`] in rows without a picture: those that fill up the last batch, and unreadable
+    /// files.
     pub labels: Tensor,
     /// The item of each row; `None` where the last batch is filled up.
     pub items: Vec<Option<usize>>,
@@ -56,8 +57,8 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Makes batches of items, epoch after epoch. Decoded pictures stay in memory up to a limit, so that later epochs do not
-/// decode them again.
+/// Makes batches of items, epoch after epoch. Decoded pictures stay in memory up to a limit, so that later epochs do
+/// not decode them again.
 pub struct Loader {
     shared: Arc<Shared>,
 }

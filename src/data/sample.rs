@@ -1,6 +1,8 @@
-//! Practice pictures: simple shapes that differ in colour, size, place and angle, on a noisy ground.
+//! Practice pictures: simple shapes that differ in size, place and angle, on a noisy ground. Each class prefers some
+//! hues, but neighbours share a part of theirs.
 //!
-//! Every number is Philox of (seed, picture), so that the set is the same everywhere and a larger one holds the smaller.
+//! Every number is Philox of (seed, picture), so that the set is the same everywhere and a larger one holds the
+//! smaller.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,6 +20,11 @@ pub const SHAPES: [&str; 6] = ["circle", "square", "triangle", "cross", "ring", 
 /// A file that tells a set from a folder of somebody's own pictures. Hidden: [`super::scan`] passes it over.
 const MARKER: &str = ".convoy-sample.json";
 const JPEG_QUALITY: u8 = 90;
+/// Several, so that a part of the picture that augmentation cuts out still shows the class.
+const SHAPES_IN_A_PICTURE: usize = 5;
+/// How far a picture's hue may be from its class's own: more than half of what lies between two classes, so that colour
+/// gives a first, early success in training, and the form must tell the rest apart.
+const HUE_SPREAD: f32 = 0.2;
 
 /// Which pictures to draw.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +79,8 @@ pub fn write(dir: &Path, options: &SampleOptions) -> Result<usize> {
         remove(dir, &marker)?;
     } else if fs::read_dir(dir).map_err(Error::io("cannot list the folder", dir))?.next().is_some() {
         return Err(Error::input(format!(
-            "{}: the folder holds files that `convoy sample` did not draw; expected an empty or a new one. Give another folder",
+            "{}: the folder holds files that `convoy sample` did not draw; expected an empty or a new one. \
+             Give another folder",
             dir.display()
         )));
     }
@@ -129,21 +137,20 @@ impl Dice {
         self.index += 1;
         from + (to - from) * self.philox.uniform(self.index - 1)
     }
+}
 
-    fn colour(&mut self) -> [f32; 3] {
-        [(); 3].map(|()| self.between(0.0, 1.0))
-    }
+/// RGB in 0 to 1 of a hue (1 is all round: red, green, blue at 0, 1/3, 2/3), a saturation and a value.
+fn hsv(hue: f32, saturation: f32, value: f32) -> [f32; 3] {
+    [0.0, 1.0 / 3.0, 2.0 / 3.0].map(|peak| {
+        let away = (hue - peak).rem_euclid(1.0);
+        let away = away.min(1.0 - away) * 6.0;
+        value * (1.0 - saturation * (away - 1.0).clamp(0.0, 1.0))
+    })
+}
 
-    /// A colour that stands out against `other`.
-    fn contrasting(&mut self, other: [f32; 3]) -> [f32; 3] {
-        loop {
-            let colour = self.colour();
-            let distance: f32 = colour.iter().zip(other).map(|(a, b)| (a - b).powi(2)).sum();
-            if distance > 0.4 {
-                return colour;
-            }
-        }
-    }
+/// The middle of a class's hues: even steps among the first three classes, the next three between them.
+fn class_hue(class: usize) -> f32 {
+    class as f32 / 3.0 + (class / 3) as f32 / 6.0
 }
 
 /// Pixels, u8 `[size, size, 3]`, of picture `n` of a class.
@@ -153,12 +160,13 @@ fn draw(class: usize, n: usize, options: &SampleOptions) -> Vec<u8> {
     let philox = Philox { seed: options.seed, stream: stream::SAMPLE, step };
     let mut dice = Dice { philox, index: 0 };
 
-    // A ground that fades from one colour to a similar one, in any direction.
-    let ground = dice.colour();
-    let fade = [(); 3].map(|()| dice.between(-0.3, 0.3));
+    // A dull ground that fades from one colour to a similar one, in any direction.
+    let ground = hsv(dice.between(0.0, 1.0), dice.between(0.0, 0.35), dice.between(0.1, 0.9));
+    let fade = [(); 3].map(|()| dice.between(-0.2, 0.2));
     let direction = dice.between(0.0, std::f32::consts::TAU);
     let noise = dice.between(0.02, 0.12);
-    let shapes: Vec<Shape> = (0..SHAPES_IN_A_PICTURE).map(|_| Shape::random(class, &mut dice, ground)).collect();
+    let hue = class_hue(class) + dice.between(-HUE_SPREAD, HUE_SPREAD);
+    let shapes: Vec<Shape> = (0..SHAPES_IN_A_PICTURE).map(|_| Shape::random(class, hue, &mut dice)).collect();
 
     // The noise has numbers of its own, far from those of the dice.
     let words = |pixel: usize| philox.block((1 << 20) + pixel as u32);
@@ -183,8 +191,6 @@ fn draw(class: usize, n: usize, options: &SampleOptions) -> Vec<u8> {
     pixels
 }
 
-const SHAPES_IN_A_PICTURE: usize = 5;
-
 /// One shape of a picture.
 struct Shape {
     class: usize,
@@ -196,8 +202,8 @@ struct Shape {
 }
 
 impl Shape {
-    fn random(class: usize, dice: &mut Dice, ground: [f32; 3]) -> Self {
-        let radius = dice.between(0.08, 0.2);
+    fn random(class: usize, hue: f32, dice: &mut Dice) -> Self {
+        let radius = dice.between(0.1, 0.22);
         let angle = dice.between(0.0, std::f32::consts::TAU);
         let room = 0.5 - radius;
         Shape {
@@ -205,7 +211,7 @@ impl Shape {
             centre: [dice.between(-room, room), dice.between(-room, room)],
             radius,
             turn: [angle.cos(), angle.sin()],
-            colour: dice.contrasting(ground),
+            colour: hsv(hue + dice.between(-0.04, 0.04), dice.between(0.6, 1.0), dice.between(0.55, 1.0)),
         }
     }
 
@@ -272,6 +278,15 @@ mod tests {
         let names: Vec<_> = files(&a).into_iter().map(|(name, _)| name).collect();
         assert_eq!(names, [MARKER, "circle.0.jpg", "circle.1.jpg", "mine.txt", "square.0.jpg", "square.1.jpg"]);
         assert!(files(&a)[1..3].iter().all(|file| files(&b).contains(file)), "a smaller set is part of a larger one");
+    }
+
+    #[test]
+    fn hues_are_red_green_blue_and_between() {
+        for (hue, rgb) in [(0.0, [1.0, 0.0, 0.0]), (1.0 / 3.0, [0.0, 1.0, 0.0]), (2.0 / 3.0, [0.0, 0.0, 1.0])] {
+            assert!(hsv(hue, 1.0, 1.0).iter().zip(rgb).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
+        assert!(hsv(-0.5, 1.0, 0.5).iter().zip([0.0, 0.5, 0.5]).all(|(a, b): (&f32, f32)| (a - b).abs() < 1e-5));
+        assert_eq!(hsv(0.7, 0.0, 0.3), [0.3; 3]);
     }
 
     #[test]

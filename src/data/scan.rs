@@ -14,7 +14,8 @@ const LAYOUTS: &str = "a folder per class, or files whose names begin with the c
 /// How [`scan`] labels and divides.
 #[derive(Clone, Debug)]
 pub struct ScanOptions {
-    /// Share of each class to train on, between 0 and 1; the rest validates. Not used where there is a validation folder.
+    /// Share of each class to train on, between 0 and 1; the rest validates. Not used where there is a validation
+    /// folder.
     pub split: f64,
     /// Decides, with the files' relative paths, which pictures validate.
     pub seed: u64,
@@ -29,8 +30,8 @@ pub struct ScanOptions {
 /// or `train` and `val` (or `test`) with either inside. Hidden files and files that are no pictures are passed over.
 ///
 /// # Errors
-/// [`Error::Input`] if there is no such folder, it holds no pictures, fewer than two classes, names that give no class, or
-/// a class with too few pictures to divide; [`Error::Io`] if it cannot be listed.
+/// [`Error::Input`] if there is no such folder, it holds no pictures, fewer than two classes, names that give no class,
+/// or a class with too few pictures to divide; [`Error::Io`] if it cannot be listed.
 pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
     if !(options.split > 0.0 && options.split < 1.0) {
         return Err(Error::input(format!(
@@ -54,7 +55,8 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             let pictures_of = |class: usize| items.iter().filter(|item| item.class as usize == class).count();
             if let Some(class) = (0..classes.len()).find(|&class| pictures_of(class) < 2) {
                 return Err(Error::input(format!(
-                    "{}: class '{}' has {}; expected 2 or more, one to train on and one to validate. Add pictures or remove the class",
+                    "{}: class '{}' has {}; expected 2 or more, one to train on and one to validate. \
+                     Add pictures or remove the class",
                     dir.display(),
                     classes[class],
                     plural(pictures_of(class)),
@@ -66,8 +68,8 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
     Ok(Dataset { root: dir.to_path_buf(), classes, train, val })
 }
 
-/// All labelled pictures in `dir`, laid out as for [`scan`], with the numbers of `classes`: a checkpoint's. Of a folder that
-/// is divided into `train` and `val` (or `test`) the latter.
+/// All labelled pictures in `dir`, laid out as for [`scan`], with the numbers of `classes`: a checkpoint's. Of a folder
+/// that is divided into `train` and `val` (or `test`) the latter.
 ///
 /// # Errors
 /// [`Error::Input`] as [`scan`], and for a class that is not among `classes`.
@@ -76,8 +78,8 @@ pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<Vec<Item>> {
     numbered(labelled(&dir, &dir)?, classes, &dir)
 }
 
-/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths; for
-/// those without labels.
+/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths;
+/// for those without labels.
 ///
 /// # Errors
 /// [`Error::Input`] if there is none; [`Error::Io`] if the folder cannot be listed.
@@ -105,7 +107,8 @@ struct Labelled {
 fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
     match fs::metadata(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::input(format!(
-            "{}: no such folder; expected a folder of pictures ({LAYOUTS}). Check the path, or draw a practice set there: convoy sample {0}",
+            "{}: no such folder; expected a folder of pictures ({LAYOUTS}). \
+             Check the path, or draw a practice set there: convoy sample {0}",
             dir.display()
         ))),
         Err(error) => Err(Error::io("cannot read the folder", dir)(error)),
@@ -153,7 +156,8 @@ fn labelled(dir: &Path, root: &Path) -> Result<Vec<Labelled>> {
     }
     if pictures.is_empty() {
         return Err(Error::input(format!(
-            "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files ({LAYOUTS}). Put some there, or draw a practice set: convoy sample {0}",
+            "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files ({LAYOUTS}). \
+             Put some there, or draw a practice set: convoy sample {0}",
             dir.display()
         )));
     }
@@ -161,8 +165,8 @@ fn labelled(dir: &Path, root: &Path) -> Result<Vec<Labelled>> {
     Ok(pictures)
 }
 
-/// The class that a file's name begins with: the letters up to the first `.`, `_`, `-` or digit. What stands between the
-/// last letter and that place is not part of it: `cat (7).jpg` is a `cat`.
+/// The class that a file's name begins with: the letters up to the first `.`, `_`, `-` or digit. What stands between
+/// the last letter and that place is not part of it: `cat (7).jpg` is a `cat`.
 fn class_of(name: &str) -> Option<&str> {
     let end = name.find(|c: char| matches!(c, '.' | '_' | '-') || c.is_numeric()).unwrap_or(name.len());
     let class = name[..end].trim_end_matches(|c: char| !c.is_alphabetic());
@@ -217,8 +221,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// Whether the file is taken for a picture: by a known extension, else by its first bytes. What it really is shows when
-    /// it is decoded.
+    /// Whether the file is taken for a picture: by a known extension, else by its first bytes. What it really is shows
+    /// when it is decoded.
     fn is_picture(&self) -> bool {
         let extension = self.path.extension().unwrap_or_default();
         EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) || {

@@ -3,8 +3,8 @@
 use super::Item;
 use crate::rng::{philox4x32, stream};
 
-/// Divides `items` into (training, validation). Each class with two pictures or more has at least one on either side and
-/// otherwise the `train_share` rounded to whole pictures; the order of `items` is kept and has no influence.
+/// Divides `items` into (training, validation). Each class with two pictures or more has at least one on either side
+/// and otherwise the `train_share` rounded to whole pictures; the order of `items` is kept and has no influence.
 pub(super) fn split(items: Vec<Item>, train_share: f64, seed: u64) -> (Vec<Item>, Vec<Item>) {
     let classes = items.iter().map(|item| item.class as usize + 1).max().unwrap_or(0);
     let mut by_class: Vec<Vec<usize>> = vec![Vec::new(); classes];

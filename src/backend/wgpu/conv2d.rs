@@ -270,14 +270,20 @@ const TILE: usize = 64;
 /// Workgroups of `tile` that keep a large GPU busy; with fewer tiles than these, the sums are cut.
 const BUSY: usize = 512;
 
-/// Rows and columns of C that a workgroup of `multiply` makes: the width of the packed panels.
-const PANEL: usize = 32;
+/// Rows of C that a workgroup of `multiply` makes: the height of the packed panels of A.
+const PANEL_ROWS: usize = 16;
 
-/// Terms that one invocation of `pack_a` and `pack_b` copies.
+/// Columns of C that a workgroup of `multiply` makes: the width of the packed panels of B.
+const PANEL_COLUMNS: usize = 32;
+
+/// Terms that an invocation of `pack_rows` and `pack_columns` copies.
 const RUN: usize = 64;
 
-/// Bytes of packed columns, so that they are still in a cache when they are multiplied.
-const PACKED_BYTES: u64 = 8 << 20;
+/// Bytes of packed rows of A, at most.
+const PACKED_ROW_BYTES: u64 = 32 << 20;
+
+/// Bytes of packed columns of B, so that they are still in a cache when they are multiplied.
+const PACKED_COLUMN_BYTES: u64 = 8 << 20;
 
 /// What of a product one dispatch does.
 struct Piece {
@@ -293,8 +299,9 @@ impl Product {
     fn lower(&self, cx: &mut Lowering) -> Result<()> {
         let packed = cx.capability.software && cx.capability.subgroup == Some(8);
         // Terms whose panels of A fit into a window; none in the unlikely case of very many groups.
-        let rows = self.groups * self.m.next_multiple_of(PANEL);
-        let terms = (cx.capability.max_window as usize / 4 / rows).min(MAX_TERMS) / 4 * 4;
+        let rows = self.groups * self.m.next_multiple_of(PANEL_ROWS);
+        let budget = cx.capability.max_window.min(PACKED_ROW_BYTES) as usize / 4;
+        let terms = (budget / rows).min(MAX_TERMS) / 4 * 4;
         if packed && terms > 0 { self.lower_packed(cx, terms) } else { self.lower_tiles(cx) }
     }
 
@@ -344,12 +351,11 @@ impl Product {
 
     fn lower_packed(&self, cx: &mut Lowering, terms: usize) -> Result<()> {
         let terms = terms.min(self.k.next_multiple_of(4));
-        let rows = self.m.div_ceil(PANEL);
-        let budget = cx.capability.max_window.min(PACKED_BYTES) as usize / 4;
-        let panels = (budget / (self.groups * PANEL * terms)).clamp(1, self.n.div_ceil(PANEL));
-        let a = cx.scratch(self.groups * rows * PANEL * terms);
-        let b = cx.scratch(self.groups * panels * PANEL * terms);
-        let (a, b) = (cx.whole(&a)?, cx.whole(&b)?);
+        let rows = self.m.div_ceil(PANEL_ROWS);
+        let budget = cx.capability.max_window.min(PACKED_COLUMN_BYTES) as usize / 4;
+        let panels = (budget / (self.groups * PANEL_COLUMNS * terms)).clamp(1, self.n.div_ceil(PANEL_COLUMNS));
+        let a = cx.panels(self.groups * rows * PANEL_ROWS * terms / 4);
+        let b = cx.panels(self.groups * panels * PANEL_COLUMNS * terms / 4);
         for first in (0..self.k).step_by(terms) {
             let k = first..self.k.min(first + terms);
             let runs = k.len().div_ceil(RUN);
@@ -361,12 +367,12 @@ impl Product {
                 n_first,
                 accumulate: self.accumulate || first > 0,
             };
-            let builder = cx.dispatch(&conv2d::PACK_A).bind("a", self.a.window).bind("packed_a", a);
+            let builder = cx.dispatch(&conv2d::PACK_ROWS).bind("a", self.a.window).bind("packed", a);
             self.set(builder, &piece(0), &self.c).grid([rows, runs, self.groups])?;
-            for n_first in (0..self.n).step_by(panels * PANEL) {
-                let panels = panels.min((self.n - n_first).div_ceil(PANEL));
+            for n_first in (0..self.n).step_by(panels * PANEL_COLUMNS) {
+                let panels = panels.min((self.n - n_first).div_ceil(PANEL_COLUMNS));
                 let piece = piece(n_first);
-                let builder = cx.dispatch(&conv2d::PACK_B).bind("b", self.b.window).bind("packed_b", b);
+                let builder = cx.dispatch(&conv2d::PACK_COLUMNS).bind("b", self.b.window).bind("packed", b);
                 self.set(builder, &piece, &self.c).grid([panels, runs, self.groups])?;
                 let builder = cx.dispatch(&conv2d_packed::MULTIPLY).bind("panels_a", a).bind("panels_b", b);
                 self.set(builder.bind("c", self.c.window), &piece, &self.c).grid([rows, panels, self.groups])?;

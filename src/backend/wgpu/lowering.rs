@@ -15,6 +15,9 @@ use crate::tensor::TensorType;
 /// Alignment of every window's offset, bytes: the largest that WebGPU allows a device to ask for.
 pub(crate) const ALIGNMENT: u64 = 256;
 
+/// Texels in a row of [`Memory::Panels`], as in `shaders/conv2d_params.wgsl`.
+pub(crate) const PANEL_WIDTH: u32 = 4096;
+
 /// Largest extent of a dispatch in workgroups: WebGPU's default limit.
 const MAX_GROUPS: usize = 65_535;
 
@@ -27,6 +30,8 @@ pub(crate) enum Memory {
     Slot(usize),
     /// Room that an op needs between its own dispatches; the next node uses it again.
     Scratch(usize),
+    /// A texture of such use, of four f32 in a texel, [`PANEL_WIDTH`] texels in a row.
+    Panels(usize),
 }
 
 /// A value as an op sees it while it is lowered.
@@ -97,22 +102,35 @@ pub(crate) struct Lowering {
     pub dispatches: Vec<Dispatch>,
     /// Bytes of each scratch buffer.
     pub scratch: Vec<u64>,
+    /// Rows of each texture of panels.
+    pub panels: Vec<u32>,
     /// The layer being lowered.
     layer: String,
     /// Scratch buffers that it uses already.
     scratch_used: usize,
+    /// Textures that it uses already.
+    panels_used: usize,
 }
 
 impl Lowering {
     /// Nothing lowered yet.
     pub fn new(capability: Capability) -> Self {
-        Lowering { capability, dispatches: Vec::new(), scratch: Vec::new(), layer: String::new(), scratch_used: 0 }
+        Lowering {
+            capability,
+            dispatches: Vec::new(),
+            scratch: Vec::new(),
+            panels: Vec::new(),
+            layer: String::new(),
+            scratch_used: 0,
+            panels_used: 0,
+        }
     }
 
     /// Begins a node: its scratch memory may be that of the nodes before.
     pub fn node(&mut self, layer: &str) {
         self.layer = layer.into();
         self.scratch_used = 0;
+        self.panels_used = 0;
     }
 
     /// Scratch memory with room for `elements` f32, until the node's end.
@@ -128,6 +146,17 @@ impl Lowering {
             ty: TensorType::f32([elements]),
             name: format!("scratch of {}", self.layer),
         }
+    }
+
+    /// A texture with room for `texels` of four f32 (at most 2^25: 8192 rows), until the node's end.
+    pub fn panels(&mut self, texels: usize) -> Window {
+        let index = self.panels_used;
+        self.panels_used += 1;
+        if self.panels.len() == index {
+            self.panels.push(1);
+        }
+        self.panels[index] = self.panels[index].max(texels.div_ceil(PANEL_WIDTH as usize) as u32);
+        Window { memory: Memory::Panels(index), offset: 0, size: texels as u64 * 16, first: 0 }
     }
 
     /// The window on `elements` of `value`.

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::lowering::Dispatch;
 use super::shaders::{BindingKind, Kernel};
 
+/// Format of [`super::lowering::Memory::Panels`].
+pub(super) const PANEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
+
 /// A pipeline and the layout of its one bind group.
 #[derive(Debug)]
 pub(super) struct Pipeline {
@@ -56,6 +59,24 @@ impl Pipelines {
     }
 }
 
+fn binding_type(kind: BindingKind) -> wgpu::BindingType {
+    let view_dimension = wgpu::TextureViewDimension::D2;
+    let ty = match kind {
+        BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
+        BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
+        BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
+        BindingKind::Texture => {
+            let sample_type = wgpu::TextureSampleType::Float { filterable: false };
+            return wgpu::BindingType::Texture { sample_type, view_dimension, multisampled: false };
+        }
+        BindingKind::WriteTexture => {
+            let (access, format) = (wgpu::StorageTextureAccess::WriteOnly, PANEL_FORMAT);
+            return wgpu::BindingType::StorageTexture { access, format, view_dimension };
+        }
+    };
+    wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
+}
+
 fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch) -> Pipeline {
     let kernel = &dispatch.kernel;
     let label = Some(kernel.name.as_ref());
@@ -65,15 +86,7 @@ fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch
         .map(|binding| wgpu::BindGroupLayoutEntry {
             binding: binding.index,
             visibility: wgpu::ShaderStages::COMPUTE,
-            ty: wgpu::BindingType::Buffer {
-                ty: match binding.kind {
-                    BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
-                    BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
-                    BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
-                },
-                has_dynamic_offset: false,
-                min_binding_size: None,
-            },
+            ty: binding_type(binding.kind),
             count: None,
         })
         .collect();

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::device::{Shared, Variable};
-use super::lowering::{ALIGNMENT, Dispatch, Lowering, Memory, ValueRef, padded};
-use super::pipeline::Pipeline;
+use super::lowering::{ALIGNMENT, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
+use super::pipeline::{PANEL_FORMAT, Pipeline};
 use super::shaders::BindingKind;
 use crate::backend::{Program, Ticket};
 use crate::error::{Error, Result};
@@ -93,6 +93,11 @@ impl WgpuProgram {
             let buffer = memory.allocate(&shared, "scratch memory", bytes)?;
             memory.by_place.insert(Memory::Scratch(index), buffer);
         }
+        for &rows in &lowered.panels {
+            // llvmpipe compiles shaders anew for heights that are not powers of two.
+            memory.add_panels(&shared, rows.next_power_of_two());
+        }
+        shared.check()?;
         let steps = steps(&shared, &mut memory, &lowered.dispatches)?;
         let mut staging_bytes = 0;
         let outputs = outputs
@@ -123,6 +128,8 @@ impl WgpuProgram {
 #[derive(Default)]
 struct Buffers {
     by_place: HashMap<Memory, wgpu::Buffer>,
+    /// By the number in [`Memory::Panels`].
+    panels: Vec<wgpu::TextureView>,
     /// Of the program's own.
     bytes: u64,
 }
@@ -131,6 +138,21 @@ impl Buffers {
     fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.bytes += padded(bytes);
         shared.buffer(name, bytes)
+    }
+
+    fn add_panels(&mut self, shared: &Shared, rows: u32) {
+        self.bytes += PANEL_WIDTH as u64 * rows as u64 * 16;
+        let texture = shared.device.create_texture(&wgpu::TextureDescriptor {
+            label: Some("packed panels"),
+            size: wgpu::Extent3d { width: PANEL_WIDTH, height: rows, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: PANEL_FORMAT,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::TEXTURE_BINDING,
+            view_formats: &[],
+        });
+        self.panels.push(texture.create_view(&wgpu::TextureViewDescriptor::default()));
     }
 }
 
@@ -198,7 +220,10 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
             .iter()
             .map(|(binding, window)| wgpu::BindGroupEntry {
                 binding: *binding,
-                resource: range(&memory.by_place[&window.memory], window.offset, window.size),
+                resource: match window.memory {
+                    Memory::Panels(index) => wgpu::BindingResource::TextureView(&memory.panels[index]),
+                    place => range(&memory.by_place[&place], window.offset, window.size),
+                },
             })
             .collect();
         for binding in dispatch.kernel.bindings {

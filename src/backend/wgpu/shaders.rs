@@ -45,6 +45,10 @@ pub(crate) enum BindingKind {
     Read,
     /// `var<storage, read_write>`.
     ReadWrite,
+    /// `texture_2d<f32>` of [`super::lowering::Memory::Panels`].
+    Texture,
+    /// `texture_storage_2d<rgba32float, write>` of [`super::lowering::Memory::Panels`].
+    WriteTexture,
     /// `var<uniform>` of a struct.
     Uniform {
         /// Bytes of the struct.
