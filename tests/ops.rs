@@ -41,9 +41,8 @@ fn check_all(device: &mut dyn Device) {
                         failures.push(format!("{label}: output {n} is {}, expected {}", got.shape(), expected.shape));
                     }
                     let what = format!("{label}: output {n}");
-                    failures.extend(
-                        common::compare(&what, &common::as_f64(got), &expected.data, case.tolerance()).err(),
-                    );
+                    failures
+                        .extend(common::compare(&what, &common::as_f64(got), &expected.data, case.tolerance()).err());
                 }
             }
         }

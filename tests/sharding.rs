@@ -42,9 +42,8 @@ fn every_op_under_a_small_limit_is_right_or_refuses() {
             Ok(found) => {
                 let expected = case.op.reference(&inputs.iter().map(Array::from).collect::<Vec<_>>());
                 for (got, expected) in found.iter().zip(&expected) {
-                    failures.extend(
-                        common::compare(&label, &common::as_f64(got), &expected.data, case.tolerance()).err(),
-                    );
+                    failures
+                        .extend(common::compare(&label, &common::as_f64(got), &expected.data, case.tolerance()).err());
                 }
             }
             Err(message) if !message.contains("binds at most") => failures.push(format!("{label}: {message}")),

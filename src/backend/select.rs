@@ -18,7 +18,7 @@ pub fn list() -> Vec<DeviceInfo> {
 ///
 /// # Errors
 /// [`Error::Input`] when the selector names no device or more than one, with the list of those there are;
-/// [`Error::Device`] when the device cannot be opened.
+/// [`Error::Device`] when the machine has no device of a named interface, or the device cannot be opened.
 pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let selector = selector.trim().to_lowercase();
     if selector == "cpu" {
@@ -84,28 +84,28 @@ fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
             "the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12",
         ));
     }
-    let error = |problem: String| Err(Error::input(format!("--adapter {selector}: {problem}; {}", listing(infos))));
-    if INTERFACES.contains(&selector) || selector == "cpu" {
+    let message = |problem: &str| format!("--adapter {selector}: {problem}; {}", listing(infos));
+    if INTERFACES.contains(&selector) {
         let best = infos.iter().position(|info| info.backend == selector);
-        return best.map_or_else(|| error(format!("this machine has no {selector} device")), Ok);
+        return best.ok_or_else(|| Error::device(message("this machine has no such device")));
     }
     if let Some(index) = selector.parse().ok().filter(|&index: &usize| index < infos.len()) {
         return Ok(index);
     }
     if selector.is_empty() {
-        return error("is empty".into());
+        return Err(Error::input(message("name a device")));
     }
     let matches: Vec<_> = infos.iter().filter(|info| info.name.to_lowercase().contains(selector)).collect();
     match matches[..] {
         [only] => Ok(only.index),
-        [] => error("no device has this name".into()),
-        _ => error(format!("{} devices have this in their name", matches.len())),
+        [] => Err(Error::input(message("no device has this name"))),
+        _ => Err(Error::input(message(&format!("{} devices have this in their name", matches.len())))),
     }
 }
 
 fn listing(infos: &[DeviceInfo]) -> String {
     let devices: Vec<_> = infos.iter().map(|i| format!("{}: {} ({})", i.index, i.name, i.backend)).collect();
-    format!("there are {}", devices.join(", "))
+    format!("devices are {}", devices.join(", "))
 }
 
 #[cfg(test)]
@@ -125,16 +125,14 @@ mod tests {
             device(3, "AMD EPYC", "cpu"),
         ];
         let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
-        for (selector, index) in
-            [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3), ("cpu", 3)]
-        {
+        for (selector, index) in [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3)] {
             assert_eq!(chosen(selector), Ok(index), "{selector}");
         }
         for (selector, code, part) in [
             ("geforce", 2, "2 devices"),
             ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
-            ("metal", 2, "no metal device"),
-            ("", 2, "is empty"),
+            ("metal", 3, "no such device"),
+            ("", 2, "name a device"),
             ("cuda", 3, "not built in"),
             ("cuda:1", 3, "not built in"),
         ] {

@@ -1,6 +1,8 @@
-//! What the tests share: the devices to run on, the element-by-element comparison, one-op graphs, and a short training.
+//! What the tests share: the devices to run on, the element-by-element comparison, one-op graphs, a short training, and
+//! the binary.
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod binary;
 pub mod training;
 
 use std::collections::HashMap;
@@ -16,8 +18,7 @@ use convoy::tensor::{DType, Data, Tensor, TensorType};
 
 /// The CPU backend on as many threads as the machine has.
 pub fn cpu() -> Box<dyn Device> {
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
-    Box::new(CpuDevice::new(threads).expect("threads can be started"))
+    Box::new(CpuDevice::new(None).expect("threads can be started"))
 }
 
 /// Selector of the wgpu device under test: `CONVOY_ADAPTER`, or the first Vulkan adapter, a software one too.
@@ -50,8 +51,9 @@ pub fn gpu_with(options: WgpuOptions) -> Box<dyn Device> {
     let selector = gpu_selector();
     let (device, _) = select::open(&selector).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
     assert_ne!(device.info().backend, "cpu", "CONVOY_ADAPTER={selector} names no GPU interface: leave it unset");
-    let adapter = &adapters(device.info().backend == "gl")[device.info().index];
-    Box::new(WgpuDevice::open(adapter, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
+    let info = device.info().clone();
+    let adapter = &adapters(info.backend == "gl")[info.index];
+    Box::new(WgpuDevice::open(adapter, info, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
 }
 
 /// The tensor's elements as f64.

@@ -1,8 +1,8 @@
 //! 2-D convolution as matrix products over the columns of a picture (im2col), forward and backward to input and weight.
 //!
 //! A column holds what the kernel sees at one output position: `columns[(c, r, s)][(p, q)] = x[c, p * stride + r * dilation, ...]`.
-//! They are made for one picture and a few output rows at a time, in scratch memory that stays in the cache, from a padded
-//! copy of the picture whose rows are sorted by `column % stride`: then every stretch of a row is one contiguous copy.
+//! They are made for one picture and a few output rows at a time, in scratch memory that mostly stays in the cache, from
+//! [`Padded`] planes: so every stretch of a row is one contiguous copy.
 
 use std::ops::Range;
 
@@ -11,127 +11,135 @@ use rayon::prelude::*;
 use super::CpuOp;
 use super::matmul::{Matrix, matmul};
 use super::memory::Io;
-use super::parallel::{Pieces, add_chunk};
+use super::padded::Padded;
+use super::parallel::Pieces;
+use super::simd::vectorised;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use crate::tensor::TensorType;
 
-/// Elements of columns made at a time, about: 1 MiB.
-const COLUMNS: usize = 1 << 18;
+/// Most elements of columns made at a time: 2 MiB.
+const COLUMNS: usize = 1 << 19;
 
-/// Pieces that the weight gradient's taps are cut into: fixed, so that the sums do not depend on the number of threads.
-const SLABS: usize = 16;
+/// Taps of the weight gradient that one task computes, about.
+const SLAB: usize = 192;
 
 impl CpuOp for Conv2d {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let g = Geometry::new(self, &inputs[0].shape, &inputs[1].shape, &outputs[0].shape);
-        threads * (g.planes() + g.taps() * g.block_rows() * g.q)
+        threads * (g.planes() + g.taps() * g.block())
     }
 
     fn run(&self, mut io: Io) {
         let (x, w, y) = (io.f32(0), io.f32(1), io.output(0));
         let g = Geometry::new(self, io.shape(0), io.shape(1), io.output_shape(0));
-        let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block_rows() * g.q, io.threads());
-        let picture = |y: &mut [f32], x: &[f32], threads: usize| {
+        let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block(), io.threads());
+        let weight = w.len() / g.groups;
+        each_picture(y, g.groups * g.y(), x, g.groups * g.x(), io.threads(), |y, x, threads| {
             scratch.with(|scratch| {
                 let (planes, columns) = scratch.split_at_mut(g.planes());
-                for group in 0..g.groups {
-                    let y = &mut y[group * g.o * g.p * g.q..][..g.o * g.p * g.q];
-                    let w = Matrix::rows(&w[group * g.o * g.taps()..], [g.o, g.taps()], g.taps());
-                    g.spread(planes, &x[group * g.c * g.h * g.w..], 0..g.c);
-                    for rows in g.blocks() {
-                        let width = rows.len() * g.q;
-                        g.columns(columns, planes, 0..g.c * g.r, rows.clone());
+                let groups = y.chunks_exact_mut(g.y()).zip(x.chunks_exact(g.x())).zip(w.chunks_exact(weight));
+                for ((y, x), w) in groups {
+                    g.window.spread(planes, x, 0.0);
+                    for (rows, first, width) in g.blocks() {
+                        g.columns(columns, planes, 0..g.units(), rows);
                         let columns = Matrix::rows(columns, [g.taps(), width], width);
-                        matmul(&mut y[rows.start * g.q..], g.p * g.q, w, columns, false, threads);
+                        let w = Matrix::rows(w, [g.o, g.taps()], g.taps());
+                        matmul(&mut y[first..], g.positions(), w, columns, false, threads);
                     }
                 }
             })
-        };
-        let (inputs, outputs) = (g.groups * g.c * g.h * g.w, g.groups * g.o * g.p * g.q);
-        if g.n >= io.threads() {
-            y.par_chunks_mut(outputs).zip(x.par_chunks(inputs)).for_each(|(y, x)| picture(y, x, 1));
-        } else {
-            y.chunks_mut(outputs).zip(x.chunks(inputs)).for_each(|(y, x)| picture(y, x, io.threads()));
-        }
+        });
     }
 }
 
 impl CpuOp for Conv2dBackwardInput {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let g = Geometry::new(&self.conv, &outputs[0].shape, &inputs[1].shape, &inputs[0].shape);
-        threads * (g.planes() + g.taps() * g.block_rows() * g.q)
+        threads * (g.planes() + g.taps() * g.block())
     }
 
     fn run(&self, mut io: Io) {
         let (dy, w, dx) = (io.f32(0), io.f32(1), io.output(0));
         let g = Geometry::new(&self.conv, io.output_shape(0), io.shape(1), io.shape(0));
-        let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block_rows() * g.q, io.threads());
-        let picture = |dx: &mut [f32], dy: &[f32], threads: usize| {
+        let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block(), io.threads());
+        let weight = w.len() / g.groups;
+        each_picture(dx, g.groups * g.x(), dy, g.groups * g.y(), io.threads(), |dx, dy, threads| {
             scratch.with(|scratch| {
                 let (planes, columns) = scratch.split_at_mut(g.planes());
-                for group in 0..g.groups {
-                    let dy = &dy[group * g.o * g.p * g.q..][..g.o * g.p * g.q];
-                    let w = Matrix::rows(&w[group * g.o * g.taps()..], [g.o, g.taps()], g.taps());
+                let groups = dx.chunks_exact_mut(g.x()).zip(dy.chunks_exact(g.y())).zip(w.chunks_exact(weight));
+                for ((dx, dy), w) in groups {
                     planes.fill(0.0);
-                    for rows in g.blocks() {
-                        let width = rows.len() * g.q;
-                        let dy = Matrix::rows(&dy[rows.start * g.q..], [g.o, width], g.p * g.q);
+                    for (rows, first, width) in g.blocks() {
+                        let dy = Matrix::rows(&dy[first..], [g.o, width], g.positions());
+                        let w = Matrix::rows(w, [g.o, g.taps()], g.taps());
                         matmul(columns, width, w.t(), dy, false, threads);
                         g.add_columns(planes, columns, rows);
                     }
-                    g.collect(&mut dx[group * g.c * g.h * g.w..], planes);
+                    g.window.collect(dx, planes);
                 }
             })
-        };
-        let (inputs, outputs) = (g.groups * g.c * g.h * g.w, g.groups * g.o * g.p * g.q);
-        if g.n >= io.threads() {
-            dx.par_chunks_mut(inputs).zip(dy.par_chunks(outputs)).for_each(|(dx, dy)| picture(dx, dy, 1));
-        } else {
-            dx.chunks_mut(inputs).zip(dy.chunks(outputs)).for_each(|(dx, dy)| picture(dx, dy, io.threads()));
-        }
+        });
     }
 }
 
 impl CpuOp for Conv2dBackwardWeight {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let g = Geometry::new(&self.conv, &inputs[0].shape, &outputs[0].shape, &inputs[1].shape);
-        outputs[0].shape.elements() + threads * (g.planes() + g.slab() * g.s * g.block_rows() * g.q)
+        outputs[0].shape.elements() + threads * (g.planes() + g.slab() * self.kernel[1] * g.block())
     }
 
-    /// Each task computes a slab of the taps (c, r) for all pictures in order.
+    /// Each task computes a slab of the taps, all output channels of it, for all pictures in order.
     fn run(&self, mut io: Io) {
         let (x, dy, dw, scratch) = (io.f32(0), io.f32(1), io.output(0), io.scratch());
         let g = Geometry::new(&self.conv, io.shape(0), io.output_shape(0), io.shape(1));
+        let [kernel_h, kernel_w] = self.kernel;
         let (slabs, scratch) = scratch.split_at_mut(dw.len());
-        let scratch = Pieces::new(scratch, g.planes() + g.slab() * g.s * g.block_rows() * g.q, io.threads());
-        for group in 0..g.groups {
-            let slabs = &mut slabs[group * g.o * g.taps()..][..g.o * g.taps()];
-            slabs.par_chunks_mut(g.o * g.slab() * g.s).enumerate().for_each(|(i, slab)| {
-                let units = i * g.slab()..((i + 1) * g.slab()).min(g.c * g.r);
-                let taps = units.len() * g.s;
+        let scratch = Pieces::new(scratch, g.planes() + g.slab() * kernel_w * g.block(), io.threads());
+        let (weight, slab_taps) = (dw.len() / g.groups, g.slab() * kernel_w);
+        for (group, (dw, slabs)) in dw.chunks_exact_mut(weight).zip(slabs.chunks_exact_mut(weight)).enumerate() {
+            slabs.par_chunks_mut(g.o * slab_taps).enumerate().for_each(|(i, slab)| {
+                let units = i * g.slab()..((i + 1) * g.slab()).min(g.units());
+                let channels = units.start / kernel_h..units.end.div_ceil(kernel_h);
+                let taps = units.len() * kernel_w;
                 scratch.with(|scratch| {
                     let (planes, columns) = scratch.split_at_mut(g.planes());
-                    for n in 0..g.n {
-                        let picture = n * g.groups + group;
-                        let (x, dy) = (&x[picture * g.c * g.h * g.w..], &dy[picture * g.o * g.p * g.q..]);
-                        g.spread(planes, x, units.start / g.r..units.end.div_ceil(g.r));
-                        for rows in g.blocks() {
-                            let width = rows.len() * g.q;
-                            g.columns(columns, planes, units.clone(), rows.clone());
+                    for picture in (0..g.n).map(|n| n * g.groups + group) {
+                        let (x, dy) = (&x[picture * g.x()..][..g.x()], &dy[picture * g.y()..][..g.y()]);
+                        let [plane, padded] =
+                            [g.x() / g.c, g.window.plane()].map(|size| channels.start * size..channels.end * size);
+                        g.window.spread(&mut planes[padded], &x[plane], 0.0);
+                        for (rows, first, width) in g.blocks() {
+                            g.columns(columns, planes, units.clone(), rows);
                             let columns = Matrix::rows(columns, [taps, width], width);
-                            let dy = Matrix::rows(&dy[rows.start * g.q..], [g.o, width], g.p * g.q);
-                            matmul(slab, taps, dy, columns.t(), n > 0 || rows.start > 0, 1);
+                            let dy = Matrix::rows(&dy[first..], [g.o, width], g.positions());
+                            matmul(slab, taps, dy, columns.t(), picture > group || first > 0, 1);
                         }
                     }
                 })
             });
-            let dw = &mut dw[group * g.o * g.taps()..][..g.o * g.taps()];
             dw.par_chunks_mut(g.taps()).enumerate().for_each(|(o, dw)| {
-                for (dw, slab) in dw.chunks_mut(g.slab() * g.s).zip(slabs.chunks(g.o * g.slab() * g.s)) {
+                for (dw, slab) in dw.chunks_mut(slab_taps).zip(slabs.chunks(g.o * slab_taps)) {
                     dw.copy_from_slice(&slab[o * dw.len()..][..dw.len()]);
                 }
             });
         }
+    }
+}
+
+/// Calls `f(output, input, threads)` for the pictures of a batch: side by side with one thread each, or, when there are
+/// fewer pictures than threads, one after the other with all threads.
+fn each_picture(
+    outputs: &mut [f32],
+    output: usize,
+    inputs: &[f32],
+    input: usize,
+    threads: usize,
+    f: impl Fn(&mut [f32], &[f32], usize) + Sync,
+) {
+    if inputs.len() / input >= threads {
+        outputs.par_chunks_mut(output).zip(inputs.par_chunks(input)).for_each(|(y, x)| f(y, x, 1));
+    } else {
+        outputs.chunks_mut(output).zip(inputs.chunks(input)).for_each(|(y, x)| f(y, x, threads));
     }
 }
 
@@ -140,153 +148,147 @@ struct Geometry {
     n: usize,
     groups: usize,
     c: usize,
-    h: usize,
-    w: usize,
     o: usize,
-    r: usize,
-    s: usize,
-    p: usize,
-    q: usize,
-    stride: [usize; 2],
-    padding: [usize; 2],
-    dilation: [usize; 2],
+    window: Padded,
 }
 
 impl Geometry {
     /// From the shapes of x, w and y.
     fn new(conv: &Conv2d, x: &[usize], w: &[usize], y: &[usize]) -> Self {
-        Geometry {
-            n: x[0],
-            groups: conv.groups,
-            c: w[1],
-            h: x[2],
-            w: x[3],
-            o: w[0] / conv.groups,
-            r: w[2],
-            s: w[3],
-            p: y[2],
-            q: y[3],
+        let window = Padded {
+            input: [x[2], x[3]],
+            output: [y[2], y[3]],
+            kernel: [w[2], w[3]],
             stride: conv.stride,
             padding: conv.padding,
             dilation: conv.dilation,
-        }
+        };
+        Geometry { n: x[0], groups: conv.groups, c: w[1], o: w[0] / conv.groups, window }
     }
 
-    /// Rows of the weight matrix: taps (c, r, s) of one group.
+    /// Elements of a picture of x, of one group.
+    fn x(&self) -> usize {
+        self.c * self.window.input[0] * self.window.input[1]
+    }
+
+    /// Elements of a picture of y, of one group.
+    fn y(&self) -> usize {
+        self.o * self.positions()
+    }
+
+    /// Output positions of a picture: columns of the product.
+    fn positions(&self) -> usize {
+        self.window.output[0] * self.window.output[1]
+    }
+
+    /// Pairs (c, r).
+    fn units(&self) -> usize {
+        self.c * self.window.kernel[0]
+    }
+
+    /// Taps (c, r, s) of one group: columns of the weight matrix, rows of the columns.
     fn taps(&self) -> usize {
-        self.c * self.r * self.s
+        self.units() * self.window.kernel[1]
     }
 
-    /// Output rows whose columns are made at a time.
-    fn block_rows(&self) -> usize {
-        (COLUMNS / (self.taps() * self.q)).clamp(1, self.p)
-    }
-
-    /// The output rows, block by block.
-    fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
-        let (rows, p) = (self.block_rows(), self.p);
-        (0..p).step_by(rows).map(move |first| first..(first + rows).min(p))
-    }
-
-    /// Pairs (c, r) of one slab of the weight gradient.
-    fn slab(&self) -> usize {
-        (self.c * self.r).div_ceil(SLABS)
-    }
-
-    /// Rows of a padded plane that the kernel reaches.
-    fn padded_height(&self) -> usize {
-        (self.p - 1) * self.stride[0] + (self.r - 1) * self.dilation[0] + 1
-    }
-
-    /// Columns of a padded plane of each remainder by the stride.
-    fn phase_width(&self) -> usize {
-        ((self.q - 1) * self.stride[1] + (self.s - 1) * self.dilation[1] + 1).div_ceil(self.stride[1])
-    }
-
-    /// Elements of a padded row: phases [column % stride][column / stride].
-    fn padded_row(&self) -> usize {
-        self.stride[1] * self.phase_width()
-    }
-
-    /// Elements of all padded planes of a group.
+    /// Elements of the padded planes of a group.
     fn planes(&self) -> usize {
-        self.c * self.padded_height() * self.padded_row()
+        self.c * self.window.plane()
     }
 
-    /// Where output row p sees the tap (unit = (c, r), s) in the padded planes: `q` elements from there.
-    fn place(&self, unit: usize, s: usize, p: usize) -> usize {
-        let (c, r) = (unit / self.r, unit % self.r);
-        let row = c * self.padded_height() + p * self.stride[0] + r * self.dilation[0];
-        let column = s * self.dilation[1];
-        row * self.padded_row() + column % self.stride[1] * self.phase_width() + column / self.stride[1]
+    /// Output rows whose columns are made at a time: blocks are of about one size.
+    fn block_rows(&self) -> usize {
+        let [p, q] = self.window.output;
+        let most = (COLUMNS / (self.taps() * q)).max(1);
+        p.div_ceil(p.div_ceil(most))
     }
 
-    /// For each padded row of channel c that holds a row of the picture: (start of the padded row, start of the row).
-    fn rows(&self, c: usize) -> impl Iterator<Item = (usize, usize)> {
-        let (height, row, h, w, top) = (self.padded_height(), self.padded_row(), self.h, self.w, self.padding[0]);
-        (top..height.min(top + h)).map(move |i| ((c * height + i) * row, (c * h + i - top) * w))
+    /// Most columns made at a time.
+    fn block(&self) -> usize {
+        self.block_rows() * self.window.output[1]
     }
 
-    /// For each phase: (start in the padded row, first column of the picture, number of columns), columns a stride apart.
-    fn phases(&self) -> impl Iterator<Item = (usize, usize, usize)> {
-        let (stride, left, w, width) = (self.stride[1], self.padding[1], self.w, self.phase_width());
-        (0..stride).map(move |phase| {
-            // Padded column k * stride + phase is the picture's column less `left`.
-            let first = left.saturating_sub(phase).div_ceil(stride);
-            let end = (w + left).saturating_sub(phase).div_ceil(stride).min(width);
-            (phase * width + first, (first * stride + phase).wrapping_sub(left), end.saturating_sub(first))
+    /// The output rows, block by block: (rows, first position, positions).
+    fn blocks(&self) -> impl Iterator<Item = (Range<usize>, usize, usize)> {
+        let (rows, [p, q]) = (self.block_rows(), self.window.output);
+        (0..p).step_by(rows).map(move |first| {
+            let rows = first..(first + rows).min(p);
+            (rows.clone(), rows.start * q, rows.len() * q)
         })
     }
 
-    /// Copies channels of a picture into padded planes.
-    fn spread(&self, planes: &mut [f32], x: &[f32], channels: Range<usize>) {
-        let plane = self.padded_height() * self.padded_row();
-        planes[channels.start * plane..channels.end * plane].fill(0.0);
-        for (to, from) in channels.flat_map(|c| self.rows(c)) {
-            for (start, first, count) in self.phases() {
-                let to = &mut planes[to + start..][..count];
-                if self.stride[1] == 1 {
-                    to.copy_from_slice(&x[from + first..][..count]);
-                } else {
-                    let from = x[from..from + self.w].iter().skip(first).step_by(self.stride[1]);
-                    to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
-                }
-            }
-        }
-    }
-
-    /// The inverse: copies padded planes into a picture. What the kernel never reaches is 0.
-    fn collect(&self, x: &mut [f32], planes: &[f32]) {
-        x[..self.c * self.h * self.w].fill(0.0);
-        for (from, to) in (0..self.c).flat_map(|c| self.rows(c)) {
-            for (start, first, count) in self.phases() {
-                let from = &planes[from + start..][..count];
-                let to = x[to..to + self.w].iter_mut().skip(first).step_by(self.stride[1]);
-                to.zip(from).for_each(|(to, from)| *to = *from);
-            }
-        }
+    /// Pairs (c, r) of one slab of the weight gradient: as the shapes have it, so that sums do not depend on the number of threads.
+    fn slab(&self) -> usize {
+        let slabs = (self.taps() / SLAB).next_multiple_of(2).clamp(2, 16);
+        self.units().div_ceil(slabs)
     }
 
     /// Columns of the taps (unit, s) at the output rows.
     fn columns(&self, columns: &mut [f32], planes: &[f32], units: Range<usize>, rows: Range<usize>) {
-        let mut columns = columns.chunks_exact_mut(self.q);
-        for unit in units {
-            for s in 0..self.s {
-                for (p, to) in rows.clone().zip(&mut columns) {
-                    to.copy_from_slice(&planes[self.place(unit, s, p)..][..self.q]);
-                }
-            }
+        let q = self.window.output[1];
+        for ((unit, s), to) in self.tap_list(units).zip(columns.chunks_exact_mut(rows.len() * q)) {
+            copy_rows(to, q, &planes[self.place(unit, s, rows.start)..], self.window.step());
         }
     }
 
     /// The transpose of [`Geometry::columns`] over all taps: adds each column to where it came from.
     fn add_columns(&self, planes: &mut [f32], columns: &[f32], rows: Range<usize>) {
-        let mut columns = columns.chunks_exact(self.q);
-        for unit in 0..self.c * self.r {
-            for s in 0..self.s {
-                for (p, from) in rows.clone().zip(&mut columns) {
-                    add_chunk(&mut planes[self.place(unit, s, p)..][..self.q], from);
+        let q = self.window.output[1];
+        for ((unit, s), from) in self.tap_list(0..self.units()).zip(columns.chunks_exact(rows.len() * q)) {
+            add_rows(&mut planes[self.place(unit, s, rows.start)..], self.window.step(), from, q);
+        }
+    }
+
+    fn tap_list(&self, units: Range<usize>) -> impl Iterator<Item = (usize, usize)> {
+        let kernel_w = self.window.kernel[1];
+        units.flat_map(move |unit| (0..kernel_w).map(move |s| (unit, s)))
+    }
+
+    /// Where output row p reads the tap in the padded planes of a group.
+    fn place(&self, unit: usize, s: usize, p: usize) -> usize {
+        let (c, r) = (unit / self.window.kernel[0], unit % self.window.kernel[0]);
+        c * self.window.plane() + self.window.place(p, r, s)
+    }
+}
+
+/// Elements that [`copy_rows`] and [`add_rows`] move at once.
+const LANES: usize = 8;
+
+vectorised! {
+    /// Row i of `to`, of `q` elements, from `from[i * step..]`. A rest of less than a vector overlaps what was copied before: rows
+    /// are short (13 in AlexNet), and a loop over the rest would cost more than the copy.
+    fn copy_rows(to: &mut [f32], q: usize, from: &[f32], step: usize) {
+        for (i, to) in to.chunks_exact_mut(q).enumerate() {
+            let from = &from[i * step..][..q];
+            if let (Some(last), Some(last_from)) = (to.last_chunk_mut::<LANES>(), from.last_chunk()) {
+                *last = *last_from;
+                for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks().0) {
+                    *to = *from;
                 }
+            } else {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `to[i * step..]` += row i of `from`, of `q` elements. The rest that overlaps is added up before anything is written.
+    fn add_rows(to: &mut [f32], step: usize, from: &[f32], q: usize) {
+        #[inline(always)]
+        fn sum(a: &[f32; LANES], b: &[f32; LANES]) -> [f32; LANES] {
+            std::array::from_fn(|i| a[i] + b[i])
+        }
+        for (i, from) in from.chunks_exact(q).enumerate() {
+            let to = &mut to[i * step..][..q];
+            if let (Some(last), Some(last_from)) = (to.last_chunk::<LANES>(), from.last_chunk()) {
+                let last = sum(last, last_from);
+                for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks().0) {
+                    *to = sum(to, from);
+                }
+                to[q - LANES..].copy_from_slice(&last);
+            } else {
+                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
             }
         }
     }

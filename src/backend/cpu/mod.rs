@@ -7,6 +7,7 @@
 
 mod matmul;
 mod memory;
+mod padded;
 mod parallel;
 mod program;
 mod simd;

@@ -84,9 +84,6 @@ impl WgpuProgram {
         }
         for (index, &bytes) in plan.slots.iter().enumerate() {
             let buffer = memory.allocate(&shared, "an activation", bytes as u64)?;
-            if shared.poison {
-                shared.write(&buffer, &vec![0xff; bytes]);
-            }
             memory.by_place.insert(Memory::Slot(index), buffer);
         }
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
@@ -137,7 +134,11 @@ struct Buffers {
 impl Buffers {
     fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.bytes += padded(bytes);
-        shared.buffer(name, bytes)
+        let buffer = shared.buffer(name, bytes)?;
+        if shared.poison {
+            shared.write(&buffer, &vec![0xff; padded(bytes) as usize]);
+        }
+        Ok(buffer)
     }
 
     fn add_panels(&mut self, shared: &Shared, rows: u32) {
