@@ -157,9 +157,9 @@ mod tests {
     fn loss_is_minus_the_log_of_the_label_s_probability() {
         let logits = [1.0, 2.0, 3.0];
         let p = softmax(&logits);
-        for label in 0..3 {
+        for (label, p) in p.iter().enumerate() {
             let scored = score(&logits, label);
-            assert!((scored.loss + p[label].ln()).abs() < 1e-12);
+            assert!((scored.loss + p.ln()).abs() < 1e-12);
             assert_eq!((scored.rank, scored.predicted), (2 - label, 2));
         }
         assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12);

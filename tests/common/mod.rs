@@ -51,9 +51,9 @@ pub fn gpu_with(options: WgpuOptions) -> Box<dyn Device> {
     let selector = gpu_selector();
     let (device, _) = select::open(&selector).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
     assert_ne!(device.info().backend, "cpu", "CONVOY_ADAPTER={selector} names no GPU interface: leave it unset");
-    let info = device.info().clone();
+    let info = device.info();
     let adapter = &adapters(info.backend == "gl")[info.index];
-    Box::new(WgpuDevice::open(adapter, info, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
+    Box::new(WgpuDevice::open(adapter, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
 }
 
 /// The tensor's elements as f64.
