@@ -116,7 +116,7 @@ pub fn picture(number: u32, cat: bool) -> RgbImage {
     RgbImage::from_fn(40, 36, |x, y| {
         let [noise, ..] = random.block(y * 40 + x);
         let noise = noise as u8 / 4;
-        let stripe = if (x + y + number) / 4 % 2 == 0 { 120 } else { 30 };
+        let stripe = if ((x + y + number) / 4).is_multiple_of(2) { 120 } else { 30 };
         match cat {
             true => Rgb([150 + noise, stripe, 20 + noise]),
             false => Rgb([20 + noise, 70, 130 + noise]),

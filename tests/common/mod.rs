@@ -71,8 +71,9 @@ pub fn compare(what: &str, got: &[f64], expected: &[f64], (atol, rtol): (f64, f6
         return Err(format!("{what}: element {i} is {}, expected {}", got[i], expected[i]));
     }
     let excess = |i: usize| (got[i] - expected[i]).abs() / (atol + rtol * expected[i].abs());
-    // `!(.. <= 1)` and not `> 1`, so that NaN fails; equal infinities have no difference to measure.
-    let wrong: Vec<usize> = (0..got.len()).filter(|&i| got[i] != expected[i] && !(excess(i) <= 1.0)).collect();
+    // NaN is wrong too; equal infinities have no difference to measure.
+    let off = |i: usize| got[i] != expected[i] && (excess(i).is_nan() || excess(i) > 1.0);
+    let wrong: Vec<usize> = (0..got.len()).filter(|&i| off(i)).collect();
     let Some(&worst) = wrong.iter().max_by(|&&a, &&b| excess(a).total_cmp(&excess(b))) else { return Ok(()) };
     Err(format!(
         "{what}: {} of {} elements are off; the worst, {worst}: got {}, expected {}, {:.1} times the tolerance \
