@@ -36,12 +36,13 @@ impl Ran {
     }
 
     /// # Panics
-    /// Unless it refused with `code` and one line on stderr that holds every one of `words`.
+    /// Unless it refused with `code` and, after any warnings, one line of error; stderr holds every one of `words`.
     pub fn refused(self, code: i32, words: &[&str]) {
         let all = format!("code {:?}, stdout:\n{}\nstderr:\n{}", self.code, self.stdout, self.stderr);
         assert_eq!(self.code, Some(code), "{all}");
         assert!(!self.stderr.contains("panicked"), "{all}");
-        assert_eq!(self.stderr.trim_end().lines().count(), 1, "one cause, one line: {all}");
+        let errors: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
+        assert!(errors.len() == 1 && errors[0].starts_with("error: "), "one cause, one line: {all}");
         words.iter().for_each(|word| assert!(self.stderr.contains(word), "stderr should say {word:?}: {all}"));
     }
 }
