@@ -9,7 +9,8 @@ use common::binary::{self, Place};
 use serde_json::Value;
 
 /// A training that takes a moment: 16 pictures of 32 x 32, the small model, batches of 4. 14 of them train: 4 steps an epoch.
-const TRAIN: &str = "train pictures --model four-layer --image-size 32 --batch-size 4 --split 0.9 --seed 7 --workers 2";
+const TRAIN: &str = "train pictures --model four-layer --image-size 32 --batch-size 4 --split 0.9 --lr 0.001 \
+    --seed 7 --workers 2";
 
 /// A folder with `pictures`, and the run `run` of 8 steps on them.
 fn trained() -> Place {
@@ -105,9 +106,9 @@ fn the_seed_changes_the_run_and_the_config_repeats_it() {
 fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     let place = Place::new();
     place.pictures("pictures", 8);
-    place.convoy(&format!("{TRAIN} --max-steps 400 --out . --name straight")).ok();
+    place.convoy(&format!("{TRAIN} --epochs 60 --out . --name straight")).ok();
     let mut child = place
-        .command(&format!("{TRAIN} --max-steps 400 --out . --name stopped"))
+        .command(&format!("{TRAIN} --epochs 60 --out . --name stopped"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -117,7 +118,7 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let rest = lines.count();
     assert_eq!(child.wait().unwrap().code(), Some(130), "after {rest} more lines");
-    place.convoy("train --resume stopped --max-steps 400").ok();
+    place.convoy("train --resume stopped").ok();
     assert!(
         place.read("straight/last.safetensors") == place.read("stopped/last.safetensors"),
         "last.safetensors differ"
@@ -286,7 +287,8 @@ fn pictures_that_lie_are_skipped() {
 fn a_loss_that_is_not_finite_ends_with_code_4() {
     let place = Place::new();
     place.pictures("pictures", 8);
-    place.convoy(&format!("{TRAIN} --optimizer sgd --lr 1e30 --epochs 3 --out . --name run")).refused(4, &["lr"]);
+    let train = TRAIN.replace("--lr 0.001", "--lr 1e30");
+    place.convoy(&format!("{train} --optimizer sgd --epochs 3 --out . --name run")).refused(4, &["lr"]);
 }
 
 #[test]
@@ -335,7 +337,8 @@ fn checkpoints_that_are_none_are_refused() {
     let place = trained();
     let good = place.read("run/last.safetensors");
     place.convoy("eval nowhere.safetensors pictures").refused(2, &["nowhere.safetensors"]);
-    place.convoy("predict run/best.safetensors nowhere.png").refused(2, &["nowhere.png"]);
+    let ran = place.convoy("predict run/best.safetensors nowhere.png");
+    assert!(ran.code == Some(2) && ran.stderr.contains("nowhere.png: "), "{}", ran.stderr);
     place.convoy("eval run/best.safetensors nowhere").refused(2, &["nowhere"]);
     let foreign = {
         let data = [0u8; 16];

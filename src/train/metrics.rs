@@ -41,7 +41,7 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
     exp.into_iter().map(|e| e / sum).collect()
 }
 
-/// The rows of a batch that have a label, with it. `logits`: f32 [N, classes]; `labels`: u32 [N].
+/// The rows of a batch that have a label, with it. `logits`: `f32 [N, classes]`; `labels`: `u32 [N]`.
 pub fn labelled_rows<'a>(logits: &'a Tensor, labels: &'a Tensor) -> impl Iterator<Item = (&'a [f32], usize)> {
     let values = logits.as_f32().unwrap_or_default();
     let labels = match labels.data() {

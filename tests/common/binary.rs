@@ -36,14 +36,17 @@ impl Ran {
     }
 
     /// # Panics
-    /// Unless it refused with `code` and, after any warnings, one line of error; stderr holds every one of `words`.
+    /// Unless it refused with `code` and one error on stderr, the last line, that holds every one of `words`; warnings, of
+    /// pictures that were skipped, may come before it.
     pub fn refused(self, code: i32, words: &[&str]) {
         let all = format!("code {:?}, stdout:\n{}\nstderr:\n{}", self.code, self.stdout, self.stderr);
         assert_eq!(self.code, Some(code), "{all}");
         assert!(!self.stderr.contains("panicked"), "{all}");
-        let errors: Vec<&str> = self.stderr.lines().filter(|line| !line.starts_with("warning: ")).collect();
-        assert!(errors.len() == 1 && errors[0].starts_with("error: "), "one cause, one line: {all}");
-        words.iter().for_each(|word| assert!(self.stderr.contains(word), "stderr should say {word:?}: {all}"));
+        let (warnings, errors): (Vec<&str>, Vec<&str>) =
+            self.stderr.lines().partition(|line| line.starts_with("warning: "));
+        let [error] = errors[..] else { panic!("one cause, one line: {all}") };
+        assert!(error.starts_with("error: ") && self.stderr.trim_end().ends_with(error), "{warnings:?} {all}");
+        words.iter().for_each(|word| assert!(error.contains(word), "the error should say {word:?}: {all}"));
     }
 }
 
