@@ -132,20 +132,18 @@ fn tile(
     //# end
     //# end
     for (var k = first; k < end; k += DEPTH * 4u) {
-        //# for d in 0..4
-        {
+        for (var d = 0u; d < DEPTH; d++) {
             let a0 = next_a(&walk_a);
             let a1 = next_a(&walk_a);
             let a2 = next_a(&walk_a);
             let a3 = next_a(&walk_a);
-            tile_a[$d * TILE + index] = vec4f(a0, a1, a2, a3);
+            tile_a[d * TILE + index] = vec4f(a0, a1, a2, a3);
             let b0 = next_b(&walk_b);
             let b1 = next_b(&walk_b);
             let b2 = next_b(&walk_b);
             let b3 = next_b(&walk_b);
-            tile_b[$d * TILE + index] = vec4f(b0, b1, b2, b3);
+            tile_b[d * TILE + index] = vec4f(b0, b1, b2, b3);
         }
-        //# end
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
             //# for j in 0..8

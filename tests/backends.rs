@@ -1,9 +1,8 @@
 //! The two backends are one program: the same losses to rounding, and each repeats itself to the bit.
 
-#[path = "common/binary.rs"]
-mod binary;
 mod common;
 
+use common::binary::Place;
 use common::training::train;
 use convoy::models::OptimizerConfig;
 
@@ -25,7 +24,7 @@ fn the_first_losses_agree() {
 #[test]
 fn the_number_of_threads_changes_nothing() {
     let on = |threads| {
-        let mut device = convoy::backend::cpu::CpuDevice::new(threads).unwrap();
+        let mut device = convoy::backend::cpu::CpuDevice::new(Some(threads)).unwrap();
         train(&mut device, &OptimizerConfig::sgd(0.9, 0.0), 0.01, 3)
     };
     let (one, three) = (on(1), on(3));
@@ -36,12 +35,14 @@ fn the_number_of_threads_changes_nothing() {
 /// The same command twice on one device: byte-identical `last.safetensors`.
 #[test]
 fn a_command_repeats_to_the_bit() {
-    let place = binary::Place::new();
+    let place = Place::new();
     place.pictures("pictures", 4);
     for adapter in ["cpu".to_string(), common::gpu_selector()] {
         let last = |run: &str| {
             let options = "--model four-layer --image-size 32 --batch-size 4 --dropout 0.5 --seed 3";
-            place.convoy(&format!("train pictures {options} --max-steps 4 --adapter {adapter} --out {run}")).ok();
+            place
+                .convoy(&format!("train pictures {options} --max-steps 4 --adapter {adapter} --out . --name {run}"))
+                .ok();
             place.read(&format!("{run}/last.safetensors"))
         };
         assert!(last(&format!("one{adapter}")) == last(&format!("two{adapter}")), "--adapter {adapter}");

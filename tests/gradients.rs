@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::{BTreeMap, HashMap};
 
-use convoy::graph::{autodiff, reference, Role};
+use convoy::graph::{Role, autodiff, reference};
 use convoy::ops::case::Case;
 use convoy::ops::{Array, Op};
 use convoy::rng::{Philox, stream};

@@ -5,6 +5,7 @@ mod common;
 use std::sync::LazyLock;
 
 use convoy::backend::Device;
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::ops::case::Case;
 use convoy::ops::{Array, Op};
 use convoy::tensor::{Tensor, TensorType};
@@ -40,9 +41,8 @@ fn check_all(device: &mut dyn Device) {
                         failures.push(format!("{label}: output {n} is {}, expected {}", got.shape(), expected.shape));
                     }
                     let what = format!("{label}: output {n}");
-                    failures.extend(
-                        common::compare(&what, &common::as_f64(got), &expected.data, case.tolerance()).err(),
-                    );
+                    failures
+                        .extend(common::compare(&what, &common::as_f64(got), &expected.data, case.tolerance()).err());
                 }
             }
         }
@@ -58,6 +58,12 @@ fn cpu_agrees_with_the_reference() {
 #[test]
 fn gpu_agrees_with_the_reference() {
     check_all(&mut *common::gpu());
+}
+
+/// The kernels that GPUs use, also where the device under test is software and has kernels of its own.
+#[test]
+fn kernels_for_gpus_agree_with_the_reference() {
+    check_all(&mut *common::gpu_with(WgpuOptions { poison: true, gpu_kernels: true, ..WgpuOptions::default() }));
 }
 
 /// The shape rule says what the reference does, and the reference is finite on every case.

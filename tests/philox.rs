@@ -17,17 +17,17 @@ fn kept(device: &mut dyn Device, op: &Dropout, random: Philox, n: usize) -> Vec<
     let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input).unwrap();
     let y = graph.apply("dropout", op.clone(), &[x, counter]).unwrap();
     let words = vec![random.seed as u32, (random.seed >> 32) as u32, random.step, 0];
-    let given = HashMap::from([
-        (x, Tensor::f32([n], vec![1.0; n]).unwrap()),
-        (counter, Tensor::u32([4], words).unwrap()),
-    ]);
+    let given =
+        HashMap::from([(x, Tensor::f32([n], vec![1.0; n]).unwrap()), (counter, Tensor::u32([4], words).unwrap())]);
     let found = common::run(device, &graph, &given, &[y]).unwrap();
     found[0].as_f32().unwrap().iter().map(|&v| v == 1.0).collect()
 }
 
 fn check(device: &mut dyn Device) {
     // The odd length ends within a block of four words; the long one passes a dispatch's first row of workgroups.
-    for (seed, step, layer, n) in [(0, 0, 0, 1001), (u64::MAX, u32::MAX, 7, 64), (1 << 32, 1, 0, 64), (9, 5, 1, 300_003)] {
+    for (seed, step, layer, n) in
+        [(0, 0, 0, 1001), (u64::MAX, u32::MAX, 7, 64), (1 << 32, 1, 0, 64), (9, 5, 1, 300_003)]
+    {
         let random = Philox { seed, stream: stream::DROPOUT + layer, step };
         for rate in [0.5, 0.1] {
             let op = Dropout { rate, stream: random.stream, scaling: DropoutScaling::Paper };

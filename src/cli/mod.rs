@@ -72,6 +72,7 @@ fn open_device(selector: &str, console: &Console) -> Result<Box<dyn Device>> {
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
+    silence_mesa();
     let command = Cli::command().mut_subcommand("train", options::with_defaults);
     let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
@@ -83,6 +84,15 @@ pub fn main() -> ExitCode {
             console::error(&error);
             ExitCode::from(error.exit_code())
         }
+    }
+}
+
+/// Mesa's Vulkan layer for the choice of a device asks the Wayland server, and libwayland complains on stderr where there cannot be
+/// one. convoy chooses the device itself, so the layer is switched off there.
+fn silence_mesa() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the first thing that the process does; no other thread runs that could read the environment.
+        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
     }
 }
 

@@ -50,10 +50,13 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let batch = (args.batch_size as usize).min(paths.len());
     let mut classifier = Classifier::new(checkpoint, device, batch)?;
     let top = (args.top as usize).min(classifier.classes().len());
-    let (mut documents, mut failed) = (Vec::new(), 0);
+    let (mut documents, mut failures) = (Vec::new(), Vec::new());
     for chunk in paths.chunks(CHUNK) {
         for prediction in classifier.predict(chunk)? {
-            failed += prediction.scores.is_err() as usize;
+            if let Err(reason) = &prediction.scores {
+                failures.push(format!("{}: {reason}", prediction.path.display()));
+                console.warn(&failures[failures.len() - 1]);
+            }
             match args.json {
                 true => documents.push(Document::new(prediction, top)),
                 false => print_line(&prediction, top)?,
@@ -63,9 +66,12 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     if args.json {
         console::print_json(&documents)?;
     }
-    match failed {
-        0 => Ok(()),
-        _ => Err(Error::input(format!("{failed} of {} pictures could not be read", paths.len()))),
+    match &failures[..] {
+        [] => Ok(()),
+        [first, ..] => {
+            let (failed, all) = (failures.len(), paths.len());
+            Err(Error::input(format!("{failed} of {all} pictures could not be read; the first: {first}")))
+        }
     }
 }
 
@@ -122,16 +128,8 @@ impl Document {
 }
 
 fn print_line(prediction: &Prediction, top: usize) -> Result<()> {
-    let path = prediction.path.display();
-    match &prediction.scores {
-        Ok(scores) => {
-            let entry = |score: &Score| format!("{} {:.2} %", score.label, 100.0 * score.probability);
-            let entries: Vec<String> = scores[..top].iter().map(entry).collect();
-            console::print(format_args!("{path}: {}", entries.join(", ")))
-        }
-        Err(reason) => {
-            console::error(&Error::input(format!("{path}: {reason}")));
-            Ok(())
-        }
-    }
+    let Ok(scores) = &prediction.scores else { return Ok(()) };
+    let entry = |score: &Score| format!("{} {:.2} %", score.label, 100.0 * score.probability);
+    let entries: Vec<String> = scores[..top].iter().map(entry).collect();
+    console::print(format_args!("{}: {}", prediction.path.display(), entries.join(", ")))
 }

@@ -153,8 +153,8 @@ fn resized(picture: RgbImage, [height, width]: [usize; 2], resize: Resize) -> Re
     let source = TypedImageRef::<U8x3>::from_buffer(picture.width(), picture.height(), picture.as_raw())
         .map_err(|error| error.to_string())?;
     let mut pixels = vec![0; height * width * 3];
-    let mut out = TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut pixels)
-        .map_err(|error| error.to_string())?;
+    let mut out =
+        TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut pixels).map_err(|error| error.to_string())?;
     // Typed: the untyped call would compile every pixel type's kernels into this crate, minutes of build time.
     Resizer::new().resize_typed(&source, &mut out, &options).map_err(|error| error.to_string())?;
     Ok(pixels)
@@ -298,7 +298,7 @@ mod tests {
             }
             bits += "0";
         }
-        while bits.len() % 8 > 0 {
+        while !bits.len().is_multiple_of(8) {
             bits += "1";
         }
         for byte in bits.as_bytes().chunks(8) {

@@ -101,7 +101,7 @@ pub enum Phase {
 pub struct Network {
     /// Input `pictures`: u8 [N, H, W, 3].
     pub pictures: ValueId,
-    /// Input `counter`: u32 [4] = [seed low, seed high, step, 0].
+    /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
     pub counter: ValueId,
     /// f32 [N, classes].
     pub logits: ValueId,
@@ -118,7 +118,7 @@ pub struct LayerInfo {
     pub name: String,
     /// Its kind.
     pub op: &'static str,
-    /// Output of one picture: [C, H, W] or [features].
+    /// Output of one picture: `[C, H, W]` or `[features]`.
     pub output: Vec<usize>,
     /// Number of trained values.
     pub parameters: u64,

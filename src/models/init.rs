@@ -57,7 +57,7 @@ impl Init {
 pub struct Parameter {
     /// Its value in the graph.
     pub value: ValueId,
-    /// `conv1.weight`: [O, I/groups, H, W] of a convolution, [out, in] of a linear layer; `conv1.bias`: [O].
+    /// `conv1.weight`: `[O, I/groups, H, W]` of a convolution, `[out, in]` of a linear layer; `conv1.bias`: `[O]`.
     pub name: String,
     /// Extents.
     pub shape: Shape,

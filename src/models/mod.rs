@@ -1,5 +1,5 @@
 //! The model zoo and the reader of model files. A model is data: a TOML file that lists its layers (`zoo/alexnet.toml` is the
-//! best example); [`build`](mod@build) turns it into a graph, [`train_graph`] and [`eval_graph`] into what a device runs.
+//! best example); `build` turns it into a graph, [`train_graph`] and [`eval_graph`] into what a device runs.
 
 mod build;
 mod init;

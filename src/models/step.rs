@@ -14,13 +14,13 @@ pub struct TrainGraph {
     pub graph: Graph,
     /// Input `pictures`: u8 [N, H, W, 3], RGB, of the stored size.
     pub pictures: ValueId,
-    /// Input `labels`: u32 [N], [`crate::ops::IGNORE`] for a row that takes no part.
+    /// Input `labels`: `u32 [N]`, [`crate::ops::IGNORE`] for a row that takes no part.
     pub labels: ValueId,
-    /// Input `counter`: u32 [4] = [seed low, seed high, step, 0].
+    /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
     pub counter: ValueId,
-    /// Input `schedule`: f32 [4], from [`OptimizerConfig::schedule`].
+    /// Input `schedule`: `f32 [4]`, from [`OptimizerConfig::schedule`].
     pub schedule: ValueId,
-    /// f32 [1].
+    /// `f32 [1]`.
     pub loss: ValueId,
     /// f32 [N, classes].
     pub logits: ValueId,
@@ -39,7 +39,7 @@ pub struct EvalGraph {
     pub graph: Graph,
     /// Input `pictures`: u8 [N, H, W, 3], RGB, of the stored size.
     pub pictures: ValueId,
-    /// Input `counter`, u32 [4], which changes nothing here.
+    /// Input `counter`, `u32 [4]`, which changes nothing here.
     pub counter: ValueId,
     /// f32 [N, classes].
     pub logits: ValueId,

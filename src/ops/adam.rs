@@ -7,7 +7,7 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::TensorType;
 
-/// In place on w, m, v. Inputs: w, g, m, v (one shape), schedule f32 [4] = [lr, 1-beta1^t, 1-beta2^t, 0] (t from 1; the host
+/// In place on w, m, v. Inputs: w, g, m, v (one shape), schedule `f32 [4] = [lr, 1-beta1^t, 1-beta2^t, 0]` (t from 1; the host
 /// computes the powers in f64). Outputs: w, m, v.
 ///
 /// d = g (+ weight_decay*w unless decoupled); m <- beta1*m + (1-beta1)*d; v <- beta2*v + (1-beta2)*d*d;

@@ -23,8 +23,8 @@ pub enum Crop {
     },
 }
 
-/// Inputs: pictures u8 [N, H, W, 3] (RGB), counter u32 [4] = [seed low, seed high, step, 0]. Output: x f32 [N, 3, h, w],
-/// x[n,c,i,j] = (value / 255 - mean[c]) / std[c].
+/// Inputs: pictures `u8 [N, H, W, 3]` (RGB), counter `u32 [4] = [seed low, seed high, step, 0]`. Output: x `f32 [N, 3, h, w]`,
+/// `x[n,c,i,j] = (value / 255 - mean[c]) / std[c]`.
 ///
 /// Random words of picture n are `philox(seed, stream::AUGMENT, step).block(2n)` = [flip, top, left, area] and
 /// `.block(2n + 1)` = [aspect, ..]; u = `rng::unit(word)`.

@@ -8,7 +8,7 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Shape, TensorType};
 
-/// y[n,c,p,q] = the mean over the window. Input: x [N, C, H, W]. Output: y [N, C, P, Q].
+/// `y[n,c,p,q]` = the mean over the window. Input: `x [N, C, H, W]`. Output: `y [N, C, P, Q]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AvgPool2d {
     /// Window height and width.

@@ -7,11 +7,11 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Shape, TensorType};
 
-/// y[n,c,...] = x[n,c,...] + b[c]. Inputs: x [N, C, ...] (2 or 4 dimensions), b [C]. Output: y, as x.
+/// `y[n,c,...] = x[n,c,...] + b[c]`. Inputs: `x [N, C, ...]` (2 or 4 dimensions), `b [C]`. Output: y, as x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bias;
 
-/// Gradient of [`Bias`] to b: the sum of dy over all but the channel. Input: dy [N, C, ...]. Output: db [C].
+/// Gradient of [`Bias`] to b: the sum of dy over all but the channel. Input: `dy [N, C, ...]`. Output: `db [C]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BiasBackward;
 

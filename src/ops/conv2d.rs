@@ -7,7 +7,7 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Shape, TensorType};
 
-/// y[n,o,p,q] = sum over c,r,s of x[n, c, p*stride+r*dilation-padding, ...] * w[o,c,r,s].
+/// `y[n,o,p,q] = sum over c,r,s of x[n, c, p*stride+r*dilation-padding, ...] * w[o,c,r,s]`.
 /// Inputs: x [N, C, H, W], w [O, C/groups, R, S]. Output: y [N, O, P, Q].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conv2d {

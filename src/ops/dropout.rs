@@ -16,9 +16,9 @@ pub enum DropoutScaling {
     Paper,
 }
 
-/// y[i] = keep(i) ? x[i] * scale : 0. Element i (its flat index) is kept when
+/// `y[i] = keep(i) ? x[i] * scale : 0`. Element i (its flat index) is kept when
 /// `philox(seed, stream, step).word(i) >= threshold()`. Its gradient is the same op, same stream, on dy.
-/// Inputs: x (any f32 shape), counter u32 [4] = [seed low, seed high, step, 0]. Output: y, as x.
+/// Inputs: x (any f32 shape), counter `u32 [4] = [seed low, seed high, step, 0]`. Output: y, as x.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dropout {
     /// Probability of dropping, in [0, 1).

@@ -7,7 +7,7 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Shape, TensorType};
 
-/// b[c] = a[c] / (k + alpha * sum of a[j]^2 over the channels j in the window around c)^beta.
+/// `b[c] = a[c] / (k + alpha * sum of a[j]^2 over the channels j in the window around c)^beta`.
 /// Input: a [N, C, H, W]. Output: b, as a. alpha is the paper's: it is NOT divided by `size` (PyTorch, Caffe, ONNX divide).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lrn {
@@ -22,7 +22,7 @@ pub struct Lrn {
 }
 
 /// Gradient of [`Lrn`]. Inputs: a, db, both [N, C, H, W]. Output: da.
-/// da[c] = db[c] * s[c]^-beta - 2*alpha*beta * a[c] * sum over j near c of db[j]*a[j]*s[j]^(-beta-1), s the bracket above.
+/// `da[c] = db[c] * s[c]^-beta - 2*alpha*beta * a[c] * sum over j near c of db[j]*a[j]*s[j]^(-beta-1)`, s the bracket above.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LrnBackward {
     /// The forward op.

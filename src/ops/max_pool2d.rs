@@ -8,7 +8,7 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::TensorType;
 
-/// y[n,c,p,q] = the maximum over the window; padding counts as -infinity; NaN wins. Input: x [N, C, H, W]. Output: y [N, C, P, Q].
+/// `y[n,c,p,q]` = the maximum over the window; padding counts as -infinity; NaN wins. Input: `x [N, C, H, W]`. Output: `y [N, C, P, Q]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MaxPool2d {
     /// Window height and width.

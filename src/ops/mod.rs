@@ -1,6 +1,6 @@
 //! Operators: what a graph node computes. Each file holds one op (forward beside backward): its parameters, shape rule,
 //! gradient rule, f64 reference and test cases. [`ops!`](self) below is THE list; a backend implements its own trait for
-//! every struct on it ([`crate::backend::cpu::CpuOp`], [`crate::backend::wgpu::WgpuOp`]), and the compiler finds what is missing.
+//! every struct on it (`backend::cpu::CpuOp`, `backend::wgpu::WgpuOp`), and the compiler finds what is missing.
 //!
 //! The f64 reference is the oracle of all backends: plain loops in the order of the formula, no cleverness.
 

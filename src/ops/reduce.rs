@@ -15,14 +15,14 @@ pub enum ReduceKind {
     Mean,
 }
 
-/// Input: x, any f32 shape. Output: [1].
+/// Input: x, any f32 shape. Output: `[1]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reduce {
     /// See [`ReduceKind`].
     pub kind: ReduceKind,
 }
 
-/// Input: x [1]. Output: a tensor of `shape`, every element x[0].
+/// Input: `x [1]`. Output: a tensor of `shape`, every element `x[0]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Broadcast {
     /// The output's shape.

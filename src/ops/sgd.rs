@@ -7,7 +7,7 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::TensorType;
 
-/// In place on w and v. Inputs: w, g, v (one shape), schedule f32 [4] = [lr, 1-beta1^t, 1-beta2^t, 0]. Outputs: w, v.
+/// In place on w and v. Inputs: w, g, v (one shape), schedule `f32 [4] = [lr, 1-beta1^t, 1-beta2^t, 0]`. Outputs: w, v.
 ///
 /// `paper` (Krizhevsky 2012, section 5): v <- momentum*v - weight_decay*lr*w - lr*g; w <- w + v.
 /// Otherwise as PyTorch: d = g + weight_decay*w; v <- momentum*v + d; w <- w - lr*(nesterov ? d + momentum*v : v).

@@ -41,7 +41,7 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
     exp.into_iter().map(|e| e / sum).collect()
 }
 
-/// The rows of a batch that have a label, with it. `logits`: f32 [N, classes]; `labels`: u32 [N].
+/// The rows of a batch that have a label, with it. `logits`: `f32 [N, classes]`; `labels`: `u32 [N]`.
 pub fn labelled_rows<'a>(logits: &'a Tensor, labels: &'a Tensor) -> impl Iterator<Item = (&'a [f32], usize)> {
     let values = logits.as_f32().unwrap_or_default();
     let labels = match labels.data() {
@@ -157,9 +157,9 @@ mod tests {
     fn loss_is_minus_the_log_of_the_label_s_probability() {
         let logits = [1.0, 2.0, 3.0];
         let p = softmax(&logits);
-        for label in 0..3 {
+        for (label, p) in p.iter().enumerate() {
             let scored = score(&logits, label);
-            assert!((scored.loss + p[label].ln()).abs() < 1e-12);
+            assert!((scored.loss + p.ln()).abs() < 1e-12);
             assert_eq!((scored.rank, scored.predicted), (2 - label, 2));
         }
         assert!((p.iter().sum::<f64>() - 1.0).abs() < 1e-12);

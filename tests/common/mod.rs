@@ -1,6 +1,8 @@
-//! What the tests share: the devices to run on, the element-by-element comparison, one-op graphs, and a short training.
+//! What the tests share: the devices to run on, the element-by-element comparison, one-op graphs, a short training, and
+//! the binary.
 #![allow(dead_code)] // each test file uses its own part
 
+pub mod binary;
 pub mod training;
 
 use std::collections::HashMap;
@@ -16,8 +18,7 @@ use convoy::tensor::{DType, Data, Tensor, TensorType};
 
 /// The CPU backend on as many threads as the machine has.
 pub fn cpu() -> Box<dyn Device> {
-    let threads = std::thread::available_parallelism().map_or(2, |n| n.get());
-    Box::new(CpuDevice::new(threads).expect("threads can be started"))
+    Box::new(CpuDevice::new(None).expect("threads can be started"))
 }
 
 /// Selector of the wgpu device under test: `CONVOY_ADAPTER`, or the first Vulkan adapter, a software one too.
@@ -50,7 +51,8 @@ pub fn gpu_with(options: WgpuOptions) -> Box<dyn Device> {
     let selector = gpu_selector();
     let (device, _) = select::open(&selector).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
     assert_ne!(device.info().backend, "cpu", "CONVOY_ADAPTER={selector} names no GPU interface: leave it unset");
-    let adapter = &adapters(device.info().backend == "gl")[device.info().index];
+    let info = device.info();
+    let adapter = &adapters(info.backend == "gl")[info.index];
     Box::new(WgpuDevice::open(adapter, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
 }
 
@@ -69,8 +71,9 @@ pub fn compare(what: &str, got: &[f64], expected: &[f64], (atol, rtol): (f64, f6
         return Err(format!("{what}: element {i} is {}, expected {}", got[i], expected[i]));
     }
     let excess = |i: usize| (got[i] - expected[i]).abs() / (atol + rtol * expected[i].abs());
-    // `!(.. <= 1)` and not `> 1`, so that NaN fails; equal infinities have no difference to measure.
-    let wrong: Vec<usize> = (0..got.len()).filter(|&i| got[i] != expected[i] && !(excess(i) <= 1.0)).collect();
+    // NaN is wrong too; equal infinities have no difference to measure.
+    let off = |i: usize| got[i] != expected[i] && (excess(i).is_nan() || excess(i) > 1.0);
+    let wrong: Vec<usize> = (0..got.len()).filter(|&i| off(i)).collect();
     let Some(&worst) = wrong.iter().max_by(|&&a, &&b| excess(a).total_cmp(&excess(b))) else { return Ok(()) };
     Err(format!(
         "{what}: {} of {} elements are off; the worst, {worst}: got {}, expected {}, {:.1} times the tolerance \

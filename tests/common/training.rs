@@ -53,7 +53,8 @@ pub fn train(device: &mut dyn Device, optimizer: &OptimizerConfig, learning_rate
         let outputs = program.outputs(ticket, true).unwrap().expect("waited for");
         losses.push(super::as_f64(&outputs[0])[0]);
     }
-    let names = train.parameters.iter().map(|p| p.name.clone()).chain(train.states.iter().map(|(name, _)| name.clone()));
+    let names =
+        train.parameters.iter().map(|p| p.name.clone()).chain(train.states.iter().map(|(name, _)| name.clone()));
     let values = names.map(|name| (name.clone(), device.get(&name).unwrap())).collect();
     Trained { losses, values }
 }

@@ -2,8 +2,8 @@
 //! compiler vectorises, on a pool of threads. Every sum has an order fixed by the shapes alone, never by the number of
 //! threads or their timing, so a run repeats to the bit.
 //!
-//! The way of a step: [`program`] holds the buffers that the plan asked for and runs the nodes in order; each op
-//! implements [`CpuOp`] in the file of its stem, on slices of those buffers.
+//! The way of a step: `program` holds the buffers that the plan asked for and runs the nodes in order; each op
+//! implements `CpuOp` in the file of its stem, on slices of those buffers.
 
 mod matmul;
 mod memory;

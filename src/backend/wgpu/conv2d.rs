@@ -260,9 +260,9 @@ struct Product {
     accumulate: bool,
 }
 
-/// Terms that one invocation sums at most: 5 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
+/// Terms that one invocation sums at most: 9 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
 /// invocation's loops after 65,535 iterations in all.
-const MAX_TERMS: usize = 131_072;
+const MAX_TERMS: usize = 98_304;
 
 /// Rows and columns of C that a workgroup of `tile` makes.
 const TILE: usize = 64;
