@@ -1,6 +1,7 @@
-//! Matrix products on slices: a checked front of the `gemm` crate, and the only unsafe code beside [`super::simd`].
+//! Matrix products on slices: a checked front of the `gemm-f32` crate, and the only unsafe code beside [`super::simd`].
 
-use gemm::Parallelism;
+use gemm_common::Parallelism;
+use gemm_f32::gemm::f32::get_gemm_fn;
 
 /// A matrix in a slice, element (i, j) at `i * strides[0] + j * strides[1]`.
 #[derive(Clone, Copy)]
@@ -39,21 +40,22 @@ pub(super) fn matmul(c: &mut [f32], row: usize, a: Matrix, b: Matrix, accumulate
     let parallelism = if threads > 1 { Parallelism::Rayon(threads) } else { Parallelism::None };
     // SAFETY: every element that the shapes and strides reach lies within its slice (checked above); rows of c do not overlap;
     // c is borrowed exclusively, so neither a nor b shares memory with it.
+    // The kernels write columns: so this is c^T = b^T a^T.
     unsafe {
-        gemm::gemm(
-            m,
+        get_gemm_fn()(
             n,
+            m,
             k,
             c.as_mut_ptr(),
-            1,
             row as isize,
+            1,
             accumulate,
-            a.data.as_ptr(),
-            a.strides[1] as isize,
-            a.strides[0] as isize,
             b.data.as_ptr(),
-            b.strides[1] as isize,
             b.strides[0] as isize,
+            b.strides[1] as isize,
+            a.data.as_ptr(),
+            a.strides[0] as isize,
+            a.strides[1] as isize,
             1.0,
             1.0,
             false,
