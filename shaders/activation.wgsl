@@ -38,11 +38,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     } else if (KIND == 2u) {
         result = accurate_tanh(v);
     }
-    if (is_whole(i, params.count)) {
-        y[i] = result;
-    } else {
-        y[i] = keep_tail(y[i], result, i, params.count);
-    }
+    y[i] = result;
 }
 
 @compute @workgroup_size(256)
@@ -60,9 +56,5 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     } else if (KIND == 2u) {
         result = d * (1.0 - v * v);
     }
-    if (is_whole(i, params.count)) {
-        dx[i] = result;
-    } else {
-        dx[i] = keep_tail(dx[i], result, i, params.count);
-    }
+    dx[i] = result;
 }

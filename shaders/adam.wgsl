@@ -39,13 +39,7 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     let new_m = params.beta1 * m[i] + params.one_minus_beta1 * d;
     let new_v = params.beta2 * v[i] + params.one_minus_beta2 * d * d;
     let new_w = decayed - lr * (new_m / schedule[0].y) / (sqrt(new_v / schedule[0].z) + params.epsilon);
-    if (is_whole(i, params.count)) {
-        w[i] = new_w;
-        m[i] = new_m;
-        v[i] = new_v;
-    } else {
-        w[i] = keep_tail(old_w, new_w, i, params.count);
-        m[i] = keep_tail(m[i], new_m, i, params.count);
-        v[i] = keep_tail(v[i], new_v, i, params.count);
-    }
+    w[i] = new_w;
+    m[i] = new_m;
+    v[i] = new_v;
 }

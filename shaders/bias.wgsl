@@ -36,11 +36,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         }
     }
     let result = x[i] + b;
-    if (is_whole(i, params.count)) {
-        y[i] = result;
-    } else {
-        y[i] = keep_tail(y[i], result, i, params.count);
-    }
+    y[i] = result;
 }
 
 struct Planes {

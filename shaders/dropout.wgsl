@@ -23,9 +23,5 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let words = philox(counter[0], params.stream, params.first_block + i);
     let result = select(vec4f(0.0), x[i] * params.scale, words >= vec4u(params.threshold));
-    if (is_whole(i, params.count)) {
-        y[i] = result;
-    } else {
-        y[i] = keep_tail(y[i], result, i, params.count);
-    }
+    y[i] = result;
 }

@@ -9,21 +9,13 @@ struct Constant { count: u32, value: f32 }
 @group(0) @binding(3) var<storage, read> b: array<vec4f>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
-fn store(i: u32, count: u32, result: vec4f) {
-    if (is_whole(i, count)) {
-        y[i] = result;
-    } else if (4u * i < count) {
-        y[i] = keep_tail(y[i], result, i, count);
-    }
-}
-
 // y = a + b
 @compute @workgroup_size(256)
 fn add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
        @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
     if (4u * i < params.count) {
-        store(i, params.count, a[i] + b[i]);
+        y[i] = a[i] + b[i];
     }
 }
 
@@ -33,7 +25,7 @@ fn mul(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec
        @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
     if (4u * i < params.count) {
-        store(i, params.count, a[i] * b[i]);
+        y[i] = a[i] * b[i];
     }
 }
 
@@ -43,7 +35,7 @@ fn scale(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
          @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
     if (4u * i < constant.count) {
-        store(i, constant.count, a[i] * constant.value);
+        y[i] = a[i] * constant.value;
     }
 }
 
@@ -51,5 +43,8 @@ fn scale(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
 @compute @workgroup_size(256)
 fn fill(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
-    store(flat_thread(group, groups, local), constant.count, vec4f(constant.value));
+    let i = flat_thread(group, groups, local);
+    if (4u * i < constant.count) {
+        y[i] = vec4f(constant.value);
+    }
 }

@@ -42,9 +42,5 @@ fn broadcast(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     if (4u * i >= spread.count) {
         return;
     }
-    if (is_whole(i, spread.count)) {
-        y[i] = vec4f(x[0]);
-    } else {
-        y[i] = keep_tail(y[i], vec4f(x[0]), i, spread.count);
-    }
+    y[i] = vec4f(x[0]);
 }

@@ -36,11 +36,6 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
         new_v = params.momentum * old_v + d;
         new_w = old_w - lr * select(new_v, d + params.momentum * new_v, NESTEROV);
     }
-    if (is_whole(i, params.count)) {
-        w[i] = new_w;
-        v[i] = new_v;
-    } else {
-        w[i] = keep_tail(old_w, new_w, i, params.count);
-        v[i] = keep_tail(old_v, new_v, i, params.count);
-    }
+    w[i] = new_w;
+    v[i] = new_v;
 }
