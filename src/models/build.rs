@@ -392,7 +392,7 @@ mod tests {
         let he = initial(&BuildOptions { init: Some(Init::He), ..options.clone() });
         assert_eq!(he[0].1, Initial::Normal((2.0_f64 / 363.0).sqrt() as f32));
         assert_eq!(he[3].1, Initial::Constant(0.0));
-        assert_eq!(he[14], ("fc8.weight".into(), Initial::Normal(1.0 / 64.0)));
+        assert_eq!(he[14], ("fc8.weight".into(), Initial::Constant(0.0)));
         let torch = initial(&BuildOptions { init: Some(Init::PyTorch), ..options });
         assert_eq!((torch[14].1, torch[15].1), (Initial::Uniform(1.0 / 64.0), Initial::Uniform(1.0 / 64.0)));
     }

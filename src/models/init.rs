@@ -13,8 +13,8 @@ use crate::tensor::{Shape, Tensor};
 pub enum Init {
     /// N(0, sigma) with this sigma; the paper's is 0.01. `{ normal = 0.01 }` in a file.
     Normal(f32),
-    /// N(0, 2 / fan-in), which keeps the size of activations through ReLUs (He et al. 2015); 1 / fan-in in the last layer, which
-    /// no ReLU follows.
+    /// N(0, 2 / fan-in), which keeps the size of activations through ReLUs (He et al. 2015); zero in the last layer, so that
+    /// training starts from equal probabilities instead of from large random logits.
     #[default]
     He,
     /// Weights and biases uniform in +-1 / sqrt(fan-in): what PyTorch's layers start with.
@@ -35,10 +35,10 @@ pub enum Initial {
 impl Init {
     /// First weights of a layer whose outputs each see `fan_in` inputs; `last` for the one that gives the logits.
     pub(super) fn weight(self, fan_in: usize, last: bool) -> Initial {
-        let gain = if last { 1.0 } else { 2.0 };
         match self {
             Init::Normal(sigma) => Initial::Normal(sigma),
-            Init::He => Initial::Normal((gain / fan_in as f64).sqrt() as f32),
+            Init::He if last => Initial::Constant(0.0),
+            Init::He => Initial::Normal((2.0 / fan_in as f64).sqrt() as f32),
             Init::PyTorch => Initial::Uniform((1.0 / fan_in as f64).sqrt() as f32),
         }
     }
