@@ -25,7 +25,8 @@ pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
         return Ok((Box::new(CpuDevice::new(None)?), "chosen by --adapter cpu".into()));
     }
     let (adapters, infos) = found(selector == "gl");
-    if selector == "auto" {
+    if ["auto", ""].contains(&selector.as_str()) {
+        // An empty CONVOY_ADAPTER is an unset one.
         return automatic(&adapters);
     }
     let chosen = choose(&selector, &infos)?;
@@ -89,11 +90,12 @@ fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
         let best = infos.iter().position(|info| info.backend == selector);
         return best.ok_or_else(|| Error::device(message("this machine has no such device")));
     }
-    if let Some(index) = selector.parse().ok().filter(|&index: &usize| index < infos.len()) {
-        return Ok(index);
-    }
-    if selector.is_empty() {
-        return Err(Error::input(message("name a device")));
+    // One or two digits are an index and nothing else, for many a name holds them; the 970 of a "GTX 970" names it.
+    if selector.len() <= 2
+        && let Ok(index) = selector.parse::<usize>()
+    {
+        let known = Some(index).filter(|&index| index < infos.len());
+        return known.ok_or_else(|| Error::input(message("no device has this index")));
     }
     let matches: Vec<_> = infos.iter().filter(|info| info.name.to_lowercase().contains(selector)).collect();
     match matches[..] {
@@ -132,7 +134,7 @@ mod tests {
             ("geforce", 2, "2 devices"),
             ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
             ("metal", 3, "no such device"),
-            ("", 2, "name a device"),
+            ("4", 2, "no device has this index"),
             ("cuda", 3, "not built in"),
             ("cuda:1", 3, "not built in"),
         ] {

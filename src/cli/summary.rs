@@ -8,6 +8,7 @@ use super::console;
 use convoy::error::Result;
 use convoy::graph::{Graph, Node, Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
+use convoy::train::config::Settings;
 
 /// Options of `convoy summary`.
 #[derive(clap::Args, Debug)]
@@ -71,8 +72,8 @@ pub fn run(args: Args) -> Result<()> {
 
 impl Summary {
     fn new(model: &Model, options: &BuildOptions) -> Result<Self> {
-        // The default preset's optimizer keeps one state per parameter: its momentum.
-        let train = train_graph(model, options, &OptimizerConfig::sgd(0.9, 5e-4), 0.0)?;
+        // With the optimizer of the default preset, for its state takes memory too.
+        let train = train_graph(model, options, &OptimizerConfig::from(&Settings::merge([])?), 0.0)?;
         let [height, width] = options.network_size(model);
         let memory = Memory::of(&train);
         Ok(Summary {

@@ -52,8 +52,9 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let mut device = open_device(&job.settings.adapter, console)?;
     let (mut folder, checkpoint) = match from {
         Some((path, checkpoint)) => {
-            let step = train::position::Position::restore(&checkpoint)?.step;
-            (RunFolder::open(&path, step)?, Some(checkpoint))
+            let position = train::position::Position::restore(&checkpoint)?;
+            position.check(&job)?; // before the run's files are touched
+            (RunFolder::open(&path, position.step)?, Some(checkpoint))
         }
         None => {
             let name = args.name.unwrap_or_else(|| run_folder::default_name(&job.model.name));
@@ -179,9 +180,38 @@ fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "\nstopping after this step, to save; again to stop at once");
     };
+    let ignored = ignored_signals();
     ctrlc::set_handler(handler).map_err(|e| Error::input(format!("cannot watch for Ctrl-C: {e}")))?;
+    ignore(&ignored);
     Ok(stop)
 }
+
+/// Of the signals that ctrlc watches, those that whoever started the process had it ignore: nohup does so with SIGHUP.
+#[cfg(unix)]
+fn ignored_signals() -> Vec<libc::c_int> {
+    let ignored = |signal: &libc::c_int| {
+        // SAFETY: without a new action sigaction only writes the present one, for which zeros are valid.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            libc::sigaction(*signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
+        }
+    };
+    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(ignored).collect()
+}
+
+#[cfg(unix)]
+fn ignore(signals: &[libc::c_int]) {
+    for &signal in signals {
+        // SAFETY: to ignore a signal calls nothing.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+}
+
+#[cfg(not(unix))]
+fn ignored_signals() {}
+
+#[cfg(not(unix))]
+fn ignore(_: &()) {}
 
 fn ending(outcome: &Outcome) -> String {
     let why = match outcome.stopped {

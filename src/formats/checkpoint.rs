@@ -175,6 +175,11 @@ impl Checkpoint {
                 Some(_) => {}
             }
         }
+        for (name, tensor) in &self.tensors {
+            if let Some(bad) = tensor.as_f32().unwrap_or_default().iter().find(|value| !value.is_finite()) {
+                return Err(format!("{name} holds {bad}: its weights are damaged"));
+            }
+        }
         let known = |name: &str| network.parameters.iter().any(|p| p.name == name);
         let state = |name: &str| name.rsplit_once('.').is_some_and(|(parameter, _)| known(parameter));
         match self.tensors.keys().find(|name| !known(name) && !state(name)) {

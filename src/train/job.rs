@@ -86,27 +86,7 @@ impl Job {
 
     /// The optimizer's constants.
     pub fn optimizer(&self) -> OptimizerConfig {
-        let settings = &self.settings;
-        let adam = |decoupled| Rule::Adam {
-            beta1: settings.beta1 as f32,
-            beta2: settings.beta2 as f32,
-            epsilon: settings.epsilon as f32,
-            decoupled,
-        };
-        OptimizerConfig {
-            rule: match settings.optimizer {
-                OptimizerKind::Sgd => Rule::Sgd {
-                    momentum: settings.momentum as f32,
-                    nesterov: settings.nesterov,
-                    paper: settings.paper_sgd,
-                },
-                OptimizerKind::Adam => adam(false),
-                OptimizerKind::Adamw => adam(true),
-            },
-            weight_decay: settings.weight_decay as f32,
-            decay_biases: settings.decay_biases,
-            bias_lr_scale: settings.bias_lr_scale as f32,
-        }
+        OptimizerConfig::from(&self.settings)
     }
 
     /// A checkpoint of this run, without tensors.
@@ -126,6 +106,31 @@ impl Job {
             top1,
             extra: Default::default(),
             tensors: Default::default(),
+        }
+    }
+}
+
+impl From<&Settings> for OptimizerConfig {
+    fn from(settings: &Settings) -> Self {
+        let adam = |decoupled| Rule::Adam {
+            beta1: settings.beta1 as f32,
+            beta2: settings.beta2 as f32,
+            epsilon: settings.epsilon as f32,
+            decoupled,
+        };
+        OptimizerConfig {
+            rule: match settings.optimizer {
+                OptimizerKind::Sgd => Rule::Sgd {
+                    momentum: settings.momentum as f32,
+                    nesterov: settings.nesterov,
+                    paper: settings.paper_sgd,
+                },
+                OptimizerKind::Adam => adam(false),
+                OptimizerKind::Adamw => adam(true),
+            },
+            weight_decay: settings.weight_decay as f32,
+            decay_biases: settings.decay_biases,
+            bias_lr_scale: settings.bias_lr_scale as f32,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Job;
 use super::metrics::Tally;
 use super::schedule::Plateau;
 use crate::error::{Error, Result};
@@ -54,6 +55,34 @@ impl Position {
             plateau: Plateau::default(),
             tally: Tally::default(),
         }
+    }
+
+    /// Whether `job` can go on from here.
+    ///
+    /// # Errors
+    /// When its pictures, seed or batch size are not those that led here: its steps would be other ones.
+    pub fn check(&self, job: &Job) -> Result<()> {
+        let pictures = job.dataset.train.len();
+        if self.pictures != pictures {
+            let message =
+                format!("the run to resume had {} training pictures, now there are {pictures}", self.pictures);
+            return Err(Error::input(message));
+        }
+        let seed = job.settings.seed;
+        if self.seed != seed {
+            return Err(Error::input(format!("the run to resume had seed {}, its config.toml has {seed}", self.seed)));
+        }
+        let (steps, epochs) = (job.steps_per_epoch(), self.epochs as u64);
+        if !(epochs * steps..=(epochs + 1) * steps).contains(&self.step) {
+            let message = format!(
+                "the run to resume was at step {} of epoch {}, which batch_size = {} in its config.toml does not give",
+                self.step,
+                epochs + 1,
+                job.settings.batch_size
+            );
+            return Err(Error::input(message));
+        }
+        Ok(())
     }
 
     /// Takes in an epoch's validation top-1; returns whether it is the best so far.

@@ -27,12 +27,7 @@ pub(super) fn restore(
     job: &Job,
 ) -> Result<Position> {
     let position = Position::restore(&checkpoint)?;
-    let pictures = job.dataset.train.len();
-    if position.pictures != pictures {
-        let message =
-            format!("the run to resume had {} training pictures, now there are {pictures}", position.pictures);
-        return Err(Error::input(message));
-    }
+    position.check(job)?;
     let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
     for (name, ty) in parameters.chain(graph.states.iter().map(|(name, ty)| (name, ty))) {
         match checkpoint.tensors.get(name) {

@@ -119,7 +119,11 @@ impl<'a> Run<'a> {
             }
             self.steps_of_epoch()?;
             let whole = self.step_in_epoch() == self.job.steps_per_epoch();
-            let val = if self.stopping() { None } else { self.evaluate()? };
+            let val = match self.stopping() {
+                true => None,
+                // The steps are done and stay done, whatever keeps their end from being evaluated.
+                false => self.evaluate().or_else(|error| self.save_last().and(Err(error)))?,
+            };
             match val {
                 Some(val) if whole => {
                     self.end_epoch(val)?;
