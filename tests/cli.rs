@@ -125,6 +125,57 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     );
 }
 
+/// What nohup does for a run on a remote machine.
+#[cfg(unix)]
+#[test]
+fn a_hang_up_that_is_ignored_stays_ignored() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let train = place.command(&format!("{TRAIN} --epochs 40 --out . --name run"));
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "trap '' HUP; exec \"$0\" \"$@\""])
+        .arg(train.get_program())
+        .args(train.get_args())
+        .current_dir(place.path("."))
+        .env("CONVOY_ADAPTER", "cpu")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|l| l.starts_with("epoch:2,iter1/")).expect("the second epoch begins");
+    std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    assert!(lines.any(|l| l.starts_with("epoch:40/40,")), "the run went to its end");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_refused_resume_changes_nothing() {
+    let place = trained();
+    let config = place.text("run/config.toml");
+    std::fs::rename(place.path("pictures/cat.3.png"), place.path("cat.png")).unwrap();
+    place.convoy("train --resume run --max-steps 9").refused(2, &["training pictures", "13", "14"]);
+    assert_eq!(place.text("run/config.toml"), config);
+    std::fs::rename(place.path("cat.png"), place.path("pictures/cat.3.png")).unwrap();
+    for (setting, other) in [("seed = 7", "seed = 8"), ("batch_size = 4", "batch_size = 3")] {
+        place.write("run/config.toml", config.replace(setting, other));
+        place.convoy("train --resume run --max-steps 9").refused(2, &["config.toml", &other[..4]]);
+    }
+    place.write("run/config.toml", config);
+    place.convoy("train --resume run --max-steps 9").ok();
+}
+
+#[test]
+fn an_epoch_that_cannot_be_validated_is_kept() {
+    let place = Place::new();
+    place.pictures("pictures", 12);
+    std::fs::create_dir(place.path("val")).unwrap();
+    ["cat.0.png", "dog.0.png"].iter().for_each(|name| place.write(&format!("val/{name}"), ""));
+    place.convoy(&format!("{TRAIN} --val val --epochs 1 --out . --name run")).refused(2, &["no validation picture"]);
+    place.pictures("val", 1);
+    place.convoy("train --resume run").ok();
+    assert_eq!(place.text("run/metrics.csv").lines().count(), 3);
+}
+
 #[test]
 fn eval_counts_what_it_was_shown() {
     let place = trained();
@@ -367,6 +418,11 @@ fn checkpoints_that_are_none_are_refused() {
         place.convoy(&format!("train --resume {name} --max-steps 9")).refused(2, &["last.safetensors"]);
     }
     place.convoy("train --resume nowhere").refused(2, &["nowhere"]);
+    let mut damaged = place.read("run/best.safetensors");
+    let end = damaged.len();
+    damaged[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
+    place.write("damaged.safetensors", damaged);
+    place.convoy("predict damaged.safetensors pictures/cat.0.png").refused(2, &["damaged.safetensors", "NaN"]);
 }
 
 #[test]
