@@ -17,46 +17,76 @@ struct Params {
     h: u32,
     w: u32,
     stream: u32,
-    min_area: f32,
+    min_area: u32,       // in 1/65536
+    side: u32,           // of a square as large as a stored picture, in 1/65536 of a pixel
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> pixels: array<u32>; // four bytes a word
 @group(0) @binding(2) var<storage, read> counter: array<vec4u>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
 
-// Where output (0, 0) samples the picture, and the steps from one output to the next.
+// Where output (0, 0) samples the picture, and the steps from one output to the next, in 1/65536 of a pixel: integers, so that every
+// device samples the same places to the bit. See `src/ops/augment.rs`.
 struct Placement {
     flip: bool,
-    origin: vec2f, // row, column
-    step: vec2f,
+    origin: vec2i, // row, column
+    step: vec2i,
 }
 
-// floor of a uniform number times room + 1, in integers so that every device rounds alike.
-fn pick(word: u32, room: u32) -> f32 {
-    return f32(((word >> 16u) * (room + 1u)) >> 16u);
+// floor of a uniform number times room + 1.
+fn pick(word: u32, room: u32) -> u32 {
+    return ((word >> 16u) * (room + 1u)) >> 16u;
+}
+
+// floor(a * b / 2^bits)
+fn multiply(a: u32, b: u32, bits: u32) -> u32 {
+    return (a >> bits) * b + (((a & ((1u << bits) - 1u)) * b) >> bits);
+}
+
+// floor(sqrt(v)): the device's sqrt is less than 1 off.
+fn integer_sqrt(v: u32) -> u32 {
+    let root = min(u32(sqrt(f32(v))), 65535u);
+    if (root * root > v) {
+        return root - 1u;
+    }
+    if (root < 65535u && (root + 1u) * (root + 1u) <= v) {
+        return root + 1u;
+    }
+    return root;
+}
+
+// exp(t * ln(4/3) / 2), t and the result in 1/32768.
+fn half_aspect(t: i32) -> u32 {
+    let x = (t * 18854) >> 14u;
+    let square = (x * x) >> 18u;
+    let cube = (square * x) >> 18u;
+    return u32((262144 + x + square / 2 + cube / 6) >> 3u);
 }
 
 fn placement(picture: u32) -> Placement {
     let words = philox(counter[0], params.stream, 2u * picture); // flip, top, left, area
     var place: Placement;
     place.flip = FLIP && unit(words.x) < 0.5;
-    place.step = vec2f(1.0);
+    place.step = vec2i(65536);
     if (CROP == 2u) {
         let aspect = philox(counter[0], params.stream, 2u * picture + 1u).x;
-        let stored = vec2f(f32(params.stored_h), f32(params.stored_w));
-        let area = stored.x * stored.y * (params.min_area + unit(words.w) * (1.0 - params.min_area));
-        let ratio = exp((2.0 * unit(aspect) - 1.0) * 0.28768207); // ln(4/3)
-        let crop = min(sqrt(vec2f(area / ratio, area * ratio)), stored);
-        place.step = crop / vec2f(f32(params.h), f32(params.w));
-        place.origin = vec2f(unit(words.y), unit(words.z)) * (stored - crop) + 0.5 * place.step - 0.5;
+        let stored = vec2u(params.stored_h, params.stored_w) << vec2u(16u);
+        let area = min(params.min_area + multiply(65536u - params.min_area, words.w >> 16u, 16u), 65535u);
+        let side = multiply(params.side, integer_sqrt(area << 16u), 16u);
+        let t = i32(aspect >> 16u) - 32768;
+        let crop = min(vec2u(multiply(side, half_aspect(-t), 15u), multiply(side, half_aspect(t), 15u)), stored);
+        let room = stored - crop;
+        let corner = vec2u(multiply(room.x, words.y >> 16u, 16u), multiply(room.y, words.z >> 16u, 16u));
+        place.step = vec2i(crop / vec2u(params.h, params.w));
+        place.origin = vec2i(corner) + place.step / 2 - 32768;
         return place;
     }
     let room_h = params.stored_h - params.h;
     let room_w = params.stored_w - params.w;
     if (CROP == 1u) {
-        place.origin = vec2f(pick(words.y, room_h), pick(words.z, room_w));
+        place.origin = vec2i(i32(pick(words.y, room_h)), i32(pick(words.z, room_w))) * 65536;
     } else {
-        place.origin = vec2f(f32(room_h / 2u), f32(room_w / 2u));
+        place.origin = vec2i(i32(room_h / 2u), i32(room_w / 2u)) * 65536;
     }
     return place;
 }
@@ -86,11 +116,11 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let i = position / params.w;
     let j = position - i * params.w;
     let column = select(j, params.w - 1u - j, place.flip);
-    let last = vec2f(f32(params.stored_h - 1u), f32(params.stored_w - 1u));
-    let at = clamp(place.origin + vec2f(f32(i), f32(column)) * place.step, vec2f(0.0), last);
-    let low = vec2u(at);
-    let high = min(low + 1u, vec2u(last));
-    let part = at - vec2f(low);
+    let last = vec2u(params.stored_h - 1u, params.stored_w - 1u);
+    let at = vec2u(clamp(place.origin + vec2i(i32(i), i32(column)) * place.step, vec2i(0), vec2i(last << vec2u(16u))));
+    let low = at >> vec2u(16u);
+    let high = min(low + 1u, last);
+    let part = vec2f(at & vec2u(65535u)) / 65536.0;
     let start = params.pixels_first + picture * params.stored_h * params.stored_w * 3u;
     let upper = mix(pixel(start, low.x, low.y), pixel(start, low.x, high.y), part.y);
     let lower = mix(pixel(start, high.x, low.y), pixel(start, high.x, high.y), part.y);

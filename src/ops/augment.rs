@@ -31,8 +31,9 @@ pub enum Crop {
 /// Flip when `flip` is set and u_flip < 0.5: column j reads column w-1-j.
 /// Center: top = floor((H-h)/2), left = floor((W-w)/2). Random: top = ((word_top >> 16) * (H-h+1)) >> 16 in u32, left alike.
 /// Resized: area = H*W * (min_area + u_area * (1-min_area)); ratio = exp((2*u_aspect-1) * ln(4/3)); crop height
-/// ch = min(sqrt(area/ratio), H), width cw = min(sqrt(area*ratio), W), real numbers; top = u_top * (H-ch), left = u_left * (W-cw);
+/// ch = min(sqrt(area/ratio), H), width cw = min(sqrt(area*ratio), W); top = u_top * (H-ch), left = u_left * (W-cw);
 /// output (i, j) samples at y = top + (i+0.5)*ch/h - 0.5, x = left + (j+0.5)*cw/w - 0.5, clamped to [0, H-1], [0, W-1], bilinearly.
+/// All of that in integers, places in 1/65536 of a pixel, u in 16 bits: so every device samples the same places to the bit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augment {
     /// Height and width of the output.
@@ -47,14 +48,50 @@ pub struct Augment {
     pub std: [f32; 3],
 }
 
-/// Where picture n is sampled: output (i, j) reads the stored picture at (top + i * step_y, left + j * step_x).
+/// Where picture n is sampled: output (i, j) reads the stored picture at (top + i * step_y, left + j * step_x), in pixels / [`ONE`].
 pub(crate) struct Placement {
     /// Output column j reads column w-1-j.
     pub flip: bool,
     /// Top, left.
-    pub origin: [f64; 2],
+    pub origin: [i32; 2],
     /// Vertical, horizontal.
-    pub step: [f64; 2],
+    pub step: [i32; 2],
+}
+
+/// A pixel, as places are counted.
+pub(crate) const ONE: i32 = 1 << 16;
+
+impl Placement {
+    /// Along an axis of `extent` pixels, the two pixels between which output `i` is sampled, and the share of the second.
+    pub(crate) fn taps(&self, axis: usize, i: usize, extent: usize) -> (usize, usize, f32) {
+        let at = (self.origin[axis] + i as i32 * self.step[axis]).clamp(0, (extent as i32 - 1) * ONE);
+        let low = (at / ONE) as usize;
+        (low, (low + 1).min(extent - 1), (at % ONE) as f32 / ONE as f32)
+    }
+}
+
+/// floor(a * b / 2^bits), where that fits; b at most 2^bits, or 2^17 with 15 bits and a below 2^30.
+fn multiply(a: u32, b: u32, bits: u32) -> u32 {
+    (a >> bits) * b + (((a & ((1 << bits) - 1)) * b) >> bits)
+}
+
+/// exp(t * ln(4/3) / 2) for t of -1 to 1 in 1/32768, in 1/32768, by the first four terms of its series: 2e-5 off at most.
+fn half_aspect(t: i32) -> u32 {
+    // In 1/2^18: ln(4/3) / 2 * 2^18 / 2^15 = 18854 / 2^14.
+    let x = (t * 18_854) >> 14;
+    let square = (x * x) >> 18;
+    let cube = (square * x) >> 18;
+    (((1 << 18) + x + square / 2 + cube / 6) >> 3) as u32
+}
+
+/// What the shader takes of the share of the area: in 1/65536.
+pub(crate) fn fixed_area(min_area: f32) -> u32 {
+    (min_area * 65_536.0).round() as u32
+}
+
+/// Side of a square as large as the stored picture, in pixels / [`ONE`].
+pub(crate) fn fixed_side(stored: [usize; 2]) -> u32 {
+    ((stored[0] as f64 * stored[1] as f64).sqrt() * ONE as f64).round() as u32
 }
 
 impl Augment {
@@ -64,18 +101,23 @@ impl Augment {
         let flip = self.flip && unit(flip) < 0.5;
         let room = [stored[0] - self.output[0].min(stored[0]), stored[1] - self.output[1].min(stored[1])];
         // An integer product, so that every device rounds alike.
-        let pick = |word: u32, room: usize| (((word >> 16) * (room as u32 + 1)) >> 16) as f64;
+        let pick = |word: u32, room: usize| (((word >> 16) * (room as u32 + 1)) >> 16) as i32 * ONE;
         match self.crop {
-            Crop::Center => Placement { flip, origin: [(room[0] / 2) as f64, (room[1] / 2) as f64], step: [1.0; 2] },
-            Crop::Random => Placement { flip, origin: [pick(top, room[0]), pick(left, room[1])], step: [1.0; 2] },
+            Crop::Center => Placement { flip, origin: room.map(|room| (room / 2) as i32 * ONE), step: [ONE; 2] },
+            Crop::Random => Placement { flip, origin: [pick(top, room[0]), pick(left, room[1])], step: [ONE; 2] },
             Crop::Resized { min_area } => {
-                let (h, w, min_area) = (stored[0] as f64, stored[1] as f64, min_area as f64);
-                let area = h * w * (min_area + unit(area) as f64 * (1.0 - min_area));
-                let ratio = ((2.0 * unit(aspect) as f64 - 1.0) * (4.0_f64 / 3.0).ln()).exp();
-                let (crop_h, crop_w) = ((area / ratio).sqrt().min(h), (area * ratio).sqrt().min(w));
-                let step = [crop_h / self.output[0] as f64, crop_w / self.output[1] as f64];
-                let place = |word: u32, room: f64, step: f64| unit(word) as f64 * room + 0.5 * step - 0.5;
-                Placement { flip, origin: [place(top, h - crop_h, step[0]), place(left, w - crop_w, step[1])], step }
+                let min_area = fixed_area(min_area);
+                let area = (min_area + multiply(65_536 - min_area, area >> 16, 16)).min(65_535);
+                let side = multiply(fixed_side(stored), (area << 16).isqrt(), 16);
+                let t = (aspect >> 16) as i32 - 32_768;
+                let along = |axis: usize, word: u32, t: i32| {
+                    let extent = (stored[axis] as u32) << 16;
+                    let crop = multiply(side, half_aspect(t), 15).min(extent);
+                    let step = (crop / self.output[axis] as u32) as i32;
+                    (multiply(extent - crop, word >> 16, 16) as i32 + step / 2 - ONE / 2, step)
+                };
+                let [(top, down), (left, right)] = [along(0, top, -t), along(1, left, t)];
+                Placement { flip, origin: [top, left], step: [down, right] }
             }
         }
     }
@@ -97,8 +139,8 @@ impl Operator for Augment {
         if out_h == 0 || out_w == 0 || (!matches!(self.crop, Crop::Resized { .. }) && (out_h > h || out_w > w)) {
             return Err(format!("cannot crop {out_h} x {out_w} out of pictures of {h} x {w}"));
         }
-        if h.max(w) > 65_535 {
-            return Err(format!("pictures of {h} x {w} are too large: at most 65535 pixels a side"));
+        if h.max(w) > 16_383 {
+            return Err(format!("pictures of {h} x {w} are too large: at most 16383 pixels a side"));
         }
         Ok(vec![TensorType::f32([n, 3, out_h, out_w])])
     }
@@ -116,12 +158,9 @@ impl Operator for Augment {
             let place = self.placement(random, n as u32, [h, w]);
             let pixel = |i: usize, j: usize, c: usize| pictures.data[((n * h + i) * w + j) * 3 + c];
             for (i, j) in (0..out_h).flat_map(|i| (0..out_w).map(move |j| (i, j))) {
-                let column = if place.flip { out_w - 1 - j } else { j };
-                let y = (place.origin[0] + i as f64 * place.step[0]).clamp(0.0, (h - 1) as f64);
-                let x_ = (place.origin[1] + column as f64 * place.step[1]).clamp(0.0, (w - 1) as f64);
-                let (top, left) = (y as usize, x_ as usize);
-                let (bottom, right) = ((top + 1).min(h - 1), (left + 1).min(w - 1));
-                let (fy, fx) = (y - top as f64, x_ - left as f64);
+                let (top, bottom, fy) = place.taps(0, i, h);
+                let (left, right, fx) = place.taps(1, if place.flip { out_w - 1 - j } else { j }, w);
+                let (fy, fx) = (fy as f64, fx as f64);
                 for c in 0..3 {
                     let upper = pixel(top, left, c) * (1.0 - fx) + pixel(top, right, c) * fx;
                     let lower = pixel(bottom, left, c) * (1.0 - fx) + pixel(bottom, right, c) * fx;
@@ -138,8 +177,7 @@ impl Operator for Augment {
             let op = Augment { output, crop, flip, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
             let pictures =
                 CaseInput { ty: TensorType::new([5, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
-            // Rounding of a coordinate (its size times eps) moves the value by the neighbours' difference.
-            let terms = if matches!(crop, Crop::Resized { .. }) { 16 * stored[0] * stored[1] } else { 1 };
+            let terms = if matches!(crop, Crop::Resized { .. }) { 4 } else { 1 };
             Case::new(op, name, vec![pictures, CaseInput::counter()], terms).without_gradient()
         };
         vec![
@@ -150,5 +188,38 @@ impl Operator for Augment {
             case("resized", Crop::Resized { min_area: 0.25 }, true, [24, 20], [9, 13]),
             case("resized up", Crop::Resized { min_area: 0.08 }, false, [11, 15], [17, 19]),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The integers follow the formulas of [`Augment`].
+    #[test]
+    fn resized_crops_follow_their_formulas() {
+        let (stored, output, min_area) = ([240usize, 310usize], [224, 200], 0.3_f64);
+        let crop = Crop::Resized { min_area: min_area as f32 };
+        let op = Augment { output, crop, flip: false, mean: [0.0; 3], std: [1.0; 3] };
+        let random = Philox { seed: 3, stream: stream::AUGMENT, step: 9 };
+        for n in 0..1000 {
+            let [_, top, left, area] = random.block(2 * n).map(|word| unit(word) as f64);
+            let aspect = unit(random.block(2 * n + 1)[0]) as f64;
+            let [h, w] = stored.map(|extent| extent as f64);
+            let area = h * w * (min_area + area * (1.0 - min_area));
+            let ratio = ((2.0 * aspect - 1.0) * (4.0_f64 / 3.0).ln()).exp();
+            let crop = [(area / ratio).sqrt().min(h), (area * ratio).sqrt().min(w)];
+            let place = op.placement(random, n, stored);
+            for (axis, u) in [top, left].into_iter().enumerate() {
+                let step = crop[axis] / output[axis] as f64;
+                let origin = u * (stored[axis] as f64 - crop[axis]) + 0.5 * step - 0.5;
+                for (got, expected) in [(place.step[axis], step), (place.origin[axis], origin)] {
+                    let got = got as f64 / ONE as f64;
+                    assert!((got - expected).abs() < 0.02, "picture {n}, axis {axis}: {got}, expected {expected}");
+                }
+                let last = place.origin[axis] + (output[axis] as i32 - 1) * place.step[axis];
+                assert!(place.origin[axis] >= -ONE / 2 && last <= stored[axis] as i32 * ONE - ONE / 2);
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 mod activation;
 mod adam;
-mod augment;
+pub(crate) mod augment;
 mod avg_pool2d;
 mod bias;
 pub mod case;
@@ -186,7 +186,6 @@ ops! {
 
 pub use activation::ActivationKind;
 pub use augment::Crop;
-pub(crate) use augment::Placement;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
 pub use reduce::ReduceKind;

@@ -4,7 +4,8 @@ use rayon::prelude::*;
 
 use super::CpuOp;
 use super::memory::Io;
-use crate::ops::{Augment, Crop, Placement};
+use crate::ops::augment::{ONE, Placement};
+use crate::ops::{Augment, Crop};
 use crate::rng::{Philox, stream};
 
 impl CpuOp for Augment {
@@ -29,7 +30,7 @@ impl Augment {
     /// An unscaled crop: every value is one of 256, so a table does the arithmetic.
     fn copy(&self, x: &mut [f32], picture: &[u8], w: usize, place: &Placement) {
         let [out_h, out_w] = self.output;
-        let [top, left] = place.origin.map(|at| at as usize);
+        let [top, left] = place.origin.map(|at| (at / ONE) as usize);
         for (c, x) in x.chunks_mut(out_h * out_w).enumerate() {
             let table: [f32; 256] = std::array::from_fn(|v| (v as f32 / 255.0 - self.mean[c]) / self.std[c]);
             for (i, x) in x.chunks_mut(out_w).enumerate() {
@@ -47,17 +48,13 @@ impl Augment {
     /// A crop that is resampled bilinearly.
     fn resample(&self, x: &mut [f32], picture: &[u8], [h, w]: [usize; 2], place: &Placement) {
         let [out_h, out_w] = self.output;
-        let taps = |axis: usize, i: usize, extent: usize| {
-            let at = (place.origin[axis] + i as f64 * place.step[axis]).clamp(0.0, (extent - 1) as f64);
-            (at as usize, (at as usize + 1).min(extent - 1), at.fract() as f32)
-        };
         let scale: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * self.std[c]));
         let shift: [f32; 3] = std::array::from_fn(|c| self.mean[c] / self.std[c]);
         for i in 0..out_h {
-            let (top, bottom, fy) = taps(0, i, h);
+            let (top, bottom, fy) = place.taps(0, i, h);
             let (upper, lower) = (&picture[top * w * 3..][..w * 3], &picture[bottom * w * 3..][..w * 3]);
             for j in 0..out_w {
-                let (left, right, fx) = taps(1, if place.flip { out_w - 1 - j } else { j }, w);
+                let (left, right, fx) = place.taps(1, if place.flip { out_w - 1 - j } else { j }, w);
                 for c in 0..3 {
                     let mix = |row: &[u8]| row[left * 3 + c] as f32 * (1.0 - fx) + row[right * 3 + c] as f32 * fx;
                     let value = mix(upper) * (1.0 - fy) + mix(lower) * fy;

@@ -4,6 +4,7 @@ use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
 use super::shaders::augment::FORWARD;
 use crate::error::Result;
+use crate::ops::augment::{fixed_area, fixed_side};
 use crate::ops::{Augment, Crop};
 use crate::rng::stream;
 
@@ -12,12 +13,13 @@ impl WgpuOp for Augment {
         let (pictures, x) = (&inputs[0], &outputs[0]);
         let [h, w] = self.output;
         let (crop, min_area) = match self.crop {
-            Crop::Center => (0, 1.0),
-            Crop::Random => (1, 1.0),
-            Crop::Resized { min_area } => (2, min_area),
+            Crop::Center => (0, 0),
+            Crop::Random => (1, 0),
+            Crop::Resized { min_area } => (2, fixed_area(min_area)),
         };
         let counter = cx.whole(&inputs[1])?;
-        let n = pictures.ty.shape[0];
+        let [n, stored_h, stored_w] = [0, 1, 2].map(|axis| pictures.ty.shape[axis]);
+        let side = fixed_side([stored_h, stored_w]);
         for range in cx.rows(n, &[pictures, x])? {
             let pixels = cx.row_window(pictures, n, &range)?;
             let out = cx.row_window(x, n, &range)?;
@@ -33,12 +35,13 @@ impl WgpuOp for Augment {
                 .set("first_picture", range.start as u32)
                 .set("pixels_first", pixels.first)
                 .set("out_first", out.first)
-                .set("stored_h", pictures.ty.shape[1] as u32)
-                .set("stored_w", pictures.ty.shape[2] as u32)
+                .set("stored_h", stored_h as u32)
+                .set("stored_w", stored_w as u32)
                 .set("h", h as u32)
                 .set("w", w as u32)
                 .set("stream", stream::AUGMENT)
                 .set("min_area", min_area)
+                .set("side", side)
                 .threads(range.len() * h * w)?;
         }
         Ok(())
