@@ -28,7 +28,7 @@ pub fn train(device: &mut dyn Device, optimizer: &OptimizerConfig, learning_rate
     let model = Model::parse(include_str!("narrow.toml"), "narrow.toml").unwrap();
     let options = BuildOptions {
         stored_size: Some([STORED; 2]),
-        crop: Crop::Random,
+        crop: Crop::Resized { min_area: 0.35 },
         flip: true,
         ..BuildOptions::new(BATCH, CLASSES)
     };
