@@ -3,7 +3,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 
 use common::binary::{self, Place};
 use serde_json::Value;
@@ -101,6 +101,15 @@ fn the_seed_changes_the_run_and_the_config_repeats_it() {
     assert!(place.read("run/last.safetensors") == place.read("again/last.safetensors"), "last.safetensors differ");
 }
 
+/// Sends a training a signal once its second epoch has begun; returns the lines that follow.
+#[cfg(unix)]
+fn signal_in_second_epoch(child: &mut Child, signal: &str) -> impl Iterator<Item = String> + use<> {
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|l| l.starts_with("epoch:2,iter1/")).expect("the second epoch begins");
+    std::process::Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+    lines
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
@@ -113,9 +122,7 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    lines.find(|l| l.starts_with("epoch:2,iter1/")).expect("the second epoch begins");
-    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let lines = signal_in_second_epoch(&mut child, "-INT");
     let rest = lines.count();
     assert_eq!(child.wait().unwrap().code(), Some(130), "after {rest} more lines");
     place.convoy("train --resume stopped").ok();
@@ -141,9 +148,7 @@ fn a_hang_up_that_is_ignored_stays_ignored() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
-    lines.find(|l| l.starts_with("epoch:2,iter1/")).expect("the second epoch begins");
-    std::process::Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+    let mut lines = signal_in_second_epoch(&mut child, "-HUP");
     assert!(lines.any(|l| l.starts_with("epoch:40/40,")), "the run went to its end");
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
@@ -156,7 +161,9 @@ fn a_refused_resume_changes_nothing() {
     place.convoy("train --resume run --max-steps 9").refused(2, &["training pictures", "13", "14"]);
     assert_eq!(place.text("run/config.toml"), config);
     std::fs::rename(place.path("cat.png"), place.path("pictures/cat.3.png")).unwrap();
-    for (setting, other) in [("seed = 7", "seed = 8"), ("batch_size = 4", "batch_size = 3")] {
+    for (setting, other) in
+        [("seed = 7", "seed = 8"), ("batch_size = 4", "batch_size = 3"), ("augment = \"resized\"", "augment = \"off\"")]
+    {
         place.write("run/config.toml", config.replace(setting, other));
         place.convoy("train --resume run --max-steps 9").refused(2, &["config.toml", &other[..4]]);
     }

@@ -7,6 +7,7 @@ mod options;
 mod predict;
 mod progress;
 mod sample;
+mod stop;
 mod summary;
 mod train;
 

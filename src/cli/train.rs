@@ -1,23 +1,20 @@
 //! `convoy train`: settings from preset, file and options; a run folder; the run.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::console::Console;
 use super::open_device;
 use super::options::{Options, absolute};
 use super::progress::Progress;
+use super::stop::stop_on_ctrl_c;
 use convoy::backend::DeviceInfo;
 use convoy::data::{self, Dataset, ScanOptions};
 use convoy::formats::Checkpoint;
 use convoy::models::Model;
 use convoy::train::config::{MADE_BY, Settings};
+use convoy::train::position::{FREE, Position};
 use convoy::train::{self, Event, Job, Outcome, RunFolder, Stopped, run_folder};
 use convoy::{Error, Result};
-
-/// Settings that may change when a run is resumed: how far it goes, where it runs, where its pictures are now.
-const FREE: [&str; 7] = ["epochs", "max_steps", "patience", "workers", "adapter", "dir", "val"];
 
 /// Options of `convoy train`.
 #[derive(clap::Args, Debug)]
@@ -52,7 +49,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let mut device = open_device(&job.settings.adapter, console)?;
     let (mut folder, checkpoint) = match from {
         Some((path, checkpoint)) => {
-            let position = train::position::Position::restore(&checkpoint)?;
+            let position = Position::restore(&checkpoint)?;
             position.check(&job)?; // before the run's files are touched
             (RunFolder::open(&path, position.step)?, Some(checkpoint))
         }
@@ -168,50 +165,6 @@ fn announce(job: &Job, folder: &RunFolder, device: &DeviceInfo, console: &Consol
     lines.iter().try_for_each(|line| console.say(line))?;
     console.detail(config_text(job, device)?)
 }
-
-/// A flag that Ctrl-C (or the system's request to end) sets; the second time the process ends at once.
-fn stop_on_ctrl_c() -> Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let flag = stop.clone();
-    let handler = move || {
-        if flag.swap(true, Ordering::Relaxed) {
-            std::process::exit(Error::Interrupted.exit_code().into());
-        }
-        use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "\nstopping after this step, to save; again to stop at once");
-    };
-    let ignored = ignored_signals();
-    ctrlc::set_handler(handler).map_err(|e| Error::input(format!("cannot watch for Ctrl-C: {e}")))?;
-    ignore(&ignored);
-    Ok(stop)
-}
-
-/// Of the signals that ctrlc watches, those that whoever started the process had it ignore: nohup does so with SIGHUP.
-#[cfg(unix)]
-fn ignored_signals() -> Vec<libc::c_int> {
-    let ignored = |signal: &libc::c_int| {
-        // SAFETY: without a new action sigaction only writes the present one, for which zeros are valid.
-        unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            libc::sigaction(*signal, std::ptr::null(), &mut action) == 0 && action.sa_sigaction == libc::SIG_IGN
-        }
-    };
-    [libc::SIGINT, libc::SIGTERM, libc::SIGHUP].into_iter().filter(ignored).collect()
-}
-
-#[cfg(unix)]
-fn ignore(signals: &[libc::c_int]) {
-    for &signal in signals {
-        // SAFETY: to ignore a signal calls nothing.
-        unsafe { libc::signal(signal, libc::SIG_IGN) };
-    }
-}
-
-#[cfg(not(unix))]
-fn ignored_signals() {}
-
-#[cfg(not(unix))]
-fn ignore(_: &()) {}
 
 fn ending(outcome: &Outcome) -> String {
     let why = match outcome.stopped {

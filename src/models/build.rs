@@ -1,7 +1,7 @@
 //! From a model file to the forward part of a graph: pictures -> augment -> layers -> logits.
 
 use super::layer::{Features, activation_name};
-use super::{Bias, Init, Layer, LayerKind, Model, Parameter};
+use super::{Bias, BuildOptions, Init, Layer, LayerKind, Model, Parameter};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
@@ -13,79 +13,6 @@ use crate::tensor::{DType, Shape, TensorType};
 
 /// Elements that no tensor of a network may have more of: 16 GiB of f32. It keeps sizes from overflowing and catches typing errors.
 const MAX_ELEMENTS: usize = 1 << 32;
-
-/// What a model file leaves open.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BuildOptions {
-    /// Pictures in a step.
-    pub batch: usize,
-    /// Classes to tell apart.
-    pub classes: usize,
-    /// Height and width that the network sees; the model's own when `None`.
-    pub image_size: Option<usize>,
-    /// Height and width of the u8 pictures, at least what the network sees; the same when `None`.
-    pub stored_size: Option<[usize; 2]>,
-    /// Which part of a picture training sees (evaluation: the centre).
-    pub crop: Crop,
-    /// Whether training mirrors half of the pictures.
-    pub flip: bool,
-    /// Per channel, of pixels in [0, 1], subtracted.
-    pub mean: [f32; 3],
-    /// Per channel, of pixels in [0, 1], divided by.
-    pub std: [f32; 3],
-    /// Replaces the rate of every dropout layer.
-    pub dropout: Option<f32>,
-    /// Where dropout is made up for.
-    pub dropout_scaling: DropoutScaling,
-    /// Replaces the first weights of every layer, and its biases by 0 or what goes with these weights.
-    pub init: Option<Init>,
-}
-
-impl BuildOptions {
-    /// The model's own size, no augmentation, pixels to [-1, 1], the model's dropout and first weights.
-    pub fn new(batch: usize, classes: usize) -> Self {
-        BuildOptions {
-            batch,
-            classes,
-            image_size: None,
-            stored_size: None,
-            crop: Crop::Center,
-            flip: false,
-            mean: [0.5; 3],
-            std: [0.5; 3],
-            dropout: None,
-            dropout_scaling: DropoutScaling::Inverted,
-            init: None,
-        }
-    }
-
-    /// Height and width that `model` sees with these options.
-    pub fn network_size(&self, model: &Model) -> [usize; 2] {
-        self.image_size.map_or([model.input[1], model.input[2]], |side| [side; 2])
-    }
-
-    fn validate(&self, model: &Model) -> Result<()> {
-        if self.batch == 0 || self.classes == 0 {
-            return Err(Error::input("the batch size and the number of classes must be 1 or more"));
-        }
-        if let Some(rate) = self.dropout.filter(|rate| !(0.0..1.0).contains(rate)) {
-            return Err(Error::input(format!("dropout {rate}: expected a rate in [0, 1)")));
-        }
-        if self.mean.iter().any(|m| !m.is_finite()) || self.std.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return Err(Error::input("the normalisation's mean must be finite, its std above 0"));
-        }
-        let ([h, w], [stored_h, stored_w]) = (self.network_size(model), self.stored(model));
-        if stored_h < h || stored_w < w {
-            let message = format!("pictures are stored as {stored_h}x{stored_w}, but the network sees {h}x{w} of them");
-            return Err(Error::input(message));
-        }
-        Ok(())
-    }
-
-    fn stored(&self, model: &Model) -> [usize; 2] {
-        self.stored_size.unwrap_or(self.network_size(model))
-    }
-}
 
 /// Training or evaluation: dropout and augmentation differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

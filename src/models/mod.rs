@@ -5,12 +5,14 @@ mod build;
 mod init;
 mod layer;
 mod optimizer;
+mod options;
 mod step;
 
-pub use build::{BuildOptions, LayerInfo, Network, Phase};
+pub use build::{LayerInfo, Network, Phase};
 pub use init::{Init, Initial, Parameter};
 pub use layer::{Bias, Extent, Features, Layer, LayerKind};
 pub use optimizer::{OptimizerConfig, Rule};
+pub use options::BuildOptions;
 pub use step::{EvalGraph, TrainGraph, eval_graph, train_graph};
 
 use std::path::Path;

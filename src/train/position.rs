@@ -3,10 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::Job;
+use super::config::Settings;
 use super::metrics::Tally;
 use super::schedule::Plateau;
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
+
+/// Settings that may change when a run is resumed: how far it goes, where it runs, where its pictures are now.
+pub const FREE: [&str; 7] = ["epochs", "max_steps", "patience", "workers", "adapter", "dir", "val"];
 
 /// Name of the metadata entry of `last.safetensors`.
 const KEY: &str = "position";
@@ -14,8 +18,6 @@ const KEY: &str = "position";
 /// The state of a run that is not in a tensor.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Position {
-    /// Seed of everything random.
-    pub seed: u64,
     /// Training pictures: with another number the steps would be other ones.
     pub pictures: usize,
     /// Steps done.
@@ -31,6 +33,8 @@ pub struct Position {
     pub plateau: Plateau,
     /// Sums over the running epoch's steps.
     pub tally: Tally,
+    /// The run's settings but those of [`FREE`]; `config.toml` says the same, but may have been edited.
+    pub settings: toml::Table,
 }
 
 /// The epoch with the best validation top-1; of equals the first.
@@ -44,9 +48,11 @@ pub struct Best {
 
 impl Position {
     /// Before the first step.
-    pub fn start(seed: u64, pictures: usize) -> Position {
-        Position {
-            seed,
+    pub fn start(settings: &Settings, pictures: usize) -> Result<Position> {
+        let mut settings = settings.table()?;
+        settings.retain(|key, _| !FREE.contains(&key));
+        Ok(Position {
+            settings,
             pictures,
             step: 0,
             epochs: 0,
@@ -54,13 +60,13 @@ impl Position {
             best: None,
             plateau: Plateau::default(),
             tally: Tally::default(),
-        }
+        })
     }
 
     /// Whether `job` can go on from here.
     ///
     /// # Errors
-    /// When its pictures, seed or batch size are not those that led here: its steps would be other ones.
+    /// When its pictures or settings are not those that led here: its steps would be other ones.
     pub fn check(&self, job: &Job) -> Result<()> {
         let pictures = job.dataset.train.len();
         if self.pictures != pictures {
@@ -68,21 +74,13 @@ impl Position {
                 format!("the run to resume had {} training pictures, now there are {pictures}", self.pictures);
             return Err(Error::input(message));
         }
-        let seed = job.settings.seed;
-        if self.seed != seed {
-            return Err(Error::input(format!("the run to resume had seed {}, its config.toml has {seed}", self.seed)));
+        let then = Settings::merge([self.settings.clone()])?;
+        match job.settings.first_difference(&then, &FREE)? {
+            Some(key) => Err(Error::input(format!(
+                "the run to resume was not made with the {key} that its config.toml has now: put back what was there"
+            ))),
+            None => Ok(()),
         }
-        let (steps, epochs) = (job.steps_per_epoch(), self.epochs as u64);
-        if !(epochs * steps..=(epochs + 1) * steps).contains(&self.step) {
-            let message = format!(
-                "the run to resume was at step {} of epoch {}, which batch_size = {} in its config.toml does not give",
-                self.step,
-                epochs + 1,
-                job.settings.batch_size
-            );
-            return Err(Error::input(message));
-        }
-        Ok(())
     }
 
     /// Takes in an epoch's validation top-1; returns whether it is the best so far.
@@ -121,9 +119,13 @@ impl Position {
 mod tests {
     use super::*;
 
+    fn start(pictures: usize) -> Position {
+        Position::start(&Settings::merge([]).unwrap(), pictures).unwrap()
+    }
+
     #[test]
     fn best_is_the_first_of_equals() {
-        let mut position = Position::start(0, 10);
+        let mut position = start(10);
         assert!(position.observe(1, 0.5, 1));
         assert!(!position.observe(2, 0.5, 1));
         assert_eq!((position.since_best, position.plateau.drops), (1, 1));
@@ -133,7 +135,7 @@ mod tests {
 
     #[test]
     fn round_trips_to_the_bit() {
-        let mut position = Position::start(7, 1801);
+        let mut position = start(1801);
         position.tally = Tally { n: 3, loss: 0.1 + 0.2, top1: 1, top5: 3 };
         position.observe(1, 1.0 / 3.0, 5);
         let text = toml::to_string(&position).unwrap();
