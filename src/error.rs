@@ -86,5 +86,31 @@ impl Error {
     }
 }
 
+/// A text on one line that a terminal shows as it is: line breaks become spaces, the marker lines of TOML's messages go, and
+/// control characters (a file may be called anything) are escaped.
+pub fn one_line(text: &impl std::fmt::Display) -> String {
+    let text = text.to_string();
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
+    let mut line = String::with_capacity(text.len());
+    for c in lines.collect::<Vec<_>>().join(" ").chars() {
+        match c.is_control() {
+            true => line.extend(c.escape_debug()),
+            false => line.push(c),
+        }
+    }
+    line
+}
+
 /// `Result` with convoy's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_holds_no_control_characters() {
+        assert_eq!(one_line(&"a\n  b\r\n | ^^^\nc\x1b[31m\td"), "a b c\\u{1b}[31m\\td");
+        assert_eq!(one_line(&"Чихуахуа 犬"), "Чихуахуа 犬");
+    }
+}

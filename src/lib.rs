@@ -14,6 +14,9 @@
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
+//! Still to come, each with its place: `graph::fuse` (fewer and larger kernels), `backend::cuda`, `report` (pictures and the HTML page of
+//! a run), and in `formats` ONNX and TensorBoard.
+//!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
 //!
 //! # The way of one training step

@@ -315,6 +315,58 @@ fn an_unreadable_picture_is_skipped_and_named() {
     assert!(place.text("run/skipped.csv").contains("cat.99.jpg"));
 }
 
+/// A batch with nothing in it is a step that neither learns nor tells a loss; and the hint at the end names a picture that can be read.
+#[test]
+fn a_batch_without_a_readable_picture_has_no_loss() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let batches_of_1 = TRAIN.replace("--batch-size 4", "--batch-size 1");
+    for i in 0..8 {
+        place.write(&format!("pictures/dog.{i}.png"), "this is no picture");
+    }
+    let ran = place.convoy(&format!("{batches_of_1} --epochs 1 --out . --name run"));
+    assert_eq!(ran.code, Some(2), "the class is lost: {}", ran.stderr);
+    let losses = ran.stdout.lines().filter(|line| line.starts_with("epoch:1,iter")).count();
+    assert_eq!(losses, 7, "of 14 steps those with a cat: {}", ran.stdout);
+    let hint = ran.stdout.lines().find(|line| line.starts_with("try it: ")).expect("a hint");
+    assert!(hint.contains("cat."), "{hint}");
+}
+
+#[test]
+fn pictures_outside_the_layout_are_told() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.pictures("pictures/old", 1);
+    let ran = place.convoy(&format!("{TRAIN} --max-steps 1 --out . --name run")).ok();
+    assert!(ran.stderr.contains("left out 2 pictures in the folder 'old'"), "{}", ran.stderr);
+    assert!(place.text("run/log.txt").contains("left out 2 pictures"));
+    let log = place.text("run/log.txt");
+    for told in ["device: ", "data: 14 training and 2 validation pictures of 2 classes (cat, dog)", "model: four-layer"]
+    {
+        assert!(log.contains(told), "{told}: {log}");
+    }
+}
+
+#[test]
+fn no_more_pictures_in_a_batch_than_there_are() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let large = TRAIN.replace("--batch-size 4", "--batch-size 65536");
+    let ran = place.convoy(&format!("{large} --epochs 1 --out . --name run")).ok();
+    assert!(ran.stdout.contains("epoch:1,iter1/1,loss:"), "{}", ran.stdout);
+}
+
+#[test]
+fn a_device_that_is_not_there_leaves_no_folder() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.convoy(&format!("{TRAIN} --adapter cuda --out runs --name run")).refused(3, &["cuda", "not built in"]);
+    assert!(!place.path("runs/run").exists());
+    let mut unset = place.command(&format!("{TRAIN} --max-steps 1 --out . --name run"));
+    let ran = unset.env("CONVOY_ADAPTER", "").output().unwrap();
+    assert!(ran.status.success(), "an empty CONVOY_ADAPTER is an unset one: {ran:?}");
+}
+
 #[test]
 fn a_run_that_loses_a_class_ends_with_code_2() {
     let place = Place::new();

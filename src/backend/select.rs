@@ -32,7 +32,7 @@ pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let chosen = choose(&selector, &infos)?;
     let reason = format!("chosen by --adapter {selector}");
     match adapters.get(chosen) {
-        Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &WgpuOptions::from_env()?)?), reason)),
+        Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &wgpu_options()?)?), reason)),
         None => Ok((Box::new(CpuDevice::new(None)?), reason)),
     }
 }
@@ -46,7 +46,7 @@ fn automatic(adapters: &[Adapter]) -> Result<(Box<dyn Device>, String)> {
             DeviceType::Integrated => "an integrated GPU",
             _ => "a GPU",
         };
-        match WgpuDevice::open(adapter, &WgpuOptions::from_env()?) {
+        match WgpuDevice::open(adapter, &wgpu_options()?) {
             Ok(device) => return Ok((Box::new(device), format!("the best device found: {kind}{failures}"))),
             Err(error) => failures += &format!("; {error}"),
         }
@@ -58,6 +58,16 @@ fn automatic(adapters: &[Adapter]) -> Result<(Box<dyn Device>, String)> {
         false => format!("no GPU could be opened, so {backend}{failures}"),
     };
     Ok((Box::new(CpuDevice::new(Some(threads))?), reason))
+}
+
+/// `CONVOY_MAX_BINDING_BYTES` sets the largest binding: to try large parameters on a device that could bind them whole.
+fn wgpu_options() -> Result<WgpuOptions> {
+    const NAME: &str = "CONVOY_MAX_BINDING_BYTES";
+    let bytes = |text: String| {
+        text.trim().parse().map_err(|_| Error::input(format!("{NAME} is \"{text}\"; expected a number of bytes")))
+    };
+    let max_binding_bytes = std::env::var(NAME).ok().map(bytes).transpose()?;
+    Ok(WgpuOptions { max_binding_bytes, ..Default::default() })
 }
 
 /// The adapters with index and selectors, and the whole list's descriptions: theirs and the CPU backend's.

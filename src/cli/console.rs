@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
+use convoy::error::one_line;
 use convoy::{Error, Result};
 
 /// How much a command prints.
@@ -40,7 +41,7 @@ impl Console {
     /// A warning on stderr, unless quiet.
     pub fn warn(&self, line: impl Display) {
         if !self.quiet {
-            let _ = writeln!(io::stderr(), "warning: {line}");
+            let _ = writeln!(io::stderr(), "warning: {}", one_line(&line));
         }
     }
 }
@@ -63,7 +64,33 @@ pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
 
 /// An error on stderr, as one line.
 pub fn error(error: &Error) {
-    let text = error.to_string();
-    let line: Vec<&str> = text.lines().map(str::trim).collect();
-    let _ = writeln!(io::stderr(), "error: {}", line.join(" "));
+    let _ = writeln!(io::stderr(), "error: {}", one_line(error));
+}
+
+/// A path as one would type it into a shell.
+pub fn quoted(path: &Path) -> String {
+    let path = path.display().to_string();
+    let plain = |c: char| c.is_alphanumeric() || "/\\:._-+=@%,".contains(c);
+    match path.chars().all(plain) && (cfg!(windows) || !path.contains('\\')) {
+        true => path,
+        false if cfg!(windows) => format!("\"{path}\""),
+        false => format!("'{}'", path.replace('\'', "'\\''")),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_can_be_typed() {
+        for (path, typed) in [
+            ("runs/a-1/best.safetensors", "runs/a-1/best.safetensors"),
+            ("my cats/1.jpg", "'my cats/1.jpg'"),
+            ("it's $5", "'it'\\''s $5'"),
+            ("", ""),
+        ] {
+            assert_eq!(quoted(Path::new(path)), typed);
+        }
+    }
 }

@@ -38,7 +38,8 @@ pub struct Args {
 /// When the checkpoint or the pictures cannot be used, or a class lost more than a tenth of its pictures.
 pub fn run(args: Args, console: &Console) -> Result<()> {
     let checkpoint = Checkpoint::load(&args.checkpoint)?;
-    let items = data::scan_labelled(&args.dir, &checkpoint.classes)?;
+    let (items, notes) = data::scan_labelled(&args.dir, &checkpoint.classes)?;
+    notes.iter().for_each(|note| console.warn(note));
     let device = args.device.open(&console.without_output(args.json))?;
     let batch = (args.batch_size as usize).min(items.len());
     let mut classifier = Classifier::new(checkpoint, device, batch)?;

@@ -59,22 +59,22 @@ struct DeviceArgs {
 
 impl DeviceArgs {
     fn open(&self, console: &Console) -> Result<Box<dyn Device>> {
-        open_device(&self.adapter, console)
+        open_device(&self.adapter, console).map(|(device, _)| device)
     }
 }
 
-/// Opens the device that `selector` names and says which it is and why: the first line of every command that uses one.
-fn open_device(selector: &str, console: &Console) -> Result<Box<dyn Device>> {
+/// Opens the device that `selector` names and says which it is and why: the first line, returned too, of every command that uses one.
+fn open_device(selector: &str, console: &Console) -> Result<(Box<dyn Device>, String)> {
     let (device, reason) = backend::select::open(selector)?;
     let info = device.info();
-    console.say(format_args!("device: {} ({}): {reason}", info.name, info.backend))?;
-    Ok(device)
+    let line = format!("device: {} ({}): {reason}", info.name, info.backend);
+    console.say(&line)?;
+    Ok((device, line))
 }
 
 /// Runs the command that the process's arguments name.
 pub fn main() -> ExitCode {
-    silence_mesa();
-    let command = Cli::command().mut_subcommand("train", options::with_defaults);
+    let command = command();
     let cli = match command.try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -88,13 +88,10 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Mesa's Vulkan layer for the choice of a device asks the Wayland server, and libwayland complains on stderr where there cannot be
-/// one. convoy chooses the device itself, so the layer is switched off there.
-fn silence_mesa() {
-    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
-        // SAFETY: the first thing that the process does; no other thread runs that could read the environment.
-        unsafe { std::env::set_var("NODEVICE_SELECT", "1") };
-    }
+/// The command line. `--top -1` is a bad number, not an unknown option.
+fn command() -> clap::Command {
+    let numbers = |command: clap::Command| command.mut_args(|arg| arg.allow_negative_numbers(true));
+    Cli::command().mut_subcommands(numbers).mut_subcommand("train", options::with_defaults)
 }
 
 fn run(cli: Cli) -> Result<()> {
@@ -135,6 +132,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        Cli::command().mut_subcommand("train", options::with_defaults).debug_assert();
+        command().debug_assert();
     }
 }

@@ -14,6 +14,7 @@ use convoy::{Error, Result};
 pub struct Options {
     /// Folder of pictures: a folder per class, or files whose names begin with the class
     #[arg(value_name = "DIR", required_unless_present_any = ["resume", "config"])]
+    #[serde(skip)]
     dir: Option<PathBuf>,
     /// Recipe that sets the defaults of the others [default: modern]
     #[arg(long)]
@@ -115,6 +116,7 @@ pub struct Options {
     split: Option<f64>,
     /// Folder of validation pictures, in place of the split
     #[arg(long, value_name = "DIR", help_heading = "Data")]
+    #[serde(skip)]
     val: Option<PathBuf>,
     /// What is done to training pictures
     #[arg(long, help_heading = "Data")]
@@ -144,9 +146,9 @@ impl Options {
             // An empty CONVOY_ADAPTER is an unset one.
             table.remove("adapter");
         }
-        for key in ["dir", "val"] {
-            if let Some(path) = table.get(key).and_then(|path| path.as_str()) {
-                table.insert(key.into(), absolute(Path::new(path))?.into());
+        for (key, path) in [("dir", &self.dir), ("val", &self.val)] {
+            if let Some(path) = path {
+                table.insert(key.into(), absolute(path)?.into());
             }
         }
         Ok(table)
@@ -154,9 +156,15 @@ impl Options {
 }
 
 /// The path from the root, links as they are.
+///
+/// # Errors
+/// When it is not Unicode: TOML, in which a run's settings are kept, cannot hold it.
 pub fn absolute(path: &Path) -> Result<String> {
     let absolute = std::path::absolute(path).map_err(Error::io("cannot find the path", path))?;
-    Ok(absolute.to_string_lossy().into())
+    absolute.into_os_string().into_string().map_err(|path| {
+        let path = Path::new(&path).display();
+        Error::input(format!("{path}: the path is not Unicode, so config.toml cannot hold it; rename the folder"))
+    })
 }
 
 /// Adds to the help of each option what the presets say.
@@ -166,8 +174,6 @@ pub fn with_defaults(command: Command) -> Command {
         let value = |table: &toml::Table| table.get(arg.get_id().as_str()).map(show);
         let values: Vec<(&str, String)> =
             presets.iter().filter_map(|(name, table)| Some((*name, value(table)?))).collect();
-        // `--lr -1` is a bad learning rate, not an unknown option.
-        let arg = arg.allow_negative_numbers(true);
         if arg.get_id() == "preset" || values.is_empty() {
             return arg;
         }

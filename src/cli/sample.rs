@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::console::Console;
+use super::console::{Console, quoted};
 use convoy::data::sample::{self, SampleOptions};
 use convoy::error::Result;
 
@@ -29,6 +29,6 @@ pub struct Args {
 pub fn run(args: Args, console: &Console) -> Result<()> {
     let Args { dir, count, classes, size, seed } = args;
     let drawn = sample::write(&dir, &SampleOptions { count, classes, size, seed })?;
-    let dir = dir.display();
-    console.say(format_args!("{drawn} pictures of {classes} classes in {dir}; train on them: convoy train {dir}"))
+    let (folder, typed) = (dir.display(), quoted(&dir));
+    console.say(format_args!("{drawn} pictures of {classes} classes in {folder}; train on them: convoy train {typed}"))
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::console;
 use convoy::error::Result;
+use convoy::formats::load_model;
 use convoy::graph::{Graph, Node, Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
 use convoy::train::config::Settings;
@@ -61,7 +62,7 @@ struct Memory {
 /// # Errors
 /// When there is no such model, or it does not take pictures of this size.
 pub fn run(args: Args) -> Result<()> {
-    let model = Model::find(&args.model)?;
+    let model = load_model(&args.model)?;
     let options = BuildOptions { image_size: args.image_size, ..BuildOptions::new(args.batch, args.classes) };
     let summary = Summary::new(&model, &options)?;
     match args.json {
@@ -121,7 +122,7 @@ impl Summary {
         let _ = writeln!(text, "memory of a training step, batch {}: {}", self.batch, bytes(self.memory.total()));
         for (what, size) in [
             ("parameters", parameters),
-            ("optimizer state (SGD with momentum; Adam has twice this)", optimizer),
+            ("optimizer state (AdamW's, of the default preset; SGD with momentum has half of it)", optimizer),
             ("activations and gradients", slots),
             ("pictures and labels", inputs),
         ] {
@@ -199,7 +200,10 @@ mod tests {
         assert_eq!(summary.macs, 1_131_168_288);
         // Backward is twice forward, but for conv1's gradient to its input.
         assert_eq!(summary.training_macs, 3 * summary.macs - summary.layers[0].macs);
-        assert!(summary.training_memory_bytes > 3 * 4 * summary.parameters, "parameters, momentum, gradients");
+        // Two moments: the default preset's optimizer is AdamW.
+        assert_eq!(summary.memory.parameters as u64, 4 * summary.parameters);
+        assert_eq!(summary.memory.optimizer as u64, 2 * 4 * summary.parameters);
+        assert!(summary.memory.slots as u64 > 4 * summary.parameters, "gradients");
         let json = serde_json::to_value(&summary).unwrap();
         assert_eq!(json["layers"][0]["output"], serde_json::json!([96, 55, 55]));
         assert!(summary.table(&model, 2).contains("58,289,538"));

@@ -1,15 +1,16 @@
 //! `convoy train`: settings from preset, file and options; a run folder; the run.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::console::Console;
+use super::console::{Console, quoted};
 use super::open_device;
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
 use convoy::backend::DeviceInfo;
-use convoy::data::{self, Dataset, ScanOptions};
-use convoy::formats::Checkpoint;
+use convoy::data::{self, Dataset, Item, ScanOptions};
+use convoy::formats::{Checkpoint, load_model};
 use convoy::models::Model;
 use convoy::train::config::{MADE_BY, Settings};
 use convoy::train::position::{FREE, Position};
@@ -46,7 +47,6 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     };
     let job = Job { settings, model, dataset };
     job.train_graph()?; // for its errors: a run that cannot start leaves no folder
-    let mut device = open_device(&job.settings.adapter, console)?;
     let (mut folder, checkpoint) = match from {
         Some((path, checkpoint)) => {
             let position = Position::restore(&checkpoint)?;
@@ -58,13 +58,24 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
             (RunFolder::create(&args.out, &name)?, None)
         }
     };
+    let (mut device, device_line) = match open_device(&job.settings.adapter, console) {
+        Ok(opened) => opened,
+        Err(error) => {
+            if checkpoint.is_none() {
+                folder.discard();
+            }
+            return Err(error);
+        }
+    };
     folder.write_text("config.toml", &config_text(&job, device.info())?)?;
-    announce(&job, &folder, device.info(), console)?;
+    folder.log(&device_line)?;
+    announce(&job, &mut folder, console)?;
+    console.detail(config_text(&job, device.info())?)?;
 
     let stop = stop_on_ctrl_c()?;
     let mut progress = Progress::new(*console);
     let mut unwritable = Ok(());
-    let sample = job.dataset.val.first().map(|item| item.path.clone());
+    let samples = job.dataset.val.clone();
     let outcome = train::train(job, checkpoint, device.as_mut(), &mut folder, &stop, &mut |event: &Event| {
         if unwritable.is_ok() {
             unwritable = progress.show(event);
@@ -74,7 +85,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     match outcome {
         Ok(outcome) => {
             folder.log(&ending(&outcome))?;
-            conclude(&outcome, &folder, sample.as_deref(), console)?;
+            conclude(&outcome, &folder, &samples, console)?;
             unwritable
         }
         Err(error) => {
@@ -105,7 +116,7 @@ fn start(args: &Args) -> Result<Plan> {
     if settings.dir.as_os_str().is_empty() {
         return Err(Error::input("no folder of pictures: give DIR, or dir in the --config file"));
     }
-    let model = Model::find(&settings.model)?;
+    let model = load_model(&settings.model)?;
     if settings.model.ends_with(".toml") {
         settings.model = absolute(Path::new(&settings.model))?;
     }
@@ -153,8 +164,9 @@ fn config_text(job: &Job, device: &DeviceInfo) -> Result<String> {
     Ok(format!("# Every setting of this run. To repeat it: convoy train --config config.toml\n{text}"))
 }
 
-fn announce(job: &Job, folder: &RunFolder, device: &DeviceInfo, console: &Console) -> Result<()> {
-    let Dataset { classes, train, val, .. } = &job.dataset;
+/// Says what is trained on what, on the console and in the log.
+fn announce(job: &Job, folder: &mut RunFolder, console: &Console) -> Result<()> {
+    let Dataset { classes, train, val, notes, .. } = &job.dataset;
     let (n, first) = (classes.len(), classes.iter().take(10).cloned().collect::<Vec<_>>().join(", "));
     let more = if n > 10 { ", .." } else { "" };
     let lines = [
@@ -162,8 +174,15 @@ fn announce(job: &Job, folder: &RunFolder, device: &DeviceInfo, console: &Consol
         format!("model: {}, preset {}", job.model.name, job.settings.preset.name()),
         format!("run: {}", folder.path().display()),
     ];
-    lines.iter().try_for_each(|line| console.say(line))?;
-    console.detail(config_text(job, device)?)
+    for line in &lines {
+        console.say(line)?;
+        folder.log(line)?;
+    }
+    for note in notes {
+        console.warn(note);
+        folder.log(note)?;
+    }
+    Ok(())
 }
 
 fn ending(outcome: &Outcome) -> String {
@@ -181,14 +200,16 @@ fn ending(outcome: &Outcome) -> String {
 }
 
 /// Says how the run ended, where its files are and what to do with them.
-fn conclude(outcome: &Outcome, folder: &RunFolder, sample: Option<&Path>, console: &Console) -> Result<()> {
+fn conclude(outcome: &Outcome, folder: &RunFolder, samples: &[Item], console: &Console) -> Result<()> {
     console.say(ending(outcome))?;
     let best = folder.file("best.safetensors");
+    let skipped: HashSet<&str> = folder.skipped().collect();
+    let sample = samples.iter().find(|item| !skipped.contains(&item.relative[..]));
     if let Some(sample) = sample.filter(|_| best.exists()) {
-        console.say(format_args!("try it: convoy predict {} {}", best.display(), sample.display()))?;
+        console.say(format_args!("try it: convoy predict {} {}", quoted(&best), quoted(&sample.path)))?;
     }
     if outcome.stopped == Stopped::Interrupted {
-        console.say(format_args!("go on with it: convoy train --resume {}", folder.path().display()))?;
+        console.say(format_args!("go on with it: convoy train --resume {}", quoted(folder.path())))?;
         return Err(Error::Interrupted);
     }
     match &outcome.lost {

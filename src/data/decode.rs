@@ -104,8 +104,8 @@ fn upright(bytes: &[u8]) -> Result<RgbImage, String> {
         let megapixels = pixels.div_ceil(1_000_000);
         return Err(format!("claims {width} x {height} = {megapixels} megapixels, more than {MAX_MEGAPIXELS}"));
     }
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
-        return Err(truncated(format));
+    if format == ImageFormat::Jpeg && !jpeg_has_end(bytes) {
+        return upright(&jpeg_with_end(bytes).ok_or_else(|| truncated(format))?);
     }
     // A broken EXIF block says nothing about the pixels.
     let orientation = decoder.orientation().unwrap_or(image::metadata::Orientation::NoTransforms);
@@ -119,7 +119,7 @@ fn truncated(format: ImageFormat) -> String {
 }
 
 /// Whether an end marker follows the pixels. The decoder itself fills up what is missing with grey and says nothing.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
+fn jpeg_has_end(bytes: &[u8]) -> bool {
     const START_OF_SCAN: u8 = 0xDA;
     let mut at = 2;
     // Over the segments in front, for the EXIF one may hold a whole thumbnail with an end marker of its own.
@@ -131,6 +131,17 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
         }
     }
     bytes.get(at..).is_some_and(|rest| rest.windows(2).rev().any(|pair| pair == [0xFF, 0xD9]))
+}
+
+/// A JPEG without end marker, completed with one, if nothing else is missing (some cameras leave it out): then no pixel depends on
+/// what follows.
+fn jpeg_with_end(bytes: &[u8]) -> Option<Vec<u8>> {
+    let kept = bytes.strip_suffix(&[0xFF]).unwrap_or(bytes); // half of the marker
+    let with = |between: &[u8]| [kept, between, &[0xFF, 0xD9]].concat();
+    let pixels = |bytes: &[u8]| image::load_from_memory_with_format(bytes, ImageFormat::Jpeg).ok();
+    let completed = with(&[]);
+    let picture = pixels(&completed)?;
+    (pixels(&with(&[0x55; 64])).as_ref() == Some(&picture)).then_some(completed)
 }
 
 fn over_white(picture: DynamicImage) -> RgbImage {
@@ -360,7 +371,14 @@ mod tests {
             }
         }
         let jpeg = encoded(noise, Jpeg);
-        assert_eq!(refusal(&jpeg[..jpeg.len() / 2]), "truncated JPEG");
+        for missing in [jpeg.len() / 2, 40, 12] {
+            assert_eq!(refusal(&jpeg[..jpeg.len() - missing]), "truncated JPEG", "{missing} bytes missing");
+        }
+        // All pixels are there.
+        let whole = upright(&jpeg).unwrap();
+        for missing in [1, 2] {
+            assert_eq!(upright(&jpeg[..jpeg.len() - missing]).unwrap(), whole);
+        }
     }
 
     /// Flipped bytes may give any picture or any reason, but no panic.

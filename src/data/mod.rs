@@ -6,12 +6,14 @@ mod loader;
 pub mod sample;
 mod scan;
 mod split;
+mod walk;
 
 use std::path::PathBuf;
 
 pub use decode::{Resize, decode, decode_bytes};
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped};
-pub use scan::{ScanOptions, pictures, scan, scan_labelled};
+pub use scan::{ScanOptions, scan, scan_labelled};
+pub use walk::pictures;
 
 /// A labelled picture on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,4 +37,6 @@ pub struct Dataset {
     pub train: Vec<Item>,
     /// Pictures to validate on.
     pub val: Vec<Item>,
+    /// What the folder holds beside them and was left out; a line each, for people.
+    pub notes: Vec<String>,
 }

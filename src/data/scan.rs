@@ -1,14 +1,15 @@
 //! Finds the pictures of a folder and their labels.
 
-use std::collections::HashSet;
-use std::fs::{self, File};
-use std::io::Read;
+use std::collections::BTreeSet;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Dataset, Item, decode, split};
+use super::walk::{Entry, Picture, Walk, entries};
+use super::{Dataset, Item, split};
 use crate::error::{Error, Result};
 
-const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
+/// Folders beside `train` that hold the validation pictures, the first that is there.
+const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
 const LAYOUTS: &str = "a folder per class, or files whose names begin with the class, like cat.0.jpg";
 
 /// How [`scan`] labels and divides.
@@ -27,11 +28,12 @@ pub struct ScanOptions {
 
 /// The labelled pictures in `dir`, divided into training and validation. `dir` holds a folder per class (with folders
 /// inside, if need be); or files whose names begin with the class: the letters up to the first `.`, `_`, `-` or digit;
-/// or `train` and `val` (or `test`) with either inside. Hidden files and files that are no pictures are passed over.
+/// or `train` and `val` (or `valid`, `validation`, `test`) with either inside. Hidden files and files that are no
+/// pictures are passed over; pictures that lie outside the layout are left out, and told in [`Dataset::notes`].
 ///
 /// # Errors
 /// [`Error::Input`] if there is no such folder, it holds no pictures, fewer than two classes, names that give no class,
-/// or a class with too few pictures to divide; [`Error::Io`] if it cannot be listed.
+/// pictures in both layouts, or a class with too few of them to divide; [`Error::Io`] if it cannot be listed.
 pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
     if !(options.split > 0.0 && options.split < 1.0) {
         return Err(Error::input(format!(
@@ -43,14 +45,26 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
         Some((train, val)) => (train, Some(val)),
         None => (dir.to_path_buf(), None),
     };
-    let pictures = labelled(&train_dir, dir)?;
+    let val_dir = options.val.clone().or(own_val);
+    if let Some(val_dir) = val_dir.as_deref().filter(|val_dir| same(val_dir, &train_dir)) {
+        return Err(Error::input(format!(
+            "{}: this is the folder of the training pictures; expected other pictures to validate on. \
+             Leave out --val to divide the folder by --split",
+            val_dir.display()
+        )));
+    }
+    let Found { pictures, mut notes } = labelled(&train_dir, dir, val_dir.as_deref())?;
     let classes = match &options.classes {
         Some(classes) => classes.clone(),
         None => classes_of(&pictures, &train_dir)?,
     };
     let items = numbered(pictures, &classes, &train_dir)?;
-    let (train, val) = match options.val.clone().or(own_val) {
-        Some(val_dir) => (items, numbered(labelled(&val_dir, dir)?, &classes, &val_dir)?),
+    let (train, val) = match val_dir {
+        Some(val_dir) => {
+            let found = labelled(&val_dir, dir, None)?;
+            notes.extend(found.notes);
+            (items, numbered(found.pictures, &classes, &val_dir)?)
+        }
         None => {
             let pictures_of = |class: usize| items.iter().filter(|item| item.class as usize == class).count();
             if let Some(class) = (0..classes.len()).find(|&class| pictures_of(class) < 2) {
@@ -65,45 +79,40 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             split::split(items, options.split, options.seed)
         }
     };
-    Ok(Dataset { root: dir.to_path_buf(), classes, train, val })
+    Ok(Dataset { root: dir.to_path_buf(), classes, train, val, notes })
 }
 
 /// All labelled pictures in `dir`, laid out as for [`scan`], with the numbers of `classes`: a checkpoint's. Of a folder
-/// that is divided into `train` and `val` (or `test`) the latter.
+/// that is divided into `train` and `val` (or `test`) the latter. Beside them what was left out, a line for each.
 ///
 /// # Errors
 /// [`Error::Input`] as [`scan`], and for a class that is not among `classes`.
-pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<Vec<Item>> {
+pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<(Vec<Item>, Vec<String>)> {
     let dir = divided(dir)?.map_or(dir.to_path_buf(), |(_, val)| val);
-    numbered(labelled(&dir, &dir)?, classes, &dir)
-}
-
-/// All pictures in `dir` and the folders inside, told from other files as [`scan`] does, in the order of their paths;
-/// for those without labels.
-///
-/// # Errors
-/// [`Error::Input`] if there is none; [`Error::Io`] if the folder cannot be listed.
-pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut pictures = Vec::new();
-    Walk { class: String::new(), visited: HashSet::new(), pictures: &mut pictures }.folder(dir, "")?;
-    if pictures.is_empty() {
-        return Err(Error::input(format!(
-            "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files",
-            dir.display()
-        )));
-    }
-    pictures.sort_by(|a, b| a.relative.cmp(&b.relative));
-    Ok(pictures.into_iter().map(|picture| picture.path).collect())
+    let Found { pictures, notes } = labelled(&dir, &dir, None)?;
+    Ok((numbered(pictures, classes, &dir)?, notes))
 }
 
 /// A picture with the name of its class.
 struct Labelled {
-    path: PathBuf,
-    relative: String,
+    picture: Picture,
     class: String,
 }
 
-/// `dir/train` with `dir/val` or else `dir/test`, if they are there.
+/// What a folder holds in one of the two layouts.
+struct Found {
+    /// Sorted by their relative paths.
+    pictures: Vec<Labelled>,
+    /// What does not belong to that layout.
+    notes: Vec<String>,
+}
+
+/// Whether both are there and the same folder.
+fn same(a: &Path, b: &Path) -> bool {
+    matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
+}
+
+/// `dir/train` with the first of [`VALIDATION`], if they are there.
 fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
     match fs::metadata(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::input(format!(
@@ -118,42 +127,61 @@ fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
         ))),
         Ok(_) => {
             let train = dir.join("train");
-            let val = ["val", "test"].map(|name| dir.join(name)).into_iter().find(|val| val.is_dir());
+            let val = VALIDATION.map(|name| dir.join(name)).into_iter().find(|val| val.is_dir());
             Ok(val.filter(|_| train.is_dir()).map(|val| (train, val)))
         }
     }
 }
 
-/// The pictures in `dir` by class; their relative paths begin at `root`.
-fn labelled(dir: &Path, root: &Path) -> Result<Vec<Labelled>> {
+/// The pictures in `dir` by class, without those in the folder `except`; their relative paths begin at `root`.
+fn labelled(dir: &Path, root: &Path, except: Option<&Path>) -> Result<Found> {
     divided(dir)?; // for its errors: a validation folder may be missing too
     let prefix: String = match dir.strip_prefix(root) {
         Ok(below) => below.iter().map(|name| name.to_string_lossy() + "/").collect(),
         Err(_) => format!("{}/", dir.display()),
     };
-    let mut pictures = Vec::new();
     let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
-    for folder in folders {
-        let mut walk = Walk { class: folder.name.clone(), visited: HashSet::new(), pictures: &mut pictures };
-        walk.folder(&folder.path, &format!("{prefix}{}", folder.name))?;
+    let mut in_folders = Vec::new();
+    for Entry { path, name: class, .. } in folders {
+        let pictures = Walk::except(except).files(&path, &format!("{prefix}{class}"))?;
+        in_folders.extend(pictures.into_iter().map(|picture| Labelled { picture, class: class.clone() }));
     }
-    if pictures.is_empty() {
-        let files: Vec<Entry> = files.into_iter().filter(Entry::is_picture).collect();
-        let nameless: Vec<&Entry> = files.iter().filter(|file| class_of(&file.name).is_none()).collect();
-        if let Some(first) = nameless.first() {
-            return Err(Error::input(format!(
-                "{}: {} of {} whose name gives no class, such as '{}'; expected {LAYOUTS}. Rename or remove them",
+    let files: Vec<Entry> = files.into_iter().filter(Entry::is_picture).collect();
+    let by_folder = in_folders.iter().map(|picture| &picture.class[..]).collect::<BTreeSet<_>>();
+    let by_name = files.iter().filter_map(|file| class_of(&file.name)).collect::<BTreeSet<_>>();
+    let (mut pictures, notes) = match (by_folder.len(), by_name.len()) {
+        // One folder of pictures makes no classes, names do: it is a stray one.
+        (1, 2..) => {
+            let note = format!(
+                "{}: left out {} in the folder '{}', for the names of the files beside it are the classes",
                 dir.display(),
-                nameless.len(),
+                plural(in_folders.len()),
+                by_folder.first().unwrap_or(&"")
+            );
+            (by_file_name(dir, &prefix, files)?, vec![note])
+        }
+        (2.., 2..) => {
+            return Err(Error::input(format!(
+                "{}: pictures in {} folders ({}) and {} beside them ({}, ..); expected one or the other: {LAYOUTS}. \
+                 Move one kind elsewhere",
+                dir.display(),
+                by_folder.len(),
+                listed(by_folder.iter()),
                 plural(files.len()),
-                first.name
+                files[0].name
             )));
         }
-        pictures.extend(files.into_iter().filter_map(|file| {
-            let class = class_of(&file.name)?.to_string();
-            Some(Labelled { path: file.path, relative: format!("{prefix}{}", file.name), class })
-        }));
-    }
+        (0, _) => (by_file_name(dir, &prefix, files)?, Vec::new()),
+        _ if files.is_empty() => (in_folders, Vec::new()),
+        _ => {
+            let (n, first) = (plural(files.len()), &files[0].name);
+            let note = format!(
+                "{}: left out {n} beside the classes' folders, such as {first}; put them into a class's folder to use them",
+                dir.display()
+            );
+            (in_folders, vec![note])
+        }
+    };
     if pictures.is_empty() {
         return Err(Error::input(format!(
             "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files ({LAYOUTS}). \
@@ -161,8 +189,34 @@ fn labelled(dir: &Path, root: &Path) -> Result<Vec<Labelled>> {
             dir.display()
         )));
     }
-    pictures.sort_by(|a, b| a.relative.cmp(&b.relative));
-    Ok(pictures)
+    if let Some(Labelled { class, .. }) = pictures.iter().find(|picture| picture.class.contains(char::is_control)) {
+        return Err(Error::input(format!(
+            "{}: the class name '{}' has control characters; rename it",
+            dir.display(),
+            class.escape_debug()
+        )));
+    }
+    pictures.sort_by(|a, b| a.picture.relative.cmp(&b.picture.relative));
+    Ok(Found { pictures, notes })
+}
+
+/// Pictures labelled by their names.
+fn by_file_name(dir: &Path, prefix: &str, files: Vec<Entry>) -> Result<Vec<Labelled>> {
+    let nameless: Vec<&Entry> = files.iter().filter(|file| class_of(&file.name).is_none()).collect();
+    if let Some(first) = nameless.first() {
+        return Err(Error::input(format!(
+            "{}: {} of {} whose name gives no class, such as '{}'; expected {LAYOUTS}. Rename or remove them",
+            dir.display(),
+            nameless.len(),
+            plural(files.len()),
+            first.name
+        )));
+    }
+    let label = |Entry { path, name, .. }: Entry| {
+        let class = class_of(&name)?.to_string();
+        Some(Labelled { picture: Picture { path, relative: format!("{prefix}{name}") }, class })
+    };
+    Ok(files.into_iter().filter_map(label).collect())
 }
 
 /// The class that a file's name begins with: the letters up to the first `.`, `_`, `-` or digit. What stands between
@@ -197,90 +251,29 @@ fn classes_of(pictures: &[Labelled], dir: &Path) -> Result<Vec<String>> {
 fn numbered(pictures: Vec<Labelled>, classes: &[String], dir: &Path) -> Result<Vec<Item>> {
     pictures
         .into_iter()
-        .map(|Labelled { path, relative, class }| match classes.iter().position(|known| *known == class) {
-            Some(number) => Ok(Item { path, relative, class: number as u32 }),
-            None => Err(Error::input(format!(
-                "{}: class '{class}' (of {relative}) is not among the {} known ones ({}). Rename or remove it",
-                dir.display(),
-                classes.len(),
-                classes.iter().take(10).cloned().collect::<Vec<_>>().join(", "),
-            ))),
+        .map(|Labelled { picture: Picture { path, relative }, class }| {
+            match classes.iter().position(|known| *known == class) {
+                Some(number) => Ok(Item { path, relative, class: number as u32 }),
+                None => Err(Error::input(format!(
+                    "{}: class '{class}' (of {relative}) is not among the {} known ones ({}). Rename or remove it",
+                    dir.display(),
+                    classes.len(),
+                    listed(classes.iter()),
+                ))),
+            }
         })
         .collect()
 }
 
+/// The first of some names.
+fn listed(names: impl ExactSizeIterator<Item = impl AsRef<str>>) -> String {
+    const SHOWN: usize = 10;
+    let more = if names.len() > SHOWN { ", .." } else { "" };
+    names.take(SHOWN).map(|name| name.as_ref().to_string()).collect::<Vec<_>>().join(", ") + more
+}
+
 fn plural(pictures: usize) -> String {
     format!("{pictures} picture{}", if pictures == 1 { "" } else { "s" })
-}
-
-/// Something in a folder that is not hidden.
-struct Entry {
-    path: PathBuf,
-    name: String,
-    folder: bool,
-}
-
-impl Entry {
-    /// Whether the file is taken for a picture: by a known extension, else by its first bytes. What it really is shows
-    /// when it is decoded.
-    fn is_picture(&self) -> bool {
-        let extension = self.path.extension().unwrap_or_default();
-        EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) || {
-            let mut begin = Vec::with_capacity(decode::MAGIC_BYTES);
-            let read = File::open(&self.path)
-                .and_then(|file| file.take(decode::MAGIC_BYTES as u64).read_to_end(&mut begin))
-                .is_ok();
-            read && decode::format(&begin).is_ok()
-        }
-    }
-}
-
-/// The folders and files in `dir`, through symbolic links, sorted by name. A dangling link counts as a file, so that a
-/// picture that has gone is reported; pipes, sockets and devices are left out, for reading one could block.
-fn entries(dir: &Path) -> Result<Vec<Entry>> {
-    let failed = || Error::io("cannot list the folder", dir);
-    let mut entries = Vec::new();
-    for entry in fs::read_dir(dir).map_err(failed())? {
-        let entry = entry.map_err(failed())?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
-        let mut kind = entry.file_type().map_err(failed())?;
-        if kind.is_symlink() {
-            kind = fs::metadata(&path).map_or(kind, |target| target.file_type());
-        }
-        if !name.starts_with('.') && (kind.is_dir() || kind.is_file() || kind.is_symlink()) {
-            entries.push(Entry { path, name, folder: kind.is_dir() });
-        }
-    }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(entries)
-}
-
-/// Collects the pictures below a class's folder.
-struct Walk<'a> {
-    class: String,
-    /// Real paths of the folders that were walked: symbolic links may form loops.
-    visited: HashSet<PathBuf>,
-    pictures: &'a mut Vec<Labelled>,
-}
-
-impl Walk<'_> {
-    fn folder(&mut self, dir: &Path, relative: &str) -> Result<()> {
-        let real = dir.canonicalize().map_err(Error::io("cannot read the folder", dir))?;
-        // A link to a folder above would bring in the other classes.
-        let above = dir.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|at| at.starts_with(&real));
-        if above || !self.visited.insert(real) {
-            return Ok(());
-        }
-        for entry in entries(dir)? {
-            let relative = format!("{relative}/{}", entry.name);
-            if entry.folder {
-                self.folder(&entry.path, &relative)?;
-            } else if entry.is_picture() {
-                self.pictures.push(Labelled { path: entry.path, relative, class: self.class.clone() });
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]
@@ -327,6 +320,7 @@ mod tests {
             folder(&["dog/1.JPG", "dog/more/deep/2.png", "cat/b.webp", "cat/a.jpeg", "notes/readme.txt", "stray.jpg"]);
         let dataset = scan(dir.path(), &options()).unwrap();
         assert_eq!(dataset.classes, ["cat", "dog"]);
+        assert!(dataset.notes[0].contains("left out 1 picture beside the classes' folders, such as stray.jpg"));
         let expected =
             [("cat/a.jpeg", "cat"), ("cat/b.webp", "cat"), ("dog/1.JPG", "dog"), ("dog/more/deep/2.png", "dog")];
         assert_eq!(all(&dataset), expected);
@@ -364,8 +358,41 @@ mod tests {
         let dataset = scan(dir.path(), &options()).unwrap();
         assert_eq!(relatives(&dataset.train), ["train/cat/1.jpg", "train/dog/1.jpg"]);
         assert_eq!(relatives(&dataset.val), ["val/cat.9.jpg", "val/dog.9.jpg"]);
-        let measured = scan_labelled(dir.path(), &dataset.classes).unwrap();
+        let (measured, _) = scan_labelled(dir.path(), &dataset.classes).unwrap();
         assert_eq!(relatives(&measured), ["cat.9.jpg", "dog.9.jpg"]);
+        let dir = folder(&["train/cat.1.jpg", "train/dog.1.jpg", "validation/cat.9.jpg"]);
+        assert_eq!(relatives(&scan(dir.path(), &options()).unwrap().val), ["validation/cat.9.jpg"]);
+    }
+
+    #[test]
+    fn a_stray_folder_does_not_hide_the_files_beside_it() {
+        let dir = folder(&["cat.0.jpg", "cat.1.jpg", "dog.0.jpg", "dog.1.jpg", "backup/cat.0.jpg"]);
+        let dataset = scan(dir.path(), &options()).unwrap();
+        assert_eq!(all(&dataset).len(), 4);
+        assert!(dataset.notes[0].contains("left out 1 picture in the folder 'backup'"), "{:?}", dataset.notes);
+        let both = folder(&["cat.0.jpg", "dog.0.jpg", "cat/1.jpg", "dog/1.jpg"]);
+        let message = refusal(both.path(), &options());
+        assert!(message.contains("pictures in 2 folders (cat, dog) and 2 pictures beside them (cat.0.jpg, ..)"));
+    }
+
+    #[test]
+    fn a_validation_folder_inside_is_no_class() {
+        let dir = folder(&["cat/1.jpg", "dog/1.jpg", "held out/cat.9.jpg"]);
+        let val = Some(dir.path().join("held out"));
+        let dataset = scan(dir.path(), &ScanOptions { val, ..options() }).unwrap();
+        assert_eq!(
+            (&dataset.classes[..], relatives(&dataset.val)),
+            (&["cat".into(), "dog".into()][..], vec!["held out/cat.9.jpg"])
+        );
+        let message = refusal(dir.path(), &ScanOptions { val: Some(dir.path().join("dog/..")), ..options() });
+        assert!(message.contains("this is the folder of the training pictures"), "{message}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn class_names_can_be_printed() {
+        let message = refusal(folder(&["cat/1.jpg", "do\x1bg/1.jpg"]).path(), &options());
+        assert!(message.ends_with("the class name 'do\\u{1b}g' has control characters; rename it"), "{message}");
     }
 
     #[test]
@@ -383,7 +410,7 @@ mod tests {
     #[test]
     fn labels_follow_a_checkpoints_classes() {
         let dir = folder(&["dog/1.jpg", "dog/2.jpg"]);
-        let items = scan_labelled(dir.path(), &["zebra".into(), "dog".into()]).unwrap();
+        let (items, _) = scan_labelled(dir.path(), &["zebra".into(), "dog".into()]).unwrap();
         assert_eq!(items.iter().map(|item| item.class).collect::<Vec<_>>(), [1, 1]);
     }
 

@@ -2,6 +2,8 @@
 
 pub mod atomic;
 mod checkpoint;
+mod model_file;
 pub mod safetensors;
 
 pub use checkpoint::Checkpoint;
+pub use model_file::load_model;

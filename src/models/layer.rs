@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Init;
+use super::{Init, Model};
 use crate::ops::ActivationKind;
 
 /// A layer of a model file: `{ name = "conv1", kind = "conv2d", out = 96, kernel = 11, stride = 4, padding = 2 }`.
@@ -141,6 +141,35 @@ impl LayerKind {
     /// Whether the layer is trained.
     pub fn has_weight(&self) -> bool {
         matches!(self, LayerKind::Conv2d { .. } | LayerKind::Linear { .. })
+    }
+}
+
+impl Layer {
+    /// Whether its name can name parameters in files, and its numbers can be computed with.
+    pub(super) fn check(&self, model: &Model) -> Result<(), String> {
+        if !self.name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) {
+            return Err("a layer's name has letters, digits, _, - and . only".into());
+        }
+        let number = |name: &str, value: f32, ok: bool, range: &str| match ok && value.is_finite() {
+            true => Ok(()),
+            false => Err(format!("{name} = {value}: expected a number {range}")),
+        };
+        match self.kind {
+            LayerKind::Conv2d { bias, init, .. } | LayerKind::Linear { bias, init, .. } => {
+                number("bias", bias.start().unwrap_or(0.0), true, "that is finite")?;
+                match init.unwrap_or(model.init) {
+                    Init::Normal(sigma) => number("normal", sigma, sigma >= 0.0, "of 0 or more"),
+                    _ => Ok(()),
+                }
+            }
+            LayerKind::Lrn { alpha, beta, k, .. } => {
+                number("alpha", alpha, alpha >= 0.0, "of 0 or more")?;
+                number("beta", beta, true, "that is finite")?;
+                // The sum of squares may be 0, and is raised to a negative power.
+                number("k", k, k > 0.0, "above 0")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

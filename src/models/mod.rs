@@ -15,11 +15,9 @@ pub use optimizer::{OptimizerConfig, Rule};
 pub use options::BuildOptions;
 pub use step::{EvalGraph, TrainGraph, eval_graph, train_graph};
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::ops::ActivationKind;
 
 /// The models that come with convoy: name and file.
@@ -56,21 +54,18 @@ impl Model {
         ZOO.iter().map(|(name, _)| *name).collect()
     }
 
-    /// A model of the zoo, or one read from a file whose name ends in `.toml`.
+    /// A model of the zoo. (One in a file: [`crate::formats::load_model`].)
     ///
     /// # Errors
-    /// When there is no such model (the message lists the zoo) or file, or the file is not a model.
-    pub fn find(name_or_path: &str) -> Result<Model> {
-        if let Some((name, text)) = ZOO.iter().find(|(name, _)| *name == name_or_path) {
-            return Model::parse(text, name);
+    /// When there is no such model; the message lists the zoo.
+    pub fn find(name: &str) -> Result<Model> {
+        match ZOO.iter().find(|(known, _)| *known == name) {
+            Some((_, text)) => Model::parse(text, name),
+            None => {
+                let zoo = Model::zoo().join(", ");
+                Err(Error::input(format!("there is no model {name:?}: use one of {zoo}, or a .toml file")))
+            }
         }
-        let path = Path::new(name_or_path);
-        if path.extension().is_none_or(|e| e != "toml") {
-            let zoo = Model::zoo().join(", ");
-            return Err(Error::input(format!("there is no model {name_or_path:?}: use one of {zoo}, or a .toml file")));
-        }
-        let text = std::fs::read_to_string(path).map_err(Error::io("cannot read the model", path))?;
-        Model::parse(&text, name_or_path)
     }
 
     /// Reads a model from TOML. `origin` is what messages call the text: its file, or the checkpoint that holds it.
@@ -82,7 +77,7 @@ impl Model {
         let model: Model = toml::from_str(text).map_err(|e| {
             let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
             let place = line.map_or(String::new(), |line| format!("line {line}: "));
-            wrong(format!("{place}{}", e.message().replace('\n', " ")))
+            wrong(format!("{place}{}", one_line(&e.message())))
         })?;
         if model.layers.is_empty() {
             return Err(wrong(
@@ -95,7 +90,13 @@ impl Model {
                 model.input
             )));
         }
+        if model.name.trim().is_empty()
+            || [&model.name, &model.about].into_iter().any(|text| text.contains(char::is_control))
+        {
+            return Err(wrong("name and about: expected text on one line, for the name at least a letter".into()));
+        }
         for (n, layer) in model.layers.iter().enumerate() {
+            layer.check(&model).map_err(|message| wrong(format!("layer {}: {message}", one_line(&layer.name))))?;
             if model.layers[..n].iter().any(|other| other.name == layer.name) {
                 return Err(wrong(format!("two layers are called {:?}: give each its own name", layer.name)));
             }
@@ -157,6 +158,18 @@ mod tests {
                 &format!("{head}activation = \"gelu\"\nlayers = [{{ name = \"r\", kind = \"relu\" }}]"),
                 "expected \"relu\"",
             ),
+            (&format!("{head}layers = [{{ name = \"../r\", kind = \"relu\" }}]"), "layer ../r: a layer's name"),
+            (&format!("{head}layers = [{{ name = \"n\", kind = \"lrn\", alpha = nan }}]"), "layer n: alpha = NaN"),
+            (&format!("{head}layers = [{{ name = \"n\", kind = \"lrn\", k = 0.0 }}]"), "layer n: k = 0"),
+            (
+                &format!("{head}layers = [{{ name = \"f\", kind = \"linear\", out = 2, bias = nan }}]"),
+                "layer f: bias = NaN",
+            ),
+            (
+                &format!("{head}init = {{ normal = -0.1 }}\nlayers = [{{ name = \"f\", kind = \"linear\", out = 2 }}]"),
+                "layer f: normal = -0.1",
+            ),
+            ("name = \"\"\ninput = [3, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]", "name and about"),
             (
                 "name = \"m\"\ninput = [1, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]",
                 "expected [3, height, width]",
@@ -176,6 +189,5 @@ mod tests {
     fn unknown_models_list_the_zoo() {
         let unknown = Model::find("vgg").unwrap_err().to_string();
         assert!(unknown.contains("alexnet, alexnet-tutorial, four-layer"), "{unknown}");
-        assert!(Model::find("missing.toml").unwrap_err().to_string().contains("cannot read the model"));
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::preset::Preset;
 use crate::data::Resize;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 
 /// How the optimizer turns gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -210,12 +210,13 @@ impl Settings {
     /// Reads a configuration file (complete or partial) as a layer for [`Settings::merge`].
     ///
     /// # Errors
-    /// When the file cannot be read or is not TOML.
+    /// When the file cannot be read, is not TOML, or holds what is no setting.
     pub fn read_table(path: &Path) -> Result<toml::Table> {
         let text = std::fs::read_to_string(path).map_err(Error::io("cannot read the configuration", path))?;
-        let mut table: toml::Table =
-            text.parse().map_err(|e| Error::input(format!("{}: {}", path.display(), one_line(&e))))?;
+        let wrong = |message: String| Error::input(format!("{}: {message}", path.display()));
+        let mut table: toml::Table = text.parse().map_err(|e| wrong(one_line(&e)))?;
         table.remove(MADE_BY);
+        Settings::merge([table.clone()]).map_err(|e| wrong(e.to_string()))?;
         Ok(table)
     }
 
@@ -278,13 +279,6 @@ impl Settings {
         keys.sort();
         Ok(keys.into_iter().find(|k| !free.contains(&k.as_str()) && a.get(*k) != b.get(*k)).cloned())
     }
-}
-
-/// An error's message on one line (TOML's messages show the line with a marker under it).
-pub(crate) fn one_line(error: &dyn std::fmt::Display) -> String {
-    let text = error.to_string();
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
-    lines.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

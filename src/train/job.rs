@@ -21,7 +21,12 @@ pub struct Job {
 impl Job {
     /// Steps of an epoch; the last may hold fewer pictures.
     pub fn steps_per_epoch(&self) -> u64 {
-        self.dataset.train.len().div_ceil(self.settings.batch_size) as u64
+        self.dataset.train.len().div_ceil(self.batch()) as u64
+    }
+
+    /// Pictures of a step: no more than there are.
+    pub fn batch(&self) -> usize {
+        self.settings.batch_size.min(self.dataset.train.len())
     }
 
     /// Height and width of the network's input and of the pictures as they are decoded: where crops are taken there is a margin, 256 to 224.
@@ -69,7 +74,7 @@ impl Job {
     /// # Errors
     /// When the model cannot take pictures of this size, or a setting is out of its range.
     pub fn train_graph(&self) -> Result<TrainGraph> {
-        let options = self.build_options(self.settings.batch_size);
+        let options = self.build_options(self.batch());
         models::train_graph(&self.model, &options, &self.optimizer(), self.settings.label_smoothing as f32)
     }
 

@@ -6,7 +6,7 @@ use super::Job;
 use super::config::Settings;
 use super::metrics::Tally;
 use super::schedule::Plateau;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::formats::Checkpoint;
 
 /// Settings that may change when a run is resumed: how far it goes, where it runs, where its pictures are now.
@@ -111,7 +111,7 @@ impl Position {
         let text = checkpoint.extra.get(KEY).ok_or_else(|| {
             Error::input("the checkpoint does not say where its run stood: resume from a run's last.safetensors")
         })?;
-        toml::from_str(text).map_err(|e| Error::input(format!("the run's position: {}", super::config::one_line(&e))))
+        toml::from_str(text).map_err(|e| Error::input(format!("the run's position: {}", one_line(&e))))
     }
 }
 

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::metrics::Means;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::formats::atomic;
 
 /// A line of `metrics.csv`.
@@ -98,6 +98,14 @@ impl RunFolder {
         Ok(RunFolder { path, log, metrics, skipped })
     }
 
+    /// Removes the folder of a run that never began, with the log.
+    pub fn discard(self) {
+        let RunFolder { path, log, .. } = self;
+        drop(log); // some systems do not remove an open file
+        // Best effort: what led here is the error to tell. A folder that holds more than the log stays.
+        let _ = fs::remove_file(path.join("log.txt")).and_then(|()| fs::remove_dir(&path));
+    }
+
     /// The folder.
     pub fn path(&self) -> &Path {
         &self.path
@@ -145,7 +153,7 @@ impl RunFolder {
     pub fn log(&mut self, line: &str) -> Result<()> {
         let now = jiff::Zoned::now().strftime("%Y-%m-%d %H:%M:%S").to_string();
         // One write for a line: lines of a crashed run are whole.
-        let written = self.log.write_all(format!("{now} {line}\n").as_bytes());
+        let written = self.log.write_all(format!("{now} {}\n", one_line(&line)).as_bytes());
         written.map_err(Error::io("cannot write the log", &self.file("log.txt")))
     }
 }
@@ -154,10 +162,6 @@ impl RunFolder {
 pub fn default_name(model: &str) -> String {
     let model: String = model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
     format!("{model}-{}", jiff::Zoned::now().strftime("%Y-%m-%d-%H%M%S"))
-}
-
-fn one_line(text: &str) -> String {
-    text.replace(['\n', '\r'], " ")
 }
 
 /// Quoted as RFC 4180 asks, where it must be.

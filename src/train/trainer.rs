@@ -88,12 +88,12 @@ impl<'a> Run<'a> {
         };
         let program = device.compile(&graph.graph, &[graph.loss, graph.logits])?;
         // A batch of two, the tutorial's, would waste the device in evaluation.
-        let batch = settings.batch_size.max(32).min(job.dataset.val.len());
+        let batch = job.batch().max(32).min(job.dataset.val.len());
         let evaluator = Evaluator::new(device, &job.model, &job.build_options(batch))?;
         let loader = |items: &[Item], batch| Loader::new(Arc::new(items.to_vec()), job.loader_options(batch));
         Ok(Run {
             schedule: Schedule::new(settings, job.steps_per_epoch()),
-            loader: loader(&job.dataset.train, settings.batch_size),
+            loader: loader(&job.dataset.train, job.batch()),
             validation: loader(&job.dataset.val, batch),
             earlier: folder.seconds(),
             started: Instant::now(),
@@ -203,6 +203,11 @@ impl<'a> Run<'a> {
 
     fn submit(&mut self, batch: Batch) -> Result<()> {
         let step = self.position.step + 1;
+        if batch.count == 0 {
+            // None of its pictures could be read: a step that learns nothing, and may not decay the weights either.
+            self.position.step = step;
+            return Ok(());
+        }
         let seed = self.job.settings.seed;
         let counter = [seed as u32, (seed >> 32) as u32, step as u32, 0];
         let lr = self.schedule.lr(step, self.position.plateau.drops);
@@ -246,7 +251,7 @@ impl<'a> Run<'a> {
     /// Training pictures a second in this epoch and process, up to `step`.
     fn images_per_second(&self, step: u64) -> f64 {
         let (since, first) = self.epoch_started;
-        ((step - first) * self.job.settings.batch_size as u64) as f64 / since.elapsed().as_secs_f64().max(1e-9)
+        ((step - first) * self.job.batch() as u64) as f64 / since.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Means over the validation pictures; `None` when interrupted.

@@ -118,6 +118,14 @@ pub fn info() -> DeviceInfo {
     }
 }
 
+/// Bytes of memory that this process may still use: what the machine has left, or the container; `None` where that is not known.
+fn available_memory() -> Option<u64> {
+    let kib: u64 = system_value("/proc/meminfo", "MemAvailable")?.strip_suffix(" kB")?.parse().ok()?;
+    let limit = |file: &str| std::fs::read_to_string(format!("/sys/fs/cgroup/memory.{file}")).ok()?.trim().parse().ok();
+    let container = |max: u64| max.saturating_sub(limit("current").unwrap_or(0));
+    Some(limit("max").map_or(u64::MAX, container).min(kib * 1024))
+}
+
 /// The value of the first `key : value` line of one of Linux's system files; `None` elsewhere.
 fn system_value(file: &str, key: &str) -> Option<String> {
     let text = std::fs::read_to_string(file).ok()?;

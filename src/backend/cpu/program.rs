@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::ThreadPool;
 
+use super::available_memory;
 use super::memory::{Buffer, Io, Store, lock};
 use crate::backend::{Program, Ticket};
 use crate::error::{Error, Result};
@@ -45,7 +46,8 @@ impl CpuProgram {
         pool: Arc<ThreadPool>,
     ) -> Result<CpuProgram> {
         let plan = plan::plan(graph, outputs);
-        let mut own = plan.slots.iter().map(|&bytes| Buffer::new(bytes)).collect::<Result<Vec<_>>>()?;
+        // Bytes of the program's own buffers.
+        let mut own = plan.slots.clone();
         // Sources first: views and in-place updates of one have its place.
         let mut sources = HashMap::new();
         for (index, value) in graph.values.iter().enumerate() {
@@ -53,7 +55,7 @@ impl CpuProgram {
                 Role::Activation => continue,
                 Role::Parameter | Role::State => Location::Shared(lock(&store).find(&value.name, &value.ty)?),
                 Role::Input => {
-                    own.push(Buffer::new(value.ty.bytes())?);
+                    own.push(value.ty.bytes());
                     Location::Own(own.len() - 1)
                 }
             };
@@ -65,7 +67,7 @@ impl CpuProgram {
                 Place::Source(source) => sources[source],
                 Place::Slot(slot) => Location::Own(*slot),
                 Place::Unused => {
-                    own.push(Buffer::new(value.ty.bytes())?);
+                    own.push(value.ty.bytes());
                     Location::Own(own.len() - 1)
                 }
             });
@@ -82,17 +84,32 @@ impl CpuProgram {
                 }
             }
         }
+        let scratch = scratch * size_of::<f32>();
+        check_memory(own.iter().sum::<usize>() + scratch)?;
         Ok(CpuProgram {
             graph: graph.clone(),
             locations,
-            own,
-            scratch: Buffer::new(scratch * size_of::<f32>())?,
+            own: own.into_iter().map(Buffer::new).collect::<Result<_>>()?,
+            scratch: Buffer::new(scratch)?,
             store,
             pool,
             outputs: outputs.to_vec(),
             done: BTreeMap::new(),
             steps: 0,
         })
+    }
+}
+
+/// Whether so many bytes are to be had: a system that promises memory it has not got kills the process later.
+fn check_memory(bytes: usize) -> Result<()> {
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    match available_memory() {
+        Some(available) if bytes as u64 > available => Err(Error::device(format!(
+            "a step needs {:.1} GiB of memory, and {:.1} GiB are free; try a smaller --batch-size or --image-size",
+            gib(bytes as u64),
+            gib(available)
+        ))),
+        _ => Ok(()),
     }
 }
 

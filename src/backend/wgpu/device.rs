@@ -23,24 +23,6 @@ pub struct WgpuOptions {
     pub gpu_kernels: bool,
 }
 
-impl WgpuOptions {
-    /// Options from the environment: `CONVOY_MAX_BINDING_BYTES` sets `max_binding_bytes`.
-    ///
-    /// # Errors
-    /// When the variable is not a number.
-    pub fn from_env() -> Result<Self> {
-        const NAME: &str = "CONVOY_MAX_BINDING_BYTES";
-        let max_binding_bytes = match std::env::var(NAME) {
-            Ok(text) => {
-                let bytes = text.trim().parse();
-                Some(bytes.map_err(|_| Error::input(format!("{NAME} is a number of bytes, not \"{text}\"")))?)
-            }
-            Err(_) => None,
-        };
-        Ok(WgpuOptions { max_binding_bytes, ..Default::default() })
-    }
-}
-
 /// A device opened through wgpu.
 #[derive(Debug)]
 pub struct WgpuDevice {
