@@ -5,10 +5,10 @@ use std::io::{Cursor, ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fast_image_resize::images::{TypedImage, TypedImageRef};
-use fast_image_resize::pixels::U8x3;
-use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions, Resizer};
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits, Rgb, RgbImage};
+use resize::Pixel::RGB8;
+use resize::Type::Triangle;
+use rgb::FromSlice;
 use serde::{Deserialize, Serialize};
 
 /// A picture that claims more is not decoded.
@@ -156,18 +156,22 @@ fn over_white(picture: DynamicImage) -> RgbImage {
 }
 
 fn resized(picture: RgbImage, [height, width]: [usize; 2], resize: Resize) -> Result<Vec<u8>, String> {
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    let options = match resize {
-        Resize::Stretch => options,
-        Resize::ShorterSide => options.fit_into_destination(None),
+    let (stored_width, stored_height) = (picture.width() as usize, picture.height() as usize);
+    // What is cut off is left out before, not after: of a picture of 20000 x 1 pixels little is seen.
+    let (seen_width, seen_height) = match resize {
+        Resize::Stretch => (stored_width, stored_height),
+        Resize::ShorterSide => {
+            let scaled = |side: usize, to: usize, of: usize| ((side * to) as f64 / of as f64).round().max(1.0) as usize;
+            let (seen_width, seen_height) = (scaled(stored_height, width, height), scaled(stored_width, height, width));
+            (seen_width.min(stored_width), seen_height.min(stored_height))
+        }
     };
-    let source = TypedImageRef::<U8x3>::from_buffer(picture.width(), picture.height(), picture.as_raw())
-        .map_err(|error| error.to_string())?;
+    let first = (stored_height - seen_height) / 2 * stored_width + (stored_width - seen_width) / 2;
+    let seen = &picture.as_raw().as_rgb()[first..];
     let mut pixels = vec![0; height * width * 3];
-    let mut out =
-        TypedImage::<U8x3>::from_buffer(width as u32, height as u32, &mut pixels).map_err(|error| error.to_string())?;
-    // Typed: the untyped call would compile every pixel type's kernels into this crate, minutes of build time.
-    Resizer::new().resize_typed(&source, &mut out, &options).map_err(|error| error.to_string())?;
+    resize::new(seen_width, seen_height, width, height, RGB8, Triangle)
+        .and_then(|mut resizer| resizer.resize_stride(seen, stored_width, pixels.as_rgb_mut()))
+        .map_err(|error| error.to_string())?;
     Ok(pixels)
 }
 

@@ -26,9 +26,11 @@ vectorised! {
             if adam.decoupled { (0.0, 1.0 - lr * adam.weight_decay) } else { (adam.weight_decay, 1.0) };
         for (((w, m), v), &g) in w.iter_mut().zip(m).zip(v).zip(g) {
             let d = g + l2 * *w;
-            *m = beta1 * *m + (1.0 - beta1) * d;
-            *v = beta2 * *v + (1.0 - beta2) * d * d;
-            *w = shrink * *w - lr * (*m * inverse_c1) / ((*v * inverse_c2).sqrt() + epsilon);
+            // In variables: the compiler may not know that a write to v leaves m as it is, and would read it again.
+            let first = beta1 * *m + (1.0 - beta1) * d;
+            let second = beta2 * *v + (1.0 - beta2) * d * d;
+            (*m, *v) = (first, second);
+            *w = shrink * *w - lr * (first * inverse_c1) / ((second * inverse_c2).sqrt() + epsilon);
         }
     }
 }

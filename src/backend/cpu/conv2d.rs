@@ -13,7 +13,7 @@ use super::matmul::{Matrix, matmul};
 use super::memory::Io;
 use super::padded::Padded;
 use super::parallel::Pieces;
-use super::simd::vectorised;
+use super::simd::{lanes, vectorised};
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use crate::tensor::TensorType;
 
@@ -272,7 +272,7 @@ vectorised! {
     fn add_rows(to: &mut [f32], step: usize, from: &[f32], q: usize) {
         #[inline(always)]
         fn sum(a: &[f32; LANES], b: &[f32; LANES]) -> [f32; LANES] {
-            std::array::from_fn(|i| a[i] + b[i])
+            lanes(0.0, |i| a[i] + b[i])
         }
         for (i, from) in from.chunks_exact(q).enumerate() {
             let to = &mut to[i * step..][..q];

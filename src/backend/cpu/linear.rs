@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::CpuOp;
 use super::matmul::{Matrix, matmul};
 use super::memory::Io;
-use super::simd::{fused, vectorised};
+use super::simd::{fused_lanes, lanes, vectorised};
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 use crate::tensor::TensorType;
 
@@ -77,22 +77,26 @@ vectorised! {
         #[inline(always)]
         fn tile<const FMA: bool, const O: usize, const N: usize>(w: [&[f32]; O], x: [&[f32]; N]) -> [[f32; O]; N] {
             let mut sums = [[[0.0; LANES]; O]; N];
-            let w_vectors = w.map(|row| row.as_chunks::<LANES>());
-            let x_vectors = x.map(|row| row.as_chunks::<LANES>());
+            let w_vectors: [_; O] = lanes(Default::default(), |o| w[o].as_chunks::<LANES>());
+            let x_vectors: [_; N] = lanes(Default::default(), |n| x[n].as_chunks::<LANES>());
             let vectors = w_vectors.iter().chain(&x_vectors).map(|row| row.0.len()).min().unwrap_or(0);
             for i in 0..vectors {
-                let w = w_vectors.map(|row| row.0[i]);
+                let w: [[f32; LANES]; O] = lanes([0.0; LANES], |o| w_vectors[o].0[i]);
                 for (sums, x) in sums.iter_mut().zip(x_vectors) {
                     let x = x.0[i];
                     for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = std::array::from_fn(|lane| fused::<FMA>(x[lane], w[lane], sum[lane]));
+                        *sum = fused_lanes::<FMA>(x, w, *sum);
                     }
                 }
             }
-            std::array::from_fn(|n| std::array::from_fn(|o| {
-                let rest: f32 = w_vectors[o].1.iter().zip(x_vectors[n].1).map(|(w, x)| w * x).sum();
-                sums[n][o].iter().sum::<f32>() + rest
-            }))
+            let mut dots = [[0.0; O]; N];
+            for (n, dots) in dots.iter_mut().enumerate() {
+                for (o, dot) in dots.iter_mut().enumerate() {
+                    let rest: f32 = w_vectors[o].1.iter().zip(x_vectors[n].1).map(|(w, x)| w * x).sum();
+                    *dot = sums[n][o].iter().sum::<f32>() + rest;
+                }
+            }
+            dots
         }
         let chunk = first..(first + FEATURES).min(features);
         let w_row = |o: usize| &w[o * features..][chunk.clone()];
@@ -104,13 +108,13 @@ vectorised! {
             let wide = o + 4 <= outs;
             while n < y.len() {
                 if wide && n + 3 <= y.len() {
-                    let sums = tile::<FMA, 4, 3>([0, 1, 2, 3].map(|i| w_row(o + i)), [0, 1, 2].map(|i| x_row(n + i)));
+                    let sums = tile::<FMA, 4, 3>(lanes(&[][..], |i| w_row(o + i)), lanes(&[][..], |i| x_row(n + i)));
                     for (i, sums) in sums.iter().enumerate() {
                         y[n + i][o..o + 4].iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
                     }
                     n += 3;
                 } else if wide {
-                    let [sums] = tile::<FMA, 4, 1>([0, 1, 2, 3].map(|i| w_row(o + i)), [x_row(n)]);
+                    let [sums] = tile::<FMA, 4, 1>(lanes(&[][..], |i| w_row(o + i)), [x_row(n)]);
                     y[n][o..o + 4].iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
                     n += 1;
                 } else {

@@ -6,7 +6,7 @@ use super::CpuOp;
 use super::memory::Io;
 use super::padded::Padded;
 use super::parallel::Pieces;
-use super::simd::vectorised;
+use super::simd::{lanes, vectorised};
 use crate::ops::{MaxPool2d, MaxPool2dBackward};
 use crate::tensor::TensorType;
 
@@ -95,7 +95,7 @@ vectorised! {
             let mut max = [f32::NEG_INFINITY; LANES];
             for &tap in taps {
                 let x = &x[tap + k * LANES..][..LANES];
-                max = std::array::from_fn(|i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+                max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
             }
             *best = max;
         }
@@ -111,8 +111,8 @@ vectorised! {
             for (number, &tap) in taps.iter().enumerate() {
                 let x = &x[tap + k * LANES..][..LANES];
                 let number = number as f32;
-                winner = std::array::from_fn(|i| if wins(x[i], max[i]) { number } else { winner[i] });
-                max = std::array::from_fn(|i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+                winner = lanes(0.0, |i| if wins(x[i], max[i]) { number } else { winner[i] });
+                max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
             }
             *winners = winner;
         }

@@ -2,7 +2,7 @@
 
 /// Defines a function whose loops the compiler vectorises twice: for the target's baseline (SSE2 on x86-64) and for
 /// AVX2 with FMA; the call takes the second where the processor has it. Closures passed in are inlined into both. In the
-/// body, the constant `FMA` says which it is (see [`fused`]).
+/// body, the constant `FMA` says which it is (see [`fused_lanes`]).
 macro_rules! vectorised {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($generic:ident : $bound:path),+>)?
         ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
@@ -29,8 +29,26 @@ macro_rules! vectorised {
 
 pub(super) use vectorised;
 
-/// a * b + c, in one instruction and rounding where there is one (without, `mul_add` would be a slow function call).
+/// An array from the numbers of its elements; `zero` is any value of their type. (`std::array::from_fn` and `Default::default` are
+/// calls where they land in another codegen unit.)
 #[inline(always)]
-pub(super) fn fused<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
-    if FMA { a.mul_add(b, c) } else { a * b + c }
+pub(super) fn lanes<T: Copy, const N: usize>(zero: T, f: impl Fn(usize) -> T) -> [T; N] {
+    let mut lanes = [zero; N];
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        *lane = f(i);
+    }
+    lanes
+}
+
+/// a * b + c on eight lanes, in one instruction and rounding where there is one. (Without it `mul_add` would be a slow function
+/// call; and left to itself the compiler turns blocks of such sums on their side.)
+#[inline(always)]
+pub(super) fn fused_lanes<const FMA: bool>(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        use bytemuck::cast;
+        // SAFETY: FMA is true only in the functions that [`vectorised`] compiles for, and calls on, processors with AVX2 and FMA.
+        return cast(unsafe { std::arch::x86_64::_mm256_fmadd_ps(cast(a), cast(b), cast(c)) });
+    }
+    lanes(0.0, |i| a[i] * b[i] + c[i])
 }
