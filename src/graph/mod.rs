@@ -86,7 +86,11 @@ impl Graph {
     /// # Errors
     /// [`Error::Shape`] with the layer's name when the op cannot take these inputs.
     pub fn apply_all(&mut self, layer: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
-        let op = op.into();
+        self.append(layer, op.into(), inputs)
+    }
+
+    /// Apart from [`Graph::apply_all`], so that it is compiled once and not for every op.
+    fn append(&mut self, layer: &str, op: Op, inputs: &[ValueId]) -> Result<Vec<ValueId>> {
         let types: Vec<TensorType> = inputs.iter().map(|&v| self[v].ty.clone()).collect();
         let outputs = op.infer(&types).map_err(|m| Error::shape(format!("{layer} ({})", op.name()), m))?;
         let first = self.values.len();
