@@ -3,6 +3,7 @@
 
 mod decode;
 mod loader;
+mod pixels;
 pub mod sample;
 mod scan;
 mod split;

@@ -7,8 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use image::codecs::jpeg::JpegEncoder;
-use image::{ExtendedColorType, ImageEncoder};
+use jpeg_encoder::{ColorType, Encoder};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -90,9 +89,9 @@ pub fn write(dir: &Path, options: &SampleOptions) -> Result<usize> {
     let mut pictures = 0;
     for (class, n, name) in options.files() {
         let mut jpeg = Vec::new();
-        let side = options.size as u32;
-        JpegEncoder::new_with_quality(&mut jpeg, JPEG_QUALITY)
-            .write_image(&draw(class, n, options), side, side, ExtendedColorType::Rgb8)
+        let side = options.size as u16;
+        Encoder::new(&mut jpeg, JPEG_QUALITY)
+            .encode(&draw(class, n, options), side, side, ColorType::Rgb)
             .map_err(|error| Error::input(format!("{name}: {error}")))?;
         write_file(dir.join(name), &jpeg)?;
         pictures += 1;
