@@ -1,6 +1,7 @@
 //! From a folder of pictures to batches of pixels: [`scan`] finds the pictures, gives them labels and splits them,
 //! [`decode`] turns a file into pixels of one size, [`Loader`] does so on worker threads and in order.
 
+mod bmp;
 mod decode;
 mod loader;
 mod pixels;

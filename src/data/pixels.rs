@@ -8,6 +8,8 @@ use zune_core::bytestream::ZCursor;
 use zune_core::colorspace::ColorSpace;
 use zune_core::options::DecoderOptions;
 
+use super::bmp::Bmp;
+
 /// A picture that claims more is not decoded.
 const MAX_MEGAPIXELS: usize = 100;
 /// Enough for that many pixels of 16-bit RGBA.
@@ -205,11 +207,6 @@ fn check_size(width: usize, height: usize) -> Result<(), Refused> {
     Ok(())
 }
 
-/// zune's decoders have limits of their own; ours is [`check_size`].
-fn zune_options() -> DecoderOptions {
-    DecoderOptions::default().set_strict_mode(false).set_max_width(usize::MAX).set_max_height(usize::MAX)
-}
-
 fn jpeg(bytes: &[u8]) -> Result<Stored, Refused> {
     if jpeg_has_end(bytes) {
         return jpeg_samples(bytes);
@@ -229,7 +226,8 @@ fn jpeg(bytes: &[u8]) -> Result<Stored, Refused> {
 /// The decoder fills up what is missing with grey and says nothing.
 fn jpeg_samples(bytes: &[u8]) -> Result<Stored, Refused> {
     // CMYK and YCCK come out as RGB too, Adobe's inverted inks turned.
-    let options = zune_options().jpeg_set_out_colorspace(ColorSpace::RGB);
+    let options = DecoderOptions::default().set_strict_mode(false).jpeg_set_out_colorspace(ColorSpace::RGB);
+    let options = options.set_max_width(usize::MAX).set_max_height(usize::MAX); // check_size is the limit
     let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(Refused::because)?;
     let (width, height) = decoder.dimensions().unwrap_or_default();
@@ -301,13 +299,11 @@ fn webp(bytes: &[u8]) -> Result<Stored, Refused> {
 }
 
 fn bmp(bytes: &[u8]) -> Result<Stored, Refused> {
-    let failed = |error: zune_bmp::BmpDecoderErrors| Refused::because(format!("{error:?}"));
-    let mut decoder = zune_bmp::BmpDecoder::new_with_options(ZCursor::new(bytes), zune_options());
-    decoder.decode_headers().map_err(failed)?;
-    let (width, height) = decoder.dimensions().unwrap_or_default();
-    check_size(width, height)?;
-    let samples = decoder.decode().map_err(failed)?;
-    Ok(Stored { width, height, channels: samples.len() / (width * height), samples, exif: None })
+    let failed = |reason: Option<String>| reason.map_or(Refused::Truncated, Refused::Because);
+    let bmp = Bmp::new(bytes).map_err(failed)?;
+    check_size(bmp.width, bmp.height)?;
+    let samples = bmp.rgba().map_err(failed)?;
+    Ok(Stored { width: bmp.width, height: bmp.height, channels: 4, samples, exif: None })
 }
 
 fn gif(bytes: &[u8]) -> Result<Stored, Refused> {
