@@ -12,6 +12,7 @@
 //! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
+//! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
 //! Still to come, each with its place: `graph::fuse` (fewer and larger kernels), `backend::cuda`, `report` (pictures and the HTML page of
@@ -45,6 +46,7 @@ pub mod graph;
 pub mod models;
 pub mod ops;
 pub mod rng;
+pub mod selftest;
 pub mod tensor;
 pub mod train;
 

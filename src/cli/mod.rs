@@ -7,6 +7,7 @@ mod options;
 mod predict;
 mod progress;
 mod sample;
+mod selftest;
 mod stop;
 mod summary;
 mod train;
@@ -47,6 +48,8 @@ enum Command {
     Summary(summary::Args),
     /// Draw a small labelled practice set, for trying things without data
     Sample(sample::Args),
+    /// Run the kernel cases on a device and report what it gets wrong
+    Selftest(selftest::Args),
 }
 
 /// The choice of a device.
@@ -103,6 +106,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Adapters(args) => adapters::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Sample(args) => sample::run(args, &console),
+        Command::Selftest(args) => selftest::run(args, &console),
     }
 }
 

@@ -1,6 +1,8 @@
 //! ReLU, sigmoid and tanh, and their gradients.
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
+use super::tolerance::{pairwise, relative};
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -66,6 +68,15 @@ impl Operator for Activation {
         vec![Array { shape: inputs[0].shape.clone(), data: inputs[0].data.iter().map(f).collect() }]
     }
 
+    /// exp's own error grows with its argument (WGSL: 3 + 2 |x| units in the last place); near 1, tanh is a difference from 1.
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        match self.kind {
+            ActivationKind::Relu => relative(outputs),
+            ActivationKind::Sigmoid => pairwise(&inputs[0], &outputs[0], |x, y| y * (1.0 + x.abs().min(110.0))),
+            ActivationKind::Tanh => pairwise(&inputs[0], &outputs[0], |x, y| y.abs() * (1.0 + x.abs().min(9.0))),
+        }
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for kind in Activation::KINDS {
@@ -82,6 +93,12 @@ impl Operator for Activation {
             }
         }
         cases
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let kind = draw.pick(Activation::KINDS);
+        let shape = draw.shape();
+        Case::new(Activation { kind }, "random", vec![CaseInput::f32(shape, draw.any())], 1)
     }
 }
 
@@ -120,6 +137,14 @@ impl Operator for ActivationBackward {
         vec![Array { shape: inputs[0].shape.clone(), data }]
     }
 
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        pairwise(&inputs[0], &inputs[1], |y, dy| match self.kind {
+            ActivationKind::Relu => dy.abs(),
+            ActivationKind::Sigmoid => (dy * y).abs() * (1.0 + y.abs()),
+            ActivationKind::Tanh => dy.abs() * (1.0 + y * y),
+        })
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for kind in Activation::KINDS {
@@ -130,5 +155,13 @@ impl Operator for ActivationBackward {
             }
         }
         cases
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let kind = draw.pick(Activation::KINDS);
+        let shape = draw.shape();
+        let y = if kind == ActivationKind::Relu { draw.any() } else { Fill::Uniform(-1.0, 1.0) };
+        let inputs = vec![CaseInput::f32(shape.clone(), y), CaseInput::f32(shape, draw.any())];
+        Case::new(ActivationBackward { kind }, "random", inputs, 1)
     }
 }

@@ -1,6 +1,8 @@
 //! Adam (Kingma, Ba 2014) and AdamW (Loshchilov, Hutter 2017).
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
+use super::tolerance::relative;
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -69,6 +71,23 @@ impl Operator for Adam {
         &[(0, 0), (1, 2), (2, 3)]
     }
 
+    /// The formula with every part made positive, and the reference's own second moment.
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        let mut sizes = relative(inputs);
+        sizes[4].data[0] *= -1.0; // what is taken off is added
+        let mut scales = self.reference(&sizes);
+        let lr = inputs[4].data[0] * self.lr_scale as f64;
+        let [c1, c2] = [1, 2].map(|i| inputs[4].data[i]);
+        let decay = if self.decoupled { lr * self.weight_decay as f64 } else { 0.0 };
+        for (i, w) in scales[0].data.iter_mut().enumerate() {
+            let (m, v) = (sizes[2].data[i].max(0.0), outputs[2].data[i]);
+            let d = sizes[1].data[i] + if self.decoupled { 0.0 } else { self.weight_decay as f64 * sizes[0].data[i] };
+            let m = self.beta1 as f64 * m + (1.0 - self.beta1 as f64) * d;
+            *w = sizes[0].data[i] * (1.0 + decay) + lr * (m / c1) / ((v / c2).sqrt() + self.epsilon as f64);
+        }
+        scales
+    }
+
     fn cases() -> Vec<Case> {
         let adam = Adam { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, decoupled: false, lr_scale: 1.0 };
         let case = |name, op: &Adam, n: usize| {
@@ -90,5 +109,25 @@ impl Operator for Adam {
             case("adamw", &Adam { decoupled: true, lr_scale: 2.0, ..decay }, 129),
             case("one element", &adam, 1),
         ]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let op = Adam {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: draw.pick([0.0, 0.01]),
+            decoupled: draw.below(2) == 1,
+            lr_scale: draw.pick([1.0, 2.0]),
+        };
+        let shape = draw.shape();
+        let inputs = vec![
+            CaseInput::f32(shape.clone(), draw.finite()),
+            CaseInput::f32(shape.clone(), draw.any()),
+            CaseInput::f32(shape.clone(), Fill::Normal(0.1)),
+            CaseInput::f32(shape, Fill::Uniform(0.0, 0.01)),
+            CaseInput::f32([4], Fill::Given(vec![0.01, 0.271, 0.002_997, 0.0])),
+        ];
+        Case::new(op, "random", inputs, 1)
     }
 }

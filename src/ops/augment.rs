@@ -1,6 +1,8 @@
 //! From u8 pictures to normalised f32 planes on the device: crop, resample, flip, normalise, in one pass.
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
+use super::tolerance::relative;
 use super::{Array, Forward, Operator, expect_shape, inputs_of, philox};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -172,6 +174,16 @@ impl Operator for Augment {
         vec![x]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        let mut scales = relative(outputs);
+        let plane = self.output[0] * self.output[1];
+        for (i, scale) in scales[0].data.iter_mut().enumerate() {
+            let c = i / plane % 3;
+            *scale += 2.0 * (self.mean[c] as f64 / self.std[c] as f64).abs(); // what the mean was taken off
+        }
+        scales
+    }
+
     fn cases() -> Vec<Case> {
         let case = |name, crop, flip, stored: [usize; 2], output: [usize; 2]| {
             let op = Augment { output, crop, flip, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
@@ -188,6 +200,20 @@ impl Operator for Augment {
             case("resized", Crop::Resized { min_area: 0.25 }, true, [24, 20], [9, 13]),
             case("resized up", Crop::Resized { min_area: 0.08 }, false, [11, 15], [17, 19]),
         ]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (batch, stored) = (draw.between(1, 9), draw.pair(1, 40));
+        let crop = draw.pick([Crop::Center, Crop::Random, Crop::Resized { min_area: 0.25 }]);
+        let output = match crop {
+            Crop::Resized { .. } => draw.pair(1, 40),
+            _ => stored.map(|extent| draw.between(1, extent)),
+        };
+        let op =
+            Augment { output, crop, flip: draw.below(2) == 1, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+        let pictures =
+            CaseInput { ty: TensorType::new([batch, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
+        Case::new(op, "random", vec![pictures, CaseInput::counter()], 4)
     }
 }
 

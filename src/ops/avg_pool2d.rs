@@ -1,6 +1,8 @@
 //! Average-pooling and its gradient.
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::sums_of_products;
 use super::window::{self, Window};
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
@@ -48,6 +50,18 @@ impl AvgPool2d {
         (start + self.kernel[axis]).min(extent + 2 * self.padding[axis]) - start
     }
 
+    fn of(window: Window, count_include_pad: bool) -> Self {
+        let Window { kernel, stride, padding, ceil_mode } = window;
+        AvgPool2d { kernel, stride, padding, ceil_mode, count_include_pad }
+    }
+
+    /// With the shapes of x and y.
+    fn random(draw: &mut Draw) -> (Self, [usize; 4], [usize; 4]) {
+        let (window, x) = Window::random(draw);
+        let y = window.output(&x.into()).expect("a random window fits");
+        (Self::of(window, draw.below(2) == 0), x, y)
+    }
+
     /// Calls `f(x index, y index, 1 / divisor)` for every pair of an input and an output whose window holds it.
     fn each_pair(&self, x: [usize; 4], mut f: impl FnMut(usize, usize, f64)) {
         let window = self.window();
@@ -89,11 +103,21 @@ impl Operator for AvgPool2d {
         vec![y]
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         variants(|pool, name, x, _| {
             let terms = pool.kernel[0] * pool.kernel[1];
             Case::new(pool, name, vec![CaseInput::normal(x)], terms)
         })
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (pool, x, _) = AvgPool2d::random(draw);
+        let terms = pool.kernel[0] * pool.kernel[1];
+        Case::new(pool, "random", vec![CaseInput::f32(x, draw.any())], terms)
     }
 }
 
@@ -121,11 +145,22 @@ impl Operator for AvgPool2dBackward {
         vec![dx]
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         variants(|pool, name, x, y| {
             let terms = pool.kernel[0] * pool.kernel[1];
             Case::new(AvgPool2dBackward { pool, input: [x[2], x[3]] }, name, vec![CaseInput::normal(y)], terms)
         })
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (pool, x, y) = AvgPool2d::random(draw);
+        let terms = pool.window().overlap();
+        let op = AvgPool2dBackward { pool, input: [x[2], x[3]] };
+        Case::new(op, "random", vec![CaseInput::f32(y, draw.any())], terms)
     }
 }
 
@@ -142,8 +177,7 @@ fn variants(case: impl Fn(AvgPool2d, String, [usize; 4], [usize; 4]) -> Case) ->
     for (name, window, x) in window::cases() {
         for count_include_pad in [true, false] {
             let y = window.output(&x.into()).expect("the case's shapes agree");
-            let Window { kernel, stride, padding, ceil_mode } = window;
-            let pool = AvgPool2d { kernel, stride, padding, ceil_mode, count_include_pad };
+            let pool = AvgPool2d::of(window, count_include_pad);
             let padding = if count_include_pad { "padding counts" } else { "padding does not count" };
             cases.push(case(pool, format!("{name}, {padding}"), x, y));
         }

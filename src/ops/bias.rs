@@ -1,6 +1,8 @@
 //! Adds a bias per channel, and its gradient.
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::{relative, sums_of_products};
 use super::{Array, Forward, Operator, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -40,12 +42,21 @@ impl Operator for Bias {
         vec![Array { shape: x.shape.clone(), data }]
     }
 
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        self.reference(&relative(inputs))
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(name, x): (&'static str, Shape)| {
             let channels = x[1];
             Case::new(Bias, name, vec![CaseInput::normal(x), CaseInput::normal([channels])], 1)
         };
         shapes().map(case).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let x = random_shape(draw);
+        Case::new(Bias, "random", vec![CaseInput::f32(x.clone(), draw.any()), CaseInput::f32([x[1]], draw.any())], 1)
     }
 }
 
@@ -77,12 +88,30 @@ impl Operator for BiasBackward {
         vec![db]
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(name, x): (&'static str, Shape)| {
             let terms = x.elements() / x[1];
             Case::new(BiasBackward, name, vec![CaseInput::normal(x)], terms)
         };
         shapes().map(case).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let dy = random_shape(draw);
+        let terms = dy.iter().product::<usize>() / dy[1];
+        Case::new(BiasBackward, "random", vec![CaseInput::f32(dy, draw.any())], terms)
+    }
+}
+
+/// A matrix or planes.
+fn random_shape(draw: &mut Draw) -> Vec<usize> {
+    match draw.below(2) {
+        0 => vec![draw.between(1, 40), draw.between(1, 300)],
+        _ => draw.nchw().to_vec(),
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Fill {
         /// Mix in ignored labels.
         ignore: bool,
     },
+    /// N(0, 1) with NaN and infinities of both signs here and there.
+    NonFinite,
     /// Labels that are all [`super::IGNORE`].
     AllIgnored,
     /// Random bytes: pixels.
@@ -48,16 +50,27 @@ pub struct Case {
     pub name: String,
     /// Inputs in the op's order.
     pub inputs: Vec<CaseInput>,
-    /// Longest chain of additions behind one output element: sets the tolerance, see [`Case::tolerance`].
+    /// Longest chain of additions behind one output element: sets the tolerance, see [`super::tolerance::Expected::of`].
     pub terms: usize,
     /// Whether central differences may check the gradient (false at kinks and exact ties, and where it would be slow).
     pub differentiable: bool,
 }
 
 impl Case {
-    /// A case whose tolerance is that of a sum of `terms` products.
+    /// A case whose longest sum behind an output element has `terms` terms.
     pub fn new(op: impl Into<Op>, name: impl Into<String>, inputs: Vec<CaseInput>, terms: usize) -> Self {
         Case { op: op.into(), name: name.into(), inputs, terms, differentiable: true }
+    }
+
+    /// The same case under another name.
+    pub fn named(mut self, name: String) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// What messages call it.
+    pub fn label(&self) -> String {
+        format!("{} [{}]", self.op.name(), self.name)
     }
 
     /// The same case, left out of the central-difference check.
@@ -69,14 +82,6 @@ impl Case {
     /// The inputs' values. A case's seed changes them, nothing else does.
     pub fn tensors(&self, seed: u64) -> Vec<Tensor> {
         self.inputs.iter().enumerate().map(|(number, input)| input.tensor(seed, number as u32)).collect()
-    }
-
-    /// (atol, rtol) for an f32 implementation. A sum of K products of size 1 wanders to sqrt(K), so that adding them one after
-    /// the other makes an error of about eps * K / 5 (one standard deviation): K * eps lies five of them away. For short
-    /// sums 8 * sqrt(K) covers the constant, and transcendental functions of 2-4 ulp.
-    pub fn tolerance(&self) -> (f64, f64) {
-        let (eps, terms) = (f32::EPSILON as f64, self.terms.max(1) as f64);
-        (eps * terms.max(8.0 * terms.sqrt()), 32.0 * eps)
     }
 }
 
@@ -117,6 +122,14 @@ impl CaseInput {
                 Data::F32((0..n).map(|i| low + (high - low) * random.uniform(i as u32)).collect())
             }
             Fill::Ties => Data::F32(normal(1.0).iter().map(|v| (v * 2.0).round() / 2.0).collect()),
+            Fill::NonFinite => {
+                let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+                let value = |(i, v)| match random.word(i as u32) % 64 {
+                    word if word < 3 => odd[word as usize],
+                    _ => v,
+                };
+                Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
+            }
             Fill::Labels { n: classes, ignore } => Data::U32(
                 (0..n)
                     .map(|i| if *ignore && i % 5 == 2 { super::IGNORE } else { random.word(i as u32) % classes })

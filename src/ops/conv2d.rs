@@ -1,6 +1,8 @@
 //! 2-D convolution (cross-correlation, as the field says it): forward, and backward to input and weight. The bias is an op of its own.
 
-use super::case::{Case, CaseInput};
+use super::case::{Case, CaseInput, Fill};
+use super::draw::{Draw, MAX_PRODUCTS};
+use super::tolerance::sums_of_products;
 use super::{Array, Forward, Op, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -132,8 +134,16 @@ impl Operator for Conv2d {
         self.output(x, w).map_or(0, |y| y.iter().product::<usize>() * w[1..].iter().product::<usize>()) as u64
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0, 1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
-        shapes().into_iter().map(|s| s.case(|c, x, w, _| (c.into(), x, w, w[1] * w[2] * w[3]))).collect()
+        shapes().into_iter().map(|shape| shape.forward(Fill::Normal(1.0), Fill::Normal(1.0))).collect()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        ConvShape::random(draw).forward(draw.any(), draw.finite())
     }
 }
 
@@ -166,14 +176,16 @@ impl Operator for Conv2dBackwardInput {
         (dy.elements() * w[1..].iter().product::<usize>()) as u64
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0, 1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
-        let case = |s: ConvShape| {
-            s.case(|conv, x, w, y| {
-                let op = Conv2dBackwardInput { input: [x[2], x[3]], conv: conv.clone() };
-                (op.into(), y, w, w[0] / conv.groups * w[2] * w[3])
-            })
-        };
-        shapes().into_iter().map(case).collect()
+        shapes().into_iter().map(|shape| shape.backward_input(Fill::Normal(1.0), Fill::Normal(1.0))).collect()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        ConvShape::random(draw).backward_input(draw.any(), draw.finite())
     }
 }
 
@@ -213,13 +225,16 @@ impl Operator for Conv2dBackwardWeight {
         (dy.elements() * x[1] / self.conv.groups * self.kernel[0] * self.kernel[1]) as u64
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0, 1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
-        let case = |s: ConvShape| {
-            s.case(|conv, x, w, y| {
-                (Conv2dBackwardWeight { kernel: [w[2], w[3]], conv }.into(), x, y, y[0] * y[2] * y[3])
-            })
-        };
-        shapes().into_iter().map(case).collect()
+        shapes().into_iter().map(|shape| shape.backward_weight(Fill::Normal(1.0), Fill::Normal(1.0))).collect()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        ConvShape::random(draw).backward_weight(draw.any(), draw.finite())
     }
 }
 
@@ -240,15 +255,66 @@ struct ConvShape {
 }
 
 impl ConvShape {
-    /// The case of `f(conv, x, w, y)`: op, shapes of its two inputs, length of its sums.
-    fn case(
-        self,
-        f: impl Fn(Conv2d, [usize; 4], [usize; 4], [usize; 4]) -> (Op, [usize; 4], [usize; 4], usize),
-    ) -> Case {
-        let w = [self.out, self.x[1] / self.conv.groups, self.kernel[0], self.kernel[1]];
-        let y = self.conv.output(&self.x.into(), &w.into()).expect("the case's shapes agree");
-        let (op, a, b, terms) = f(self.conv, self.x, w, y);
-        Case::new(op, self.name, vec![CaseInput::normal(a), CaseInput::normal(b)], terms)
+    fn w(&self) -> [usize; 4] {
+        [self.out, self.x[1] / self.conv.groups, self.kernel[0], self.kernel[1]]
+    }
+
+    fn y(&self) -> [usize; 4] {
+        self.conv.output(&self.x.into(), &self.w().into()).expect("the case's shapes agree")
+    }
+
+    fn forward(self, x: Fill, w: Fill) -> Case {
+        let (inputs, terms) = ([(self.x, x), (self.w(), w)], self.w()[1..].iter().product());
+        self.case(self.conv.clone(), inputs, terms)
+    }
+
+    fn backward_input(self, dy: Fill, w: Fill) -> Case {
+        let op = Conv2dBackwardInput { input: [self.x[2], self.x[3]], conv: self.conv.clone() };
+        let terms = self.out / self.conv.groups * self.kernel[0] * self.kernel[1];
+        self.case(op, [(self.y(), dy), (self.w(), w)], terms)
+    }
+
+    fn backward_weight(self, x: Fill, dy: Fill) -> Case {
+        let op = Conv2dBackwardWeight { kernel: self.kernel, conv: self.conv.clone() };
+        let y = self.y();
+        self.case(op, [(self.x, x), (y, dy)], y[0] * y[2] * y[3])
+    }
+
+    fn case(&self, op: impl Into<Op>, inputs: [([usize; 4], Fill); 2], terms: usize) -> Case {
+        Case::new(op, self.name, inputs.map(|(shape, fill)| CaseInput::f32(shape, fill)).into(), terms)
+    }
+
+    /// Batch 1 to 9, up to 67 channels, planes and kernels of up to 40 and 11 a side, every option; halved here and there until there
+    /// are not more than [`MAX_PRODUCTS`].
+    fn random(draw: &mut Draw) -> ConvShape {
+        let groups = draw.pick([1, 1, 2, 3]);
+        let (kernel, stride, padding) = (draw.pair(1, 11), draw.pair(1, 4), draw.pair(0, 5));
+        let dilation = if draw.below(2) == 0 { [1, 1] } else { draw.pair(1, 3) };
+        let conv = Conv2d { stride, padding, dilation, groups };
+        let (mut batch, mut size) = (draw.between(1, 9), draw.pair(1, 40));
+        let (mut ins, mut outs) = (draw.between(1, 67 / groups), draw.between(1, 67 / groups));
+        loop {
+            for axis in 0..2 {
+                let reach = dilation[axis] * (kernel[axis] - 1) + 1;
+                size[axis] = size[axis].max(reach.saturating_sub(2 * padding[axis])).max(1);
+            }
+            let x = [batch, ins * groups, size[0], size[1]];
+            let shape = ConvShape { name: "random", conv: conv.clone(), x, out: outs * groups, kernel };
+            let (w, y) = (shape.w(), shape.y());
+            let products = y.iter().product::<usize>() * w[1..].iter().product::<usize>();
+            if products <= MAX_PRODUCTS {
+                return shape;
+            }
+            match draw.below(4) {
+                0 => batch = batch.div_ceil(2),
+                1 => ins = ins.div_ceil(2),
+                2 => outs = outs.div_ceil(2),
+                _ => size = size.map(|extent| extent.div_ceil(2)),
+            }
+            if draw.below(8) == 0 {
+                (batch, ins, outs) = (1, ins.div_ceil(2), outs.div_ceil(2)); // ends for any choices
+            }
+        }
     }
 }
 

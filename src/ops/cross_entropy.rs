@@ -1,6 +1,7 @@
 //! Cross entropy of logits against class labels (log-softmax inside, maximum subtracted), with label smoothing.
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
 use super::softmax::log_sum_exp;
 use super::{Array, Forward, Operator, expect_shape, inputs_of};
 use crate::error::Result;
@@ -68,11 +69,25 @@ impl Operator for CrossEntropy {
         let loss = |(row, label): (usize, usize)| {
             let x = &logits.data[row * classes..][..classes];
             let lse = log_sum_exp(x);
-            let uniform = x.iter().map(|v| lse - v).sum::<f64>() / classes as f64;
-            (1.0 - s) * (lse - x[label]) + s * uniform
+            let uniform = || x.iter().map(|v| lse - v).sum::<f64>() / classes as f64;
+            // Without smoothing, an infinite logit of another class does no harm.
+            (1.0 - s) * (lse - x[label]) + if s > 0.0 { s * uniform() } else { 0.0 }
         };
         let sum: f64 = labelled(labels).map(loss).sum();
         vec![Array { shape: [1].into(), data: vec![if rows == 0 { 0.0 } else { sum / rows as f64 }] }]
+    }
+
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        let (logits, labels) = (&inputs[0], &inputs[1]);
+        let classes = logits.shape[1];
+        let rows = labelled(labels).count().max(1) as f64;
+        let size = |(row, label): (usize, usize)| {
+            let x = &logits.data[row * classes..][..classes];
+            let smoothed = x.iter().map(|v| v.abs()).sum::<f64>() / classes as f64;
+            let smoothed = if self.label_smoothing > 0.0 { smoothed } else { 0.0 };
+            1.0 + 2.0 * log_sum_exp(x).abs() + x[label].abs() + smoothed
+        };
+        vec![Array { shape: [1].into(), data: vec![labelled(labels).map(size).sum::<f64>() / rows] }]
     }
 
     fn cases() -> Vec<Case> {
@@ -80,6 +95,12 @@ impl Operator for CrossEntropy {
             let terms = logits.ty.shape.elements();
             Case::new(CrossEntropy { label_smoothing }, name, vec![logits, labels], terms)
         })
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (op, logits, labels) = random(draw);
+        let terms = logits.ty.shape.elements();
+        Case::new(op, "random", vec![logits, labels], terms)
     }
 }
 
@@ -115,6 +136,21 @@ impl Operator for CrossEntropyBackward {
         vec![dx]
     }
 
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        let (logits, labels, dloss) = (&inputs[0], &inputs[1], inputs[2].data[0].abs());
+        let classes = logits.shape[1];
+        let rows = labelled(labels).count() as f64;
+        let mut scale = Array::zeros(logits.shape.clone());
+        for (row, _) in labelled(labels) {
+            let x = &logits.data[row * classes..][..classes];
+            let lse = log_sum_exp(x);
+            for (scale, x) in scale.data[row * classes..][..classes].iter_mut().zip(x) {
+                *scale = dloss / rows * (1.0 + (x - lse).exp() * (x - lse).abs().min(110.0));
+            }
+        }
+        vec![scale]
+    }
+
     fn cases() -> Vec<Case> {
         variants(|label_smoothing, name, logits, labels| {
             let terms = logits.ty.shape[1];
@@ -122,6 +158,22 @@ impl Operator for CrossEntropyBackward {
             Case::new(CrossEntropyBackward { label_smoothing }, name, inputs, terms)
         })
     }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (CrossEntropy { label_smoothing }, logits, labels) = random(draw);
+        let terms = logits.ty.shape[1];
+        let inputs = vec![logits, labels, CaseInput::normal([1])];
+        Case::new(CrossEntropyBackward { label_smoothing }, "random", inputs, terms)
+    }
+}
+
+/// Forward op, logits, labels.
+fn random(draw: &mut Draw) -> (CrossEntropy, CaseInput, CaseInput) {
+    let (n, classes) = (draw.between(1, 40), draw.between(1, 600));
+    let fill = Fill::Labels { n: classes as u32, ignore: draw.below(2) == 1 };
+    let labels = CaseInput { ty: TensorType::new([n], DType::U32), fill };
+    let op = CrossEntropy { label_smoothing: draw.pick([0.0, 0.1, 0.5]) };
+    (op, CaseInput::f32([n, classes], draw.any()), labels)
 }
 
 /// `case(smoothing, name, logits, labels)` over sizes, smoothing and ignored rows.

@@ -1,6 +1,8 @@
 //! Dropout with a Philox mask that is recomputed, never stored.
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::relative;
 use super::{Array, Forward, Operator, expect_shape, inputs_of, philox};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -70,6 +72,10 @@ impl Operator for Dropout {
         vec![Array { shape: inputs[0].shape.clone(), data }]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let case = |rate, scaling, shape: &[usize]| {
             let op = Dropout { rate, stream: stream::DROPOUT + 1, scaling };
@@ -83,5 +89,15 @@ impl Operator for Dropout {
             case(0.0, DropoutScaling::Inverted, &[13]),
             case(0.9, DropoutScaling::Inverted, &[5, 4096]),
         ]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let op = Dropout {
+            rate: draw.pick([0.5, 0.0, 0.1, 0.9]),
+            stream: stream::DROPOUT + draw.below(9) as u32,
+            scaling: draw.pick([DropoutScaling::Inverted, DropoutScaling::Paper]),
+        };
+        let shape = draw.shape();
+        Case::new(op, "random", vec![CaseInput::f32(shape, draw.any()), CaseInput::counter()], 1)
     }
 }

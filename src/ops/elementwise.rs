@@ -1,6 +1,8 @@
 //! Element-wise arithmetic on f32 tensors of one shape.
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::{pairwise, relative};
 use super::{Array, Forward, Op, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -66,8 +68,17 @@ impl Operator for Add {
         zip(inputs, |a, b| a + b)
     }
 
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        pairwise(&inputs[0], &inputs[1], |a, b| a.abs() + b.abs())
+    }
+
     fn cases() -> Vec<Case> {
         pairs(Add)
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let shape = draw.shape();
+        Case::new(Add, "random", vec![CaseInput::f32(shape.clone(), draw.any()), CaseInput::f32(shape, draw.any())], 1)
     }
 }
 
@@ -91,8 +102,17 @@ impl Operator for Mul {
         zip(inputs, |a, b| a * b)
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         pairs(Mul)
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let shape = draw.shape();
+        Case::new(Mul, "random", vec![CaseInput::f32(shape.clone(), draw.any()), CaseInput::f32(shape, draw.any())], 1)
     }
 }
 
@@ -115,11 +135,20 @@ impl Operator for Scale {
         vec![Array { shape: inputs[0].shape.clone(), data }]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let case = |factor, shape: [usize; 2]| {
             Case::new(Scale { factor }, format!("{factor}"), vec![CaseInput::normal(shape)], 1)
         };
         vec![case(0.5, [3, 7]), case(-1.7, [5, 1025])]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (factor, shape) = (draw.pick([0.5, -1.7, 3.0]), draw.shape());
+        Case::new(Scale { factor }, "random", vec![CaseInput::f32(shape, draw.any())], 1)
     }
 }
 
@@ -141,8 +170,17 @@ impl Operator for Fill {
         vec![Array { shape: self.shape.clone(), data: vec![self.value as f64; self.shape.elements()] }]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let case = |shape: Shape, value| Case::new(Fill { shape, value }, format!("{value}"), Vec::new(), 1);
         vec![case([1].into(), 1.0), case([3, 5, 7].into(), -0.25)]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (value, shape) = (draw.pick([1.0, 0.0, -0.25]), draw.shape());
+        Case::new(Fill { shape: shape.into(), value }, "random", Vec::new(), 1)
     }
 }

@@ -1,6 +1,8 @@
 //! Fully connected layer without its bias: forward, and backward to input and weight.
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::sums_of_products;
 use super::{Array, Forward, Operator, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -60,8 +62,17 @@ impl Operator for Linear {
         (inputs[0].shape.elements() * inputs[1].shape[0]) as u64
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0, 1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         sizes().map(|(name, n, i, o)| Case::new(Linear, name, normals([n, i], [o, i]), i)).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let [n, i, o] = random_sizes(draw);
+        Case::new(Linear, "random", two([n, i], [o, i], draw), i)
     }
 }
 
@@ -100,8 +111,17 @@ impl Operator for LinearBackwardInput {
         (inputs[0].shape.elements() * inputs[1].shape[1]) as u64
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0, 1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         sizes().map(|(name, n, i, o)| Case::new(LinearBackwardInput, name, normals([n, o], [o, i]), o)).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let [n, i, o] = random_sizes(draw);
+        Case::new(LinearBackwardInput, "random", two([n, o], [o, i], draw), o)
     }
 }
 
@@ -140,13 +160,36 @@ impl Operator for LinearBackwardWeight {
         (inputs[0].shape.elements() * inputs[1].shape[1]) as u64
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[0, 1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         sizes().map(|(name, n, i, o)| Case::new(LinearBackwardWeight, name, normals([n, i], [n, o]), n)).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let [n, i, o] = random_sizes(draw);
+        Case::new(LinearBackwardWeight, "random", two([n, i], [n, o], draw), n)
     }
 }
 
 fn normals(a: [usize; 2], b: [usize; 2]) -> Vec<CaseInput> {
     vec![CaseInput::normal(a), CaseInput::normal(b)]
+}
+
+/// Batch, inputs, outputs: each often small, sometimes more than a tile.
+fn random_sizes(draw: &mut Draw) -> [usize; 3] {
+    [(); 3].map(|()| match draw.below(3) {
+        0 => draw.between(1, 9),
+        1 => draw.between(1, 40),
+        _ => draw.between(1, 100),
+    })
+}
+
+/// The first may hold NaN and infinities: an element of it takes part in one row or column of the result.
+fn two(a: [usize; 2], b: [usize; 2], draw: &mut Draw) -> Vec<CaseInput> {
+    vec![CaseInput::f32(a, draw.any()), CaseInput::f32(b, draw.finite())]
 }
 
 /// (name, batch, inputs, outputs).

@@ -1,6 +1,7 @@
 //! Local response normalisation across channels (Krizhevsky 2012, section 3.3).
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -32,6 +33,11 @@ pub struct LrnBackward {
 impl Lrn {
     fn window(&self, c: usize, channels: usize) -> std::ops::Range<usize> {
         c.saturating_sub(self.size / 2)..(c + self.size / 2 + 1).min(channels)
+    }
+
+    fn random(draw: &mut Draw) -> (Lrn, [usize; 4]) {
+        let (size, alpha) = (1 + 2 * draw.below(6), draw.pick([0.5, 1e-4]));
+        (Lrn { size, alpha, beta: draw.pick([0.75, 0.5, 1.0]), k: draw.pick([1.0, 2.0]) }, draw.nchw())
     }
 
     fn check(&self, x: &Shape) -> Result<(), String> {
@@ -74,11 +80,24 @@ impl Operator for Lrn {
         vec![Array { shape: a.shape.clone(), data }]
     }
 
+    /// pow's error grows with its exponent times the logarithm of its base.
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        let power = self.bracket(&inputs[0]).into_iter().map(|s| 1.0 + self.beta as f64 * s.log2().abs().min(128.0));
+        let data = outputs[0].data.iter().zip(power).map(|(b, power)| b.abs() * power).collect();
+        vec![Array { shape: outputs[0].shape.clone(), data }]
+    }
+
     fn cases() -> Vec<Case> {
         let case = |(name, lrn, shape): (&'static str, Lrn, [usize; 4])| {
             Case::new(lrn.clone(), name, vec![CaseInput::normal(shape)], lrn.size)
         };
         variants().map(case).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (lrn, shape) = Lrn::random(draw);
+        let terms = lrn.size;
+        Case::new(lrn, "random", vec![CaseInput::f32(shape, draw.any())], terms)
     }
 }
 
@@ -99,18 +118,14 @@ impl Operator for LrnBackward {
     }
 
     fn reference(&self, inputs: &[Array]) -> Vec<Array> {
-        let (a, db, lrn) = (&inputs[0], &inputs[1], &self.lrn);
-        let (channels, plane) = (a.shape[1], a.shape[2] * a.shape[3]);
-        let (alpha, beta) = (lrn.alpha as f64, lrn.beta as f64);
-        let s = lrn.bracket(a);
-        let term = |i: usize| db.data[i] * a.data[i] * s[i].powf(-beta - 1.0);
-        let da = |i: usize| {
-            let c = i / plane % channels;
-            // The window is symmetric: channel c is in the windows of just the channels in its own.
-            let sum: f64 = lrn.window(c, channels).map(|j| term(i - c * plane + j * plane)).sum();
-            db.data[i] * s[i].powf(-beta) - 2.0 * alpha * beta * a.data[i] * sum
-        };
-        vec![Array { shape: a.shape.clone(), data: (0..a.data.len()).map(da).collect() }]
+        let s = self.lrn.bracket(&inputs[0]);
+        self.formula(&inputs[0], &inputs[1], &s, |own, others| own - others, |part, _| part)
+    }
+
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        let s = self.lrn.bracket(&inputs[0]);
+        let power = |s: f64| 1.0 + (1.0 + self.lrn.beta as f64) * s.log2().abs().min(128.0);
+        self.formula(&inputs[0], &inputs[1], &s, |db, sum| db.abs() + sum.abs(), |term, s| term.abs() * power(s))
     }
 
     fn cases() -> Vec<Case> {
@@ -119,6 +134,36 @@ impl Operator for LrnBackward {
             Case::new(LrnBackward { lrn: lrn.clone() }, name, inputs, lrn.size)
         };
         variants().map(case).into()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (lrn, shape) = Lrn::random(draw);
+        let terms = lrn.size;
+        let inputs = vec![CaseInput::f32(shape, draw.any()), CaseInput::f32(shape, draw.finite())];
+        Case::new(LrnBackward { lrn }, "random", inputs, terms)
+    }
+}
+
+impl LrnBackward {
+    /// `join(db * s^-beta, 2 alpha beta * a * sum of terms)`, each part with its base s seen by `part`.
+    fn formula(
+        &self,
+        a: &Array,
+        db: &Array,
+        s: &[f64],
+        join: impl Fn(f64, f64) -> f64,
+        part: impl Fn(f64, f64) -> f64,
+    ) -> Vec<Array> {
+        let (channels, plane) = (a.shape[1], a.shape[2] * a.shape[3]);
+        let (alpha, beta) = (self.lrn.alpha as f64, self.lrn.beta as f64);
+        let term = |i: usize| part(db.data[i] * a.data[i] * s[i].powf(-beta - 1.0), s[i]);
+        let da = |i: usize| {
+            let c = i / plane % channels;
+            // The window is symmetric: channel c is in the windows of just the channels in its own.
+            let sum: f64 = self.lrn.window(c, channels).map(|j| term(i - c * plane + j * plane)).sum();
+            join(part(db.data[i] * s[i].powf(-beta), s[i]), 2.0 * alpha * beta * a.data[i] * sum)
+        };
+        vec![Array { shape: a.shape.clone(), data: (0..a.data.len()).map(da).collect() }]
     }
 }
 

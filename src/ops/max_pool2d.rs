@@ -1,6 +1,8 @@
 //! Max-pooling, overlapping or not, and its gradient.
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
+use super::tolerance::{relative, sums_of_products};
 use super::window::{self, Window};
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
@@ -82,6 +84,10 @@ impl Operator for MaxPool2d {
         vec![Array { shape, data }]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for (name, window, x) in window::cases() {
@@ -91,6 +97,11 @@ impl Operator for MaxPool2d {
             cases.push(Case::new(pool, format!("{name}, ties"), ties, 1).without_gradient());
         }
         cases
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (window, x) = Window::random(draw);
+        Case::new(MaxPool2d::of(window), "random", vec![CaseInput::f32(x, draw.any())], 1)
     }
 }
 
@@ -125,6 +136,10 @@ impl Operator for MaxPool2dBackward {
         vec![dx]
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        sums_of_products(self, &[1], inputs, outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for (name, window, x) in window::cases() {
@@ -135,5 +150,13 @@ impl Operator for MaxPool2dBackward {
             }
         }
         cases
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (window, x) = Window::random(draw);
+        let y = window.output(&x.into()).expect("a random window fits");
+        let inputs = vec![CaseInput::f32(x, draw.any()), CaseInput::f32(y, draw.finite())];
+        let terms = window.overlap();
+        Case::new(MaxPool2dBackward { pool: MaxPool2d::of(window) }, "random", inputs, terms)
     }
 }

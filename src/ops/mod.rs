@@ -12,6 +12,7 @@ mod bias;
 pub mod case;
 mod conv2d;
 mod cross_entropy;
+pub mod draw;
 mod dropout;
 mod elementwise;
 mod linear;
@@ -21,6 +22,7 @@ mod reduce;
 mod reshape;
 mod sgd;
 mod softmax;
+pub mod tolerance;
 pub mod window;
 
 use crate::error::Result;
@@ -28,6 +30,7 @@ use crate::graph::{Graph, ValueId};
 use crate::rng::Philox;
 use crate::tensor::{DType, Shape, TensorType};
 use case::Case;
+use draw::Draw;
 
 /// A tensor of the f64 reference: every element type as f64 (u32 and u8 are exact in it).
 #[derive(Clone, Debug, PartialEq)]
@@ -72,8 +75,17 @@ pub trait Operator: std::fmt::Debug {
         0
     }
 
+    /// The size of what is added up behind each output element, from the inputs and the reference's outputs: an f32
+    /// implementation's rounding errors are proportional to it, see [`tolerance::Expected::of`].
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array>;
+
     /// Test and timing cases: odd sizes, options, AlexNet's own shapes at a small batch.
     fn cases() -> Vec<Case>
+    where
+        Self: Sized;
+
+    /// A random case: shapes, options and kinds of values, in limits that keep the reference fast.
+    fn random(draw: &mut Draw) -> Case
     where
         Self: Sized;
 }
@@ -150,6 +162,11 @@ macro_rules! ops {
                 let mut all = Vec::new();
                 $($(all.extend($op::cases());)+)+
                 all
+            }
+
+            /// The generators of random cases, one of each op, in the list's order.
+            pub fn generators() -> Vec<fn(&mut Draw) -> Case> {
+                vec![$($($op::random),+),+]
             }
 
             pub(crate) fn cpu(&self) -> &dyn crate::backend::cpu::CpuOp {

@@ -1,6 +1,8 @@
 //! Sum and mean of all elements, and the op that spreads one number over a tensor (each is in the other's gradient).
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::relative;
 use super::{Array, Forward, Operator, Scale, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -62,6 +64,12 @@ impl Operator for Reduce {
         vec![Array { shape: [1].into(), data: vec![sum / divisor] }]
     }
 
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        let (squares, n) = (inputs[0].data.iter().map(|x| x * x).sum::<f64>(), inputs[0].data.len() as f64);
+        let divisor = if self.kind == ReduceKind::Mean { n } else { 1.0 };
+        vec![Array { shape: [1].into(), data: vec![squares.sqrt() / divisor + outputs[0].data[0].abs()] }]
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for kind in [ReduceKind::Sum, ReduceKind::Mean] {
@@ -71,6 +79,12 @@ impl Operator for Reduce {
             }
         }
         cases
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (kind, shape) = (draw.pick([ReduceKind::Sum, ReduceKind::Mean]), draw.shape());
+        let terms = shape.iter().product();
+        Case::new(Reduce { kind }, "random", vec![CaseInput::f32(shape, draw.any())], terms)
     }
 }
 
@@ -93,10 +107,19 @@ impl Operator for Broadcast {
         vec![Array { shape: self.shape.clone(), data: vec![inputs[0].data[0]; self.shape.elements()] }]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         let case = |shape: Shape| {
             Case::new(Broadcast { shape: shape.clone() }, format!("{shape}"), vec![CaseInput::normal([1])], 1)
         };
         vec![case([1].into()), case([3, 7, 5].into())]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let shape = draw.shape();
+        Case::new(Broadcast { shape: shape.into() }, "random", vec![CaseInput::f32([1], draw.any())], 1)
     }
 }

@@ -1,6 +1,8 @@
 //! A view of the same elements in another shape; `flatten` is this op. Costs nothing: the output shares the input's memory.
 
 use super::case::{Case, CaseInput};
+use super::draw::Draw;
+use super::tolerance::relative;
 use super::{Array, Forward, Operator};
 use crate::error::Result;
 use crate::graph::{Graph, ValueId};
@@ -45,7 +47,17 @@ impl Operator for Reshape {
         &[(0, 0)]
     }
 
+    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+        relative(outputs)
+    }
+
     fn cases() -> Vec<Case> {
         vec![Case::new(Reshape { shape: [3, 70].into() }, "flatten", vec![CaseInput::normal([3, 5, 7, 2])], 1)]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (rows, columns) = (draw.between(1, 9), draw.between(1, 300));
+        let input = CaseInput::f32([columns, rows], draw.any());
+        Case::new(Reshape { shape: [rows, columns].into() }, "random", vec![input], 1)
     }
 }

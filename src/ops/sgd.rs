@@ -1,6 +1,8 @@
 //! Stochastic gradient descent with momentum.
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
+use super::tolerance::relative;
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -67,6 +69,13 @@ impl Operator for Sgd {
         &[(0, 0), (1, 2)]
     }
 
+    /// The formula with every part made positive.
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        let mut sizes = relative(inputs);
+        sizes[3].data[0] *= -1.0; // what is taken off is added
+        self.reference(&sizes)
+    }
+
     fn cases() -> Vec<Case> {
         let plain = Sgd { momentum: 0.0, weight_decay: 0.0, nesterov: false, paper: false, lr_scale: 1.0 };
         let momentum = Sgd { momentum: 0.9, weight_decay: 5e-4, ..plain.clone() };
@@ -83,5 +92,21 @@ impl Operator for Sgd {
             case("paper", &Sgd { paper: true, ..momentum.clone() }, 129),
             case("bias of the paper's source", &Sgd { paper: true, lr_scale: 2.0, weight_decay: 0.0, ..momentum }, 96),
         ]
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (nesterov, paper) = draw.pick([(false, false), (true, false), (false, true)]);
+        let op = Sgd {
+            momentum: draw.pick([0.0, 0.9]),
+            weight_decay: draw.pick([0.0, 5e-4]),
+            nesterov,
+            paper,
+            lr_scale: draw.pick([1.0, 2.0]),
+        };
+        let shape = draw.shape();
+        let mut inputs: Vec<_> = (0..3).map(|_| CaseInput::f32(shape.clone(), draw.finite())).collect();
+        inputs[1].fill = draw.any();
+        inputs.push(CaseInput::f32([4], Fill::Given(vec![0.05, 0.1, 0.001, 0.0])));
+        Case::new(op, "random", inputs, 1)
     }
 }

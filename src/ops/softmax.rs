@@ -1,6 +1,7 @@
 //! Softmax and log-softmax over the last dimension of a matrix, and their gradients. The row's maximum is subtracted first.
 
 use super::case::{Case, CaseInput, Fill};
+use super::draw::Draw;
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -20,6 +21,11 @@ pub struct Softmax {
 pub struct SoftmaxBackward {
     /// Log-softmax.
     pub log: bool,
+}
+
+/// Rows and classes.
+fn random_shape(draw: &mut Draw) -> [usize; 2] {
+    [draw.between(1, 40), draw.between(1, 600)]
 }
 
 /// log(sum(exp(row))), the maximum subtracted first.
@@ -53,6 +59,20 @@ impl Operator for Softmax {
         vec![Array { shape: x.shape.clone(), data }]
     }
 
+    /// exp's error grows with its argument, here the distance from the row's log-sum-exp.
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
+        let x = &inputs[0];
+        let mut data = Vec::with_capacity(x.data.len());
+        for (row, y) in x.data.chunks(x.shape[1].max(1)).zip(outputs[0].data.chunks(x.shape[1].max(1))) {
+            let lse = log_sum_exp(row);
+            data.extend(row.iter().zip(y).map(|(x, y)| match self.log {
+                true => x.abs() + lse.abs() + 1.0,
+                false => y * (1.0 + (x - lse).abs().min(110.0)),
+            }));
+        }
+        vec![Array { shape: x.shape.clone(), data }]
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for log in [false, true] {
@@ -67,6 +87,11 @@ impl Operator for Softmax {
         }
         // Central differences lose all digits at 1e4, and log-softmax of one class is constant.
         cases.into_iter().map(|c| if c.name == "large logits" { c.without_gradient() } else { c }).collect()
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let shape = random_shape(draw);
+        Case::new(Softmax { log: draw.below(2) == 1 }, "random", vec![CaseInput::f32(shape, draw.any())], shape[1])
     }
 }
 
@@ -102,6 +127,22 @@ impl Operator for SoftmaxBackward {
         vec![Array { shape: y.shape.clone(), data }]
     }
 
+    fn scale(&self, inputs: &[Array], _: &[Array]) -> Vec<Array> {
+        let (y, dy) = (&inputs[0], &inputs[1]);
+        let classes = y.shape[1].max(1);
+        let mut data = Vec::with_capacity(y.data.len());
+        for (y, dy) in y.data.chunks(classes).zip(dy.data.chunks(classes)) {
+            if self.log {
+                let sum: f64 = dy.iter().map(|dy| dy.abs()).sum();
+                data.extend(y.iter().zip(dy).map(|(y, dy)| dy.abs() + y.exp() * (1.0 + y.abs()) * sum));
+            } else {
+                let dot: f64 = y.iter().zip(dy).map(|(y, dy)| (y * dy).abs()).sum();
+                data.extend(y.iter().zip(dy).map(|(y, dy)| y.abs() * (dy.abs() + dot)));
+            }
+        }
+        vec![Array { shape: y.shape.clone(), data }]
+    }
+
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for log in [false, true] {
@@ -114,5 +155,12 @@ impl Operator for SoftmaxBackward {
             }
         }
         cases
+    }
+
+    fn random(draw: &mut Draw) -> Case {
+        let (log, shape) = (draw.below(2) == 1, random_shape(draw));
+        let y = if log { Fill::Uniform(-9.0, 0.0) } else { Fill::Uniform(0.0, 1.0) };
+        let inputs = vec![CaseInput::f32(shape, y), CaseInput::f32(shape, draw.any())];
+        Case::new(SoftmaxBackward { log }, "random", inputs, shape[1])
     }
 }

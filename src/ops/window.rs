@@ -1,5 +1,6 @@
 //! The sliding window of the pooling ops: output sizes and ranges, by PyTorch's rules.
 
+use super::draw::Draw;
 use crate::tensor::Shape;
 
 /// Geometry of a pooling window.
@@ -53,6 +54,25 @@ impl Window {
         let start = output * self.stride[axis];
         let end = (start + self.kernel[axis]).saturating_sub(self.padding[axis]).min(extent);
         start.saturating_sub(self.padding[axis])..end
+    }
+}
+
+impl Window {
+    /// A window and the shape of an x that it fits.
+    pub(super) fn random(draw: &mut Draw) -> (Window, [usize; 4]) {
+        let kernel = draw.pair(1, 11);
+        let padding = kernel.map(|kernel| draw.between(0, kernel / 2));
+        let window = Window { kernel, stride: draw.pair(1, 4), padding, ceil_mode: draw.below(2) == 1 };
+        let mut x = draw.nchw();
+        for axis in 0..2 {
+            x[2 + axis] = x[2 + axis].max(kernel[axis] - 2 * padding[axis]).max(1);
+        }
+        (window, x)
+    }
+
+    /// Windows that hold one element, at most.
+    pub(super) fn overlap(&self) -> usize {
+        (0..2).map(|axis| self.kernel[axis].div_ceil(self.stride[axis])).product()
     }
 }
 

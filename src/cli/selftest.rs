@@ -1,0 +1,115 @@
+//! `convoy selftest`: runs the kernel cases on a device and reports what it gets wrong.
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::DeviceArgs;
+use super::console::{self, Console};
+use convoy::ops::Op;
+use convoy::selftest::{Coverage, Report, Selection, Suite, coverage};
+use convoy::{Error, Result};
+
+/// Options of `convoy selftest`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Only this op's cases, by its name in --list; may be given several times
+    #[arg(long = "op", value_name = "OP")]
+    ops: Vec<String>,
+    /// Random cases of each op, beside the fixed ones
+    #[arg(long, value_name = "N", default_value_t = 24, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    random: u32,
+    /// Seed of the random cases and of all values
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    seed: u64,
+    /// List the ops and how many cases of what each has, and run nothing
+    #[arg(long)]
+    list: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+/// Runs the cases and prints what came out.
+///
+/// # Errors
+/// [`Error::Device`] when the device computes something wrong.
+pub fn run(args: Args, console: &Console) -> Result<()> {
+    let selection = Selection { seed: args.seed, random: args.random, ops: args.ops };
+    if let Some(unknown) = selection.ops.iter().find(|op| !known().contains(&op.as_str())) {
+        return Err(Error::input(format!("there is no op {unknown:?}; ops are {}", known().join(", "))));
+    }
+    if args.list {
+        let rows: Vec<Coverage> = coverage(&selection);
+        return if args.json { console::print_json(&rows) } else { console::print(list(&rows)) };
+    }
+    let mut device = args.device.open(&console.without_output(args.json))?;
+    let suite = Suite::new(&selection);
+    let quiet = console.is_quiet() || args.json;
+    let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(suite.cases().len() as u64) };
+    bar.set_style(
+        ProgressStyle::with_template("{pos}/{len} cases {wide_bar} {eta}")
+            .unwrap_or_else(|_| ProgressStyle::default_bar()),
+    );
+    let report = suite.run(&mut *device, |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    match args.json {
+        true => console::print_json(&report)?,
+        false => console::print(table(&report))?,
+    }
+    match report.failed {
+        0 => Ok(()),
+        failed => Err(Error::device(format!(
+            "{} computes {failed} of {} cases wrong; please report it with the output of `convoy selftest --json`",
+            report.device.name, report.cases
+        ))),
+    }
+}
+
+fn known() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Op::all_cases().iter().map(|case| case.op.name()).collect();
+    names.dedup();
+    names
+}
+
+fn table(report: &Report) -> String {
+    let mut lines = format!(
+        "driver: {}\n{:24} {:>6} {:>7} {:>12} {:>9}  case of the worst error",
+        report.device.driver, "op", "cases", "failed", "worst error", "ms"
+    );
+    for op in &report.ops {
+        lines += &format!(
+            "\n{:24} {:>6} {:>7} {:>11.1}% {:>9.0}  {}",
+            op.op,
+            op.cases,
+            op.failed,
+            op.worst_error * 100.0,
+            op.ms,
+            op.worst_case
+        );
+    }
+    for failure in &report.failures {
+        lines += &format!("\n{failure}");
+    }
+    let right = report.cases - report.failed;
+    lines + &format!("\n{right} of {} cases right (errors are shares of what rounding explains)", report.cases)
+}
+
+fn list(rows: &[Coverage]) -> String {
+    let mut lines =
+        format!("{:24} {:>6} {:>7} {:>9}  {:5} {:5} {:5}", "op", "cases", "random", "gradient", "wgsl", "cpu", "cuda");
+    for row in rows {
+        let gradient = row.gradient.map_or("no rule".to_string(), |checked| checked.to_string());
+        let has = |backend: &str| if row.backends.get(backend) == Some(&true) { "yes" } else { "no" };
+        lines += &format!(
+            "\n{:24} {:>6} {:>7} {gradient:>9}  {:5} {:5} {:5}",
+            row.op,
+            row.cases,
+            row.random,
+            has("wgsl"),
+            has("cpu"),
+            has("cuda")
+        );
+    }
+    lines
+}

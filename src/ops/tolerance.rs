@@ -1,0 +1,63 @@
+//! How far an f32 implementation may be from the f64 reference: element by element, from what is added up behind each.
+
+use super::{Array, Operator};
+use crate::ops::case::Case;
+
+/// Relative error of one rounding to f32.
+const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+
+/// What an element is compared with.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// The reference's outputs.
+    pub outputs: Vec<Array>,
+    /// For each of them, the largest difference that rounding explains.
+    pub tolerances: Vec<Vec<f64>>,
+}
+
+impl Expected {
+    /// The reference's outputs of `case` for these inputs, and their tolerances: `u * (8 + 4 sqrt(K)) * scale`, with u =
+    /// 2^-24, K the length of the longest sum behind an output, and the op's own [`Operator::scale`] of each element.
+    ///
+    /// Adding K products of random signs one after the other wanders to the root of the sum of their squares, which is the
+    /// scale, and each addition rounds by at most u of that: a random walk of sqrt(K) steps, and 4 of its standard deviations. 8
+    /// roundings cover the formula around it, transcendental functions among them. Devices may flush subnormal numbers to
+    /// 0, which moves each term by the smallest normal number at most.
+    pub fn of(case: &Case, inputs: &[Array]) -> Self {
+        let outputs = case.op.reference(inputs);
+        let terms = case.terms.max(1) as f64;
+        let flushed = 8.0 * terms * f32::MIN_POSITIVE as f64;
+        let tolerance = |scale: f64| UNIT_ROUNDOFF * (8.0 + 4.0 * terms.sqrt()) * scale + flushed;
+        let scales = case.op.scale(inputs, &outputs);
+        let tolerances = scales.into_iter().map(|scale| scale.data.into_iter().map(tolerance).collect()).collect();
+        Expected { outputs, tolerances }
+    }
+}
+
+/// The scale of an op whose outputs are sums of products of its inputs: the root of the sum of the products' squares, and
+/// the result. `factors` are the inputs that are multiplied; the rest (places, labels) stay as they are.
+pub(super) fn sums_of_products(
+    op: &dyn Operator,
+    factors: &[usize],
+    inputs: &[Array],
+    outputs: &[Array],
+) -> Vec<Array> {
+    let mut squares = inputs.to_vec();
+    factors.iter().for_each(|&input| squares[input].data.iter_mut().for_each(|v| *v *= *v));
+    let mut scales = op.reference(&squares);
+    for (scale, output) in scales.iter_mut().zip(outputs) {
+        scale.data.iter_mut().zip(&output.data).for_each(|(s, y)| *s = s.sqrt() + y.abs());
+    }
+    scales
+}
+
+/// The scale of an op whose result is right to a few roundings of itself.
+pub(super) fn relative(outputs: &[Array]) -> Vec<Array> {
+    let size = |y: &Array| Array { shape: y.shape.clone(), data: y.data.iter().map(|v| v.abs()).collect() };
+    outputs.iter().map(size).collect()
+}
+
+/// A scale by a formula of the elements of two arrays of one shape.
+pub(super) fn pairwise(a: &Array, b: &Array, f: impl Fn(f64, f64) -> f64) -> Vec<Array> {
+    vec![Array { shape: a.shape.clone(), data: a.data.iter().zip(&b.data).map(|(&a, &b)| f(a, b)).collect() }]
+}

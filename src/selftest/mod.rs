@@ -1,0 +1,286 @@
+//! The kernel cases on a device: what it gets wrong, and where. `convoy selftest` and the tests run this.
+
+mod compare;
+pub mod gradient;
+pub mod harness;
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+pub use compare::{Mismatch, compare};
+
+use crate::backend::{Device, DeviceInfo};
+use crate::ops::case::Case;
+use crate::ops::draw::{Draw, shrink};
+use crate::ops::tolerance::Expected;
+use crate::ops::{Array, Op};
+use crate::tensor::{Tensor, TensorType};
+use gradient::Rule;
+
+/// Steps tried to make a failing random case smaller.
+const SHRINK_ATTEMPTS: usize = 100;
+
+/// Which cases to run.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    /// Of the inputs' values and of the random cases.
+    pub seed: u64,
+    /// Random cases of each op, beside the fixed ones.
+    pub random: u32,
+    /// Names of the ops; empty for all.
+    pub ops: Vec<String>,
+}
+
+impl Default for Selection {
+    fn default() -> Self {
+        Selection { seed: 1, random: 24, ops: Vec::new() }
+    }
+}
+
+/// A case with its inputs' values and what the reference makes of them.
+pub struct Prepared {
+    /// The case.
+    pub case: Case,
+    /// Where a random case comes from: its generator, and the choices that it took.
+    random: Option<(fn(&mut Draw) -> Case, Vec<u32>)>,
+    inputs: Vec<Tensor>,
+    expected: Expected,
+}
+
+impl Prepared {
+    fn new(case: Case, seed: u64, random: Option<(fn(&mut Draw) -> Case, Vec<u32>)>) -> Self {
+        let inputs = case.tensors(seed);
+        let expected = Expected::of(&case, &inputs.iter().map(Array::from).collect::<Vec<_>>());
+        Prepared { case, random, inputs, expected }
+    }
+
+    /// Runs the case on `device`: the largest error as a share of its tolerance.
+    fn check(&self, device: &mut dyn Device) -> Result<f64, Wrong> {
+        let found = harness::run_case(device, &self.case, &self.inputs).map_err(Wrong::Step)?;
+        compare(&found, &self.expected).map_err(Wrong::Element)
+    }
+}
+
+enum Wrong {
+    /// The step failed, or broke a promise.
+    Step(String),
+    Element(Box<Mismatch>),
+}
+
+/// The selected cases, with the reference's results: prepared once for any number of devices.
+pub struct Suite {
+    seed: u64,
+    cases: Vec<Prepared>,
+}
+
+impl Suite {
+    /// Evaluates the reference on all cases, on all processors.
+    pub fn new(selection: &Selection) -> Self {
+        let Selection { seed, random, ops } = selection;
+        let selected = |case: &Case| ops.is_empty() || ops.iter().any(|name| name == case.op.name());
+        let mut cases: Vec<_> = Op::all_cases().into_iter().map(|case| (case, None)).collect();
+        for (kind, generator) in Op::generators().into_iter().enumerate() {
+            for number in 0..*random {
+                let (case, choices) = Draw::random(*seed, (kind as u32) << 20 | number).case(generator);
+                cases.push((case.named(format!("random {number}, seed {seed}")), Some((generator, choices))));
+            }
+        }
+        cases.retain(|(case, _)| selected(case));
+        let cases = cases.into_par_iter().map(|(case, random)| Prepared::new(case, *seed, random)).collect();
+        Suite { seed: *seed, cases }
+    }
+
+    /// The cases.
+    pub fn cases(&self) -> &[Prepared] {
+        &self.cases
+    }
+
+    /// Runs every case on `device`; `progress` hears the number of cases done.
+    pub fn run(&self, device: &mut dyn Device, progress: impl Fn(usize)) -> Report {
+        let mut ops: BTreeMap<&'static str, OpReport> = BTreeMap::new();
+        let mut failures = Vec::new();
+        for (done, prepared) in self.cases.iter().enumerate() {
+            progress(done);
+            let name = prepared.case.op.name();
+            let start = Instant::now();
+            let result = prepared.check(device);
+            let op = ops.entry(name).or_insert_with(|| OpReport::new(name));
+            op.cases += 1;
+            op.ms += start.elapsed().as_secs_f64() * 1e3;
+            match result {
+                Ok(share) if share <= op.worst_error => {}
+                Ok(share) => (op.worst_error, op.worst_case) = (share, prepared.case.name.clone()),
+                Err(wrong) => {
+                    op.failed += 1;
+                    // A few of an op say what all do.
+                    if op.failed <= 3 {
+                        failures.push(self.failure(device, prepared, wrong));
+                    }
+                }
+            }
+        }
+        let failed = ops.values().map(|op| op.failed).sum();
+        let (version, device) = (env!("CARGO_PKG_VERSION").to_string(), device.info().clone());
+        Report {
+            version,
+            device,
+            seed: self.seed,
+            cases: self.cases.len(),
+            failed,
+            ops: ops.into_values().collect(),
+            failures,
+        }
+    }
+
+    /// Tells of a failure, by the smallest case found that fails too.
+    fn failure(&self, device: &mut dyn Device, prepared: &Prepared, wrong: Wrong) -> Failure {
+        let Some((generator, choices)) = &prepared.random else { return Failure::new(&prepared.case, wrong) };
+        let smaller = |choices: &[u32]| {
+            let case = Draw::replay(choices.to_vec()).case(*generator).0;
+            Prepared::new(case.named(format!("{}, made smaller", prepared.case.name)), self.seed, None)
+        };
+        let choices = shrink(choices.clone(), SHRINK_ATTEMPTS, |choices| smaller(choices).check(device).is_err());
+        let smallest = smaller(&choices);
+        match smallest.check(device) {
+            Err(wrong) => Failure::new(&smallest.case, wrong),
+            Ok(_) => Failure::new(&prepared.case, wrong), // nothing smaller failed, or not every time
+        }
+    }
+}
+
+/// What a device made of the cases.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// convoy's.
+    pub version: String,
+    /// The device.
+    pub device: DeviceInfo,
+    /// Of the values and the random cases.
+    pub seed: u64,
+    /// Cases run.
+    pub cases: usize,
+    /// Cases that went wrong.
+    pub failed: usize,
+    /// By op.
+    pub ops: Vec<OpReport>,
+    /// The first failures of each op.
+    pub failures: Vec<Failure>,
+}
+
+/// What a device made of an op's cases.
+#[derive(Clone, Debug, Serialize)]
+pub struct OpReport {
+    /// Name of the op.
+    pub op: String,
+    /// Cases run.
+    pub cases: usize,
+    /// Cases that went wrong.
+    pub failed: usize,
+    /// Largest error of a right case, as a share of its tolerance.
+    pub worst_error: f64,
+    /// The case that had it.
+    pub worst_case: String,
+    /// Time of all cases, compilation of their pipelines included.
+    pub ms: f64,
+}
+
+impl OpReport {
+    fn new(op: &str) -> Self {
+        OpReport { op: op.to_string(), cases: 0, failed: 0, worst_error: 0.0, worst_case: String::new(), ms: 0.0 }
+    }
+}
+
+/// A case that went wrong.
+#[derive(Clone, Debug, Serialize)]
+pub struct Failure {
+    /// Name of the op.
+    pub op: String,
+    /// Name of the case.
+    pub case: String,
+    /// The op with its options.
+    pub options: String,
+    /// Shapes and kinds of values.
+    pub inputs: Vec<String>,
+    /// What went wrong.
+    pub message: String,
+    /// The first bad element, when the numbers are wrong.
+    pub element: Option<Mismatch>,
+}
+
+impl Failure {
+    fn new(case: &Case, wrong: Wrong) -> Self {
+        let (message, element) = match wrong {
+            Wrong::Step(message) => (message, None),
+            Wrong::Element(mismatch) => (mismatch.to_string(), Some(*mismatch)),
+        };
+        Failure {
+            op: case.op.name().to_string(),
+            case: case.name.clone(),
+            options: format!("{:?}", case.op),
+            inputs: case.inputs.iter().map(|input| format!("{} {:?}", input.ty.shape, input.fill)).collect(),
+            message,
+            element,
+        }
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Failure { op, case, options, inputs, message, .. } = self;
+        write!(f, "{op} [{case}]: {message}\n    {options} on {}", inputs.join(", "))
+    }
+}
+
+/// What the suite has of an op: a row of `convoy selftest --list`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Coverage {
+    /// Name of the op.
+    pub op: String,
+    /// Fixed cases, which every backend runs.
+    pub cases: usize,
+    /// Random cases.
+    pub random: usize,
+    /// Cases whose gradient is checked by central differences; `None` for an op without a gradient rule.
+    pub gradient: Option<usize>,
+    /// Whether each backend has the op.
+    pub backends: BTreeMap<&'static str, bool>,
+}
+
+/// A row for each op.
+pub fn coverage(selection: &Selection) -> Vec<Coverage> {
+    let mut rows: Vec<Coverage> = Vec::new();
+    let drawn = Op::generators().into_iter().enumerate().flat_map(|(kind, generator)| {
+        let seed = selection.seed;
+        (0..selection.random)
+            .map(move |number| (Draw::random(seed, (kind as u32) << 20 | number).case(generator).0, true))
+    });
+    for (case, random) in Op::all_cases().into_iter().map(|case| (case, false)).chain(drawn) {
+        let name = case.op.name();
+        let at = rows.iter().position(|row| row.op == name).unwrap_or_else(|| {
+            // Whether a backend has an op, the compiler has checked: `ops!` asks for both implementations.
+            let backends = BTreeMap::from([("wgsl", true), ("cpu", true), ("cuda", false)]);
+            rows.push(Coverage { op: name.to_string(), cases: 0, random: 0, gradient: None, backends });
+            rows.len() - 1
+        });
+        let row = &mut rows[at];
+        if random {
+            row.random += 1;
+            continue;
+        }
+        row.cases += 1;
+        match gradient::rule(&case) {
+            Ok(Rule::Checked) => *row.gradient.get_or_insert(0) += 1,
+            Ok(Rule::LeftOut) => *row.gradient.get_or_insert(0) += 0,
+            Ok(Rule::None) | Err(_) => {}
+        }
+    }
+    rows
+}
+
+/// The types of a case's inputs.
+pub fn types(case: &Case) -> Vec<TensorType> {
+    case.inputs.iter().map(|input| input.ty.clone()).collect()
+}
