@@ -1,5 +1,6 @@
 // ReLU, sigmoid and tanh, element by element.
 //!include elements
+//!include nan
 
 override KIND: u32 = 0u; // 0 ReLU, 1 sigmoid, 2 tanh
 
@@ -32,13 +33,13 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let v = x[i];
-    var result = select(v, vec4f(0.0), v <= vec4f(0.0)); // NaN stays NaN
+    var result = max(v, vec4f(0.0));
     if (KIND == 1u) {
         result = sigmoid(v);
     } else if (KIND == 2u) {
         result = accurate_tanh(v);
     }
-    y[i] = result;
+    y[i] = keep_nan(result, v);
 }
 
 @compute @workgroup_size(256)

@@ -107,10 +107,11 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let result = params.out_first + row * params.classes;
     let statistics = row_statistics(start, local);
     let label = labels[params.labels_first + row];
-    let factor = select(0.0, dloss[0] / max(labelled[0], 1.0), label < params.classes);
+    let takes_part = label < params.classes;
+    let factor = dloss[0] / max(labelled[0], 1.0);
     for (var k = local; k < params.classes; k += 256u) {
         let probability = exp(logits[start + k] - statistics.x) / statistics.y;
         let goal = params.smoothing / f32(params.classes) + select(0.0, 1.0 - params.smoothing, k == label);
-        out[result + k] = factor * (probability - goal);
+        out[result + k] = select(0.0, factor * (probability - goal), takes_part);
     }
 }

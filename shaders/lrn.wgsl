@@ -1,5 +1,6 @@
 // Local response normalisation across the channels of a [N, C, plane]; Krizhevsky 2012, section 3.3.
 //!include grid
+//!include nan
 
 override RADIUS: i32 = 2; // channels on each side
 override BETA: f32 = 0.75;
@@ -36,7 +37,7 @@ fn power(s: f32) -> f32 {
         let root = sqrt(s);
         return 1.0 / (root * sqrt(root));
     }
-    return exp2(-BETA * log2(s));
+    return keep_nan(vec4f(exp2(-BETA * log2(s))), vec4f(s)).x;
 }
 
 @compute @workgroup_size(256)

@@ -12,6 +12,7 @@ use convoy::ops::{
     Activation, ActivationKind, Adam, AvgPool2d, Bias, Conv2d, CrossEntropy, Dropout, DropoutScaling, IGNORE, Linear,
     Lrn, MaxPool2d, Op, Sgd, Softmax,
 };
+use convoy::selftest::harness;
 use convoy::tensor::{Data, Tensor, TensorType};
 use safetensors::{Dtype, SafeTensors};
 use serde::Deserialize;
@@ -208,7 +209,7 @@ fn check_op(device: &mut dyn Device, fixture: &Fixture) -> Result<(), String> {
     }
     let mut given: HashMap<ValueId, Tensor> = inputs.iter().copied().zip(tensors).collect();
     given.insert(cotangent, fixture.tensor("cotangent").clone());
-    let found = common::run(device, &graph, &given, &read).map_err(|e| format!("{}: {e}", fixture.name))?;
+    let found = harness::run(device, &graph, &given, &read).map_err(|e| format!("{}: {e}", fixture.name))?;
     names.iter().zip(&found).try_for_each(|(name, got)| fixture.check(name, got))
 }
 

@@ -8,6 +8,7 @@ use convoy::backend::Device;
 use convoy::graph::{Graph, Role};
 use convoy::ops::{Dropout, DropoutScaling};
 use convoy::rng::{Philox, stream};
+use convoy::selftest::harness;
 use convoy::tensor::{DType, Tensor, TensorType};
 
 /// Which of `n` elements dropout keeps on `device`.
@@ -19,7 +20,7 @@ fn kept(device: &mut dyn Device, op: &Dropout, random: Philox, n: usize) -> Vec<
     let words = vec![random.seed as u32, (random.seed >> 32) as u32, random.step, 0];
     let given =
         HashMap::from([(x, Tensor::f32([n], vec![1.0; n]).unwrap()), (counter, Tensor::u32([4], words).unwrap())]);
-    let found = common::run(device, &graph, &given, &[y]).unwrap();
+    let found = harness::run(device, &graph, &given, &[y]).unwrap();
     found[0].as_f32().unwrap().iter().map(|&v| v == 1.0).collect()
 }
 

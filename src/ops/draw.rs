@@ -7,6 +7,9 @@ use crate::rng::{Philox, stream};
 /// Products of a random case at most, so that the f64 reference takes milliseconds.
 pub(super) const MAX_PRODUCTS: usize = 1 << 20;
 
+/// Makes a random case of an op: `Operator::random`.
+pub type Generator = fn(&mut Draw) -> Case;
+
 /// Where an op's generator takes its choices from. The choice 0 is always the simplest.
 #[derive(Debug)]
 pub struct Draw {
@@ -27,7 +30,7 @@ impl Draw {
     }
 
     /// A case by `generator`, and the choices behind it.
-    pub fn case(mut self, generator: fn(&mut Draw) -> Case) -> (Case, Vec<u32>) {
+    pub fn case(mut self, generator: Generator) -> (Case, Vec<u32>) {
         let case = generator(&mut self);
         (case, self.taken)
     }

@@ -30,7 +30,7 @@ use crate::graph::{Graph, ValueId};
 use crate::rng::Philox;
 use crate::tensor::{DType, Shape, TensorType};
 use case::Case;
-use draw::Draw;
+use draw::{Draw, Generator};
 
 /// A tensor of the f64 reference: every element type as f64 (u32 and u8 are exact in it).
 #[derive(Clone, Debug, PartialEq)]
@@ -165,7 +165,7 @@ macro_rules! ops {
             }
 
             /// The generators of random cases, one of each op, in the list's order.
-            pub fn generators() -> Vec<fn(&mut Draw) -> Case> {
+            pub fn generators() -> Vec<Generator> {
                 vec![$($($op::random),+),+]
             }
 

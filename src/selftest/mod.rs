@@ -14,10 +14,10 @@ pub use compare::{Mismatch, compare};
 
 use crate::backend::{Device, DeviceInfo};
 use crate::ops::case::Case;
-use crate::ops::draw::{Draw, shrink};
+use crate::ops::draw::{Draw, Generator, shrink};
 use crate::ops::tolerance::Expected;
 use crate::ops::{Array, Op};
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::Tensor;
 use gradient::Rule;
 
 /// Steps tried to make a failing random case smaller.
@@ -45,29 +45,57 @@ pub struct Prepared {
     /// The case.
     pub case: Case,
     /// Where a random case comes from: its generator, and the choices that it took.
-    random: Option<(fn(&mut Draw) -> Case, Vec<u32>)>,
+    random: Option<(Generator, Vec<u32>)>,
     inputs: Vec<Tensor>,
     expected: Expected,
 }
 
 impl Prepared {
-    fn new(case: Case, seed: u64, random: Option<(fn(&mut Draw) -> Case, Vec<u32>)>) -> Self {
+    /// Evaluates the reference on a case.
+    pub fn of(case: Case, seed: u64) -> Self {
+        Self::new(case, seed, None)
+    }
+
+    fn new(case: Case, seed: u64, random: Option<(Generator, Vec<u32>)>) -> Self {
         let inputs = case.tensors(seed);
         let expected = Expected::of(&case, &inputs.iter().map(Array::from).collect::<Vec<_>>());
         Prepared { case, random, inputs, expected }
     }
 
+    /// The outputs of the case on `device`.
+    ///
+    /// # Errors
+    /// The step failed, or broke a promise: in words.
+    pub fn run(&self, device: &mut dyn Device) -> Result<Vec<Tensor>, String> {
+        harness::run_case(device, &self.case, &self.inputs)
+    }
+
     /// Runs the case on `device`: the largest error as a share of its tolerance.
-    fn check(&self, device: &mut dyn Device) -> Result<f64, Wrong> {
-        let found = harness::run_case(device, &self.case, &self.inputs).map_err(Wrong::Step)?;
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check(&self, device: &mut dyn Device) -> Result<f64, Wrong> {
+        let found = self.run(device).map_err(Wrong::Step)?;
         compare(&found, &self.expected).map_err(Wrong::Element)
     }
 }
 
-enum Wrong {
+/// What can be wrong with a case.
+#[derive(Debug)]
+pub enum Wrong {
     /// The step failed, or broke a promise.
     Step(String),
+    /// The numbers.
     Element(Box<Mismatch>),
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Wrong::Step(message) => f.write_str(message),
+            Wrong::Element(mismatch) => mismatch.fmt(f),
+        }
+    }
 }
 
 /// The selected cases, with the reference's results: prepared once for any number of devices.
@@ -212,9 +240,10 @@ pub struct Failure {
 
 impl Failure {
     fn new(case: &Case, wrong: Wrong) -> Self {
-        let (message, element) = match wrong {
-            Wrong::Step(message) => (message, None),
-            Wrong::Element(mismatch) => (mismatch.to_string(), Some(*mismatch)),
+        let message = wrong.to_string();
+        let element = match wrong {
+            Wrong::Step(_) => None,
+            Wrong::Element(mismatch) => Some(*mismatch),
         };
         Failure {
             op: case.op.name().to_string(),
@@ -278,9 +307,4 @@ pub fn coverage(selection: &Selection) -> Vec<Coverage> {
         }
     }
     rows
-}
-
-/// The types of a case's inputs.
-pub fn types(case: &Case) -> Vec<TensorType> {
-    case.inputs.iter().map(|input| input.ty.clone()).collect()
 }

@@ -29,9 +29,6 @@ mod reshape;
 mod sgd;
 mod softmax;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::{Arc, Mutex};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};

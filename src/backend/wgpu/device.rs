@@ -21,6 +21,8 @@ pub struct WgpuOptions {
     pub poison: bool,
     /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
     pub gpu_kernels: bool,
+    /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
+    pub checked: bool,
 }
 
 /// A device opened through wgpu.
@@ -111,7 +113,7 @@ impl WgpuDevice {
             max_buffer,
             poison: options.poison,
             health,
-            pipelines: Mutex::default(),
+            pipelines: Mutex::new(Pipelines::new(options.checked)),
         };
         Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
     }

@@ -19,6 +19,8 @@ pub(super) struct Pipeline {
 /// Pipelines and shader modules of a device by what they were made from.
 #[derive(Debug, Default)]
 pub(super) struct Pipelines {
+    /// Whether shaders check indices, divisors and loops when they run, and clear workgroup memory.
+    checked: bool,
     modules: HashMap<String, wgpu::ShaderModule>,
     pipelines: HashMap<Key, Arc<Pipeline>>,
 }
@@ -27,6 +29,10 @@ pub(super) struct Pipelines {
 type Key = (String, Vec<(&'static str, u64)>);
 
 impl Pipelines {
+    pub fn new(checked: bool) -> Self {
+        Pipelines { checked, ..Default::default() }
+    }
+
     /// The pipeline of a dispatch, made now or before.
     pub fn get(&mut self, device: &wgpu::Device, dispatch: &Dispatch) -> Arc<Pipeline> {
         let constants = dispatch.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
@@ -34,26 +40,31 @@ impl Pipelines {
         if let Some(known) = self.pipelines.get(&key) {
             return known.clone();
         }
+        let checked = self.checked;
         let module = self.module(device, &dispatch.kernel);
-        let made = Arc::new(build(device, module, dispatch));
+        let made = Arc::new(build(device, module, dispatch, checked));
         self.pipelines.insert(key, made.clone());
         made
     }
 
     /// The kernel's module; the entry points of a file share one.
     fn module(&mut self, device: &wgpu::Device, kernel: &Kernel) -> &wgpu::ShaderModule {
+        let checked = self.checked;
         self.modules.entry(kernel.source.to_string()).or_insert_with(|| {
             let source = wgpu::ShaderSource::Wgsl(kernel.source.clone());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source };
-            let checks = wgpu::ShaderRuntimeChecks {
-                bounds_checks: cfg!(debug_assertions),
-                force_loop_bounding: false,
-                int_div_checks: false,
-                ..wgpu::ShaderRuntimeChecks::checked()
+            let checks = match checked {
+                true => wgpu::ShaderRuntimeChecks::checked(),
+                false => wgpu::ShaderRuntimeChecks {
+                    bounds_checks: false,
+                    force_loop_bounding: false,
+                    int_div_checks: false,
+                    ..wgpu::ShaderRuntimeChecks::checked()
+                },
             };
             // SAFETY: every shader is our own. Loops are bounded by uniform values, divisors are extents above zero, and
-            // indices stay in the bound windows, which the tests show with the checks on (they cost up to a quarter of a
-            // kernel's speed).
+            // indices stay in the bound windows: the tests show that checks change no bit of a result (they cost up to a
+            // quarter of a kernel's speed).
             unsafe { device.create_shader_module_trusted(descriptor, checks) }
         })
     }
@@ -77,7 +88,7 @@ fn binding_type(kind: BindingKind) -> wgpu::BindingType {
     wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
 }
 
-fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch) -> Pipeline {
+fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch, checked: bool) -> Pipeline {
     let kernel = &dispatch.kernel;
     let label = Some(kernel.name.as_ref());
     let entries: Vec<_> = kernel
@@ -104,7 +115,7 @@ fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch
         compilation_options: wgpu::PipelineCompilationOptions {
             constants: &dispatch.overrides,
             // Kernels write workgroup memory before they read it; zeroing it takes FXC (Windows) many seconds to compile.
-            zero_initialize_workgroup_memory: false,
+            zero_initialize_workgroup_memory: checked,
         },
         cache: None,
     });

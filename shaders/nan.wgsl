@@ -1,0 +1,5 @@
+// `result`, or NaN where `x` is NaN. Compilers may assume that there is none and drop a comparison that finds it; bits they
+// leave alone.
+fn keep_nan(result: vec4f, x: vec4f) -> vec4f {
+    return select(result, x, (bitcast<vec4u>(x) & vec4u(0x7fffffffu)) > vec4u(0x7f800000u));
+}

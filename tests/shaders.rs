@@ -1,0 +1,95 @@
+//! Every case of every op, fixed and random, on every backend: against the f64 reference, element by element. `convoy selftest`
+//! runs the same.
+
+mod common;
+
+use std::sync::LazyLock;
+use std::time::Instant;
+
+use convoy::backend::Device;
+use convoy::backend::cpu::CpuDevice;
+use convoy::backend::wgpu::WgpuOptions;
+use convoy::ops::Op;
+use convoy::selftest::{Selection, Suite, coverage, gradient, harness};
+
+/// All cases, evaluated once for all devices.
+static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::new(&Selection::default()));
+
+fn check(device: &mut dyn Device) {
+    let start = Instant::now();
+    let report = SUITE.run(device, |_| {});
+    let slowest = report.ops.iter().map(|op| format!("{} {:.0}", op.op, op.ms)).collect::<Vec<_>>().join(", ");
+    println!("{}: {} cases in {:?}; ms by op: {slowest}", report.device.name, report.cases, start.elapsed());
+    common::assert_none(report.failures.iter().map(ToString::to_string).collect());
+    assert_eq!(report.failed, 0);
+}
+
+#[test]
+fn the_cpu_is_right() {
+    check(&mut *common::cpu());
+}
+
+#[test]
+fn the_gpu_is_right() {
+    check(&mut *common::gpu());
+}
+
+/// The kernels that GPUs use, also where the device under test is software and has kernels of its own.
+#[test]
+fn kernels_for_gpus_are_right() {
+    check(&mut *common::gpu_with(WgpuOptions { poison: true, gpu_kernels: true, ..WgpuOptions::default() }));
+}
+
+/// Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel reads or writes outside its
+/// windows, and none uses workgroup memory that it has not written.
+#[test]
+fn run_time_checks_change_nothing() {
+    let options = |checked| WgpuOptions { poison: true, gpu_kernels: true, checked, ..WgpuOptions::default() };
+    let suite = Suite::new(&Selection { random: 4, ..Selection::default() });
+    assert_same(&suite, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
+}
+
+/// The number of threads changes no bit.
+#[test]
+fn threads_change_nothing() {
+    let threads = |n| CpuDevice::new(Some(n)).unwrap();
+    for n in [2, 3] {
+        assert_same(&SUITE, &mut threads(1), &mut threads(n));
+    }
+}
+
+fn assert_same(suite: &Suite, one: &mut dyn Device, other: &mut dyn Device) {
+    let mut failures = Vec::new();
+    for prepared in suite.cases() {
+        let label = prepared.case.label();
+        match (prepared.run(one), prepared.run(other)) {
+            (Ok(one), Ok(other)) => {
+                let same = one.iter().zip(&other).all(|(one, other)| harness::same_bits(one, other));
+                failures.extend((!same).then(|| format!("{label}: not the same bits")));
+            }
+            (one, other) => failures.extend([one.err(), other.err()].into_iter().flatten()),
+        }
+    }
+    common::assert_none(failures);
+}
+
+/// Every gradient rule against central differences of the f64 reference, with a random cotangent.
+#[test]
+fn gradients_agree_with_central_differences() {
+    let check = |case| gradient::check(&case, 2).err().map(|message| format!("{}: {message}", case.label()));
+    common::assert_none(Op::all_cases().into_iter().filter_map(check).collect());
+}
+
+/// Every op has fixed and random cases, and one with a gradient rule has cases that check it.
+#[test]
+fn no_op_is_left_out() {
+    let rows = coverage(&Selection::default());
+    let hole = |row: &&convoy::selftest::Coverage| row.cases == 0 || row.random == 0 || row.gradient == Some(0);
+    let holes: Vec<&str> = rows.iter().filter(hole).map(|row| row.op.as_str()).collect();
+    assert!(holes.is_empty(), "too few cases: {holes:?}");
+    for name in ["conv2d", "linear", "bias", "lrn", "max_pool2d", "avg_pool2d", "dropout", "cross_entropy"] {
+        let row = rows.iter().find(|row| row.op == name).unwrap_or_else(|| panic!("no op {name}"));
+        assert!(row.gradient.is_some(), "{name} has no gradient rule");
+        assert!(["cpu", "wgsl"].iter().all(|backend| row.backends[backend]), "{name} is missing on a backend");
+    }
+}
