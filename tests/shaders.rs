@@ -17,7 +17,7 @@ static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::new(&Selection::default(
 
 fn check(device: &mut dyn Device) {
     let start = Instant::now();
-    let report = SUITE.run(device, |_| {});
+    let report = SUITE.run(device, |_| {}).unwrap();
     let slowest = report.ops.iter().map(|op| format!("{} {:.0}", op.op, op.ms)).collect::<Vec<_>>().join(", ");
     println!("{}: {} cases in {:?}; ms by op: {slowest}", report.device.name, report.cases, start.elapsed());
     common::assert_none(report.failures.iter().map(ToString::to_string).collect());

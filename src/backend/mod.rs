@@ -56,10 +56,24 @@ pub struct DeviceInfo {
     pub timestamps: bool,
 }
 
+/// What a check of a device itself found.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Finding {
+    /// What was checked.
+    pub probe: &'static str,
+    /// Whether the device does as it should.
+    pub right: bool,
+    /// What it does, in words.
+    pub found: String,
+}
+
 /// An open device: holds parameters and state by name, and compiles graphs.
 pub trait Device {
     /// What it is.
     fn info(&self) -> &DeviceInfo;
+
+    /// Checks the device itself: loops, workgroup memory, barriers, arithmetic. Nothing for a backend that has none of its own.
+    fn probe(&mut self) -> Result<Vec<Finding>>;
 
     /// Creates, or overwrites when it has the same type, the parameter or state `name`.
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()>;

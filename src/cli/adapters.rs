@@ -2,7 +2,8 @@
 
 use super::console;
 use convoy::Result;
-use convoy::backend::{DeviceInfo, select};
+use convoy::backend::{DeviceInfo, Finding, select};
+use serde::Serialize;
 
 /// Options of `convoy adapters`.
 #[derive(clap::Args, Debug)]
@@ -17,14 +18,32 @@ pub struct Args {
 /// # Errors
 /// When stdout cannot be written.
 pub fn run(args: Args) -> Result<()> {
-    let devices = select::list();
+    let devices: Vec<Checked> = select::list().into_iter().map(check).collect();
     match args.json {
         true => console::print_json(&devices),
-        false => devices.iter().try_for_each(|info| console::print(describe(info))),
+        false => devices.iter().try_for_each(|device| console::print(describe(device))),
     }
 }
 
-fn describe(info: &DeviceInfo) -> String {
+/// A device and what its own checks found.
+#[derive(Serialize)]
+struct Checked {
+    #[serde(flatten)]
+    info: DeviceInfo,
+    findings: Vec<Finding>,
+    /// Why it cannot be used, if it cannot.
+    error: Option<String>,
+}
+
+fn check(info: DeviceInfo) -> Checked {
+    let found = select::open(&info.index.to_string()).and_then(|(mut device, _)| device.probe());
+    match found {
+        Ok(findings) => Checked { info, findings, error: None },
+        Err(error) => Checked { info, findings: Vec::new(), error: Some(error.to_string()) },
+    }
+}
+
+fn describe(Checked { info, findings, error }: &Checked) -> String {
     let DeviceInfo { index, name, backend, driver, .. } = info;
     let kind = format!("{:?}", info.device_type).to_lowercase();
     let software = if info.software { ", run by the processor: only when named" } else { "" };
@@ -41,6 +60,12 @@ fn describe(info: &DeviceInfo) -> String {
     );
     if let Some(memory) = info.memory_bytes {
         lines += &format!(", memory {} MiB", mib(memory));
+    }
+    for finding in findings.iter().filter(|finding| !finding.right) {
+        lines += &format!("\n   fault: {}", finding.found);
+    }
+    if let Some(error) = error {
+        lines += &format!("\n   cannot be used: {error}");
     }
     lines
 }

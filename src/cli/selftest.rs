@@ -51,7 +51,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         ProgressStyle::with_template("{pos}/{len} cases {wide_bar} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let report = suite.run(&mut *device, |done| bar.set_position(done as u64));
+    let report = suite.run(&mut *device, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     match args.json {
         true => console::print_json(&report)?,
@@ -73,9 +73,14 @@ fn known() -> Vec<&'static str> {
 }
 
 fn table(report: &Report) -> String {
-    let mut lines = format!(
-        "driver: {}\n{:24} {:>6} {:>7} {:>12} {:>9}  case of the worst error",
-        report.device.driver, "op", "cases", "failed", "worst error", "ms"
+    let mut lines = format!("driver: {}", report.device.driver);
+    for finding in &report.findings {
+        lines += &format!("\n{}: {}", if finding.right { "ok" } else { "WRONG" }, finding.found);
+    }
+    let heads = ["cases", "failed", "worst error", "ms"];
+    lines += &format!(
+        "\n{:24} {:>6} {:>7} {:>12} {:>9}  case of the worst error",
+        "op", heads[0], heads[1], heads[2], heads[3]
     );
     for op in &report.ops {
         lines += &format!(

@@ -12,7 +12,8 @@ use serde::Serialize;
 
 pub use compare::{Mismatch, compare};
 
-use crate::backend::{Device, DeviceInfo};
+use crate::backend::{Device, DeviceInfo, Finding};
+use crate::error::Result;
 use crate::ops::case::Case;
 use crate::ops::draw::{Draw, Generator, shrink};
 use crate::ops::tolerance::Expected;
@@ -126,8 +127,12 @@ impl Suite {
         &self.cases
     }
 
-    /// Runs every case on `device`; `progress` hears the number of cases done.
-    pub fn run(&self, device: &mut dyn Device, progress: impl Fn(usize)) -> Report {
+    /// Checks `device` itself, then runs every case on it; `progress` hears the number of cases done.
+    ///
+    /// # Errors
+    /// When the device fails in its own checks; a case that fails is in the report.
+    pub fn run(&self, device: &mut dyn Device, progress: impl Fn(usize)) -> Result<Report> {
+        let findings = device.probe()?;
         let mut ops: BTreeMap<&'static str, OpReport> = BTreeMap::new();
         let mut failures = Vec::new();
         for (done, prepared) in self.cases.iter().enumerate() {
@@ -151,16 +156,10 @@ impl Suite {
             }
         }
         let failed = ops.values().map(|op| op.failed).sum();
-        let (version, device) = (env!("CARGO_PKG_VERSION").to_string(), device.info().clone());
-        Report {
-            version,
-            device,
-            seed: self.seed,
-            cases: self.cases.len(),
-            failed,
-            ops: ops.into_values().collect(),
-            failures,
-        }
+        let device = device.info().clone();
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let (cases, ops) = (self.cases.len(), ops.into_values().collect());
+        Ok(Report { version, device, findings, seed: self.seed, cases, failed, ops, failures })
     }
 
     /// Tells of a failure, by the smallest case found that fails too.
@@ -186,6 +185,8 @@ pub struct Report {
     pub version: String,
     /// The device.
     pub device: DeviceInfo,
+    /// What the checks of the device itself found. Kernels keep out of the way of a fault that is known (long loops).
+    pub findings: Vec<Finding>,
     /// Of the values and the random cases.
     pub seed: u64,
     /// Cases run.

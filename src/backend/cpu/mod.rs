@@ -33,7 +33,7 @@ use std::sync::{Arc, Mutex};
 
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Device, DeviceInfo, DeviceType, Program};
+use super::{Device, DeviceInfo, DeviceType, Finding, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Tensor, TensorType};
@@ -77,6 +77,10 @@ impl CpuDevice {
 impl Device for CpuDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn probe(&mut self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {

@@ -6,8 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::adapter::Adapter;
 use super::lowering::{ALIGNMENT, Capability, padded};
 use super::pipeline::Pipelines;
+use super::probe;
 use super::program::{WgpuProgram, read_buffer};
-use crate::backend::{Device, DeviceInfo, Program};
+use crate::backend::{Device, DeviceInfo, Finding, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Tensor, TensorType};
@@ -122,6 +123,10 @@ impl WgpuDevice {
 impl Device for WgpuDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn probe(&mut self) -> Result<Vec<Finding>> {
+        probe::findings(&self.shared)
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {

@@ -10,6 +10,7 @@ mod device;
 mod expand; // used by build.rs
 pub(crate) mod lowering;
 mod pipeline;
+mod probe;
 mod program;
 pub(crate) mod shaders;
 

@@ -1,0 +1,158 @@
+//! Checks of the device itself, before any kernel: `shaders/probe.wgsl` computes what is known beforehand.
+
+use super::device::Shared;
+use super::program::read_buffer;
+use super::shaders::{Kernel, probe};
+use crate::backend::Finding;
+use crate::error::Result;
+use crate::tensor::{DType, Tensor, TensorType};
+
+/// Iterations of a loop that is longer than any kernel's: Mesa 22.3's llvmpipe stops at 65,535 and says nothing.
+const LONG_LOOP: u32 = 200_000;
+
+/// All checks, in the order of the list that users see.
+pub(super) fn findings(shared: &Shared) -> Result<Vec<Finding>> {
+    Ok(vec![
+        loops(shared)?,
+        exact("workgroup memory", &run(shared, &probe::WORKGROUP_MEMORY, &[77], 4096)?, |i| i as u32 + 77),
+        barriers(shared)?,
+        integers(shared)?,
+        floats(shared)?,
+        offsets(shared)?,
+    ])
+}
+
+fn loops(shared: &Shared) -> Result<Finding> {
+    let count = run(shared, &probe::LOOPS, &[LONG_LOOP, 0], 1)?[0];
+    let found = match count {
+        LONG_LOOP => format!("loops: {LONG_LOOP} iterations run to their end"),
+        _ => format!("a loop of {LONG_LOOP} iterations ends after {count}, silently; convoy's kernels keep to fewer"),
+    };
+    Ok(Finding { probe: "loops", right: count == LONG_LOOP, found })
+}
+
+fn barriers(shared: &Shared) -> Result<Finding> {
+    let found = run(shared, &probe::BARRIERS, &[5], 256)?;
+    let mut values: Vec<u32> = (0..256).map(|local| local + 5).collect();
+    for _ in 0..100 {
+        let sum = values.iter().fold(0_u32, |sum, &value| sum.wrapping_add(value));
+        values = (0..256).map(|local| (sum ^ local).wrapping_mul(2_654_435_761)).collect();
+    }
+    Ok(exact("barriers", &found, |i| values[i]))
+}
+
+fn integers(shared: &Shared) -> Result<Finding> {
+    let (a, b, i, j) = (4_000_000_007_u32, 5_u32, -17_i32, 5_i32);
+    let found = run(shared, &probe::INTEGERS, &[a, b, i as u32, j as u32], 16)?;
+    let expected = [
+        a.wrapping_mul(b),
+        a.wrapping_add(b),
+        b.wrapping_sub(a),
+        a / b,
+        a % b,
+        a >> b,
+        a << b,
+        (i / j) as u32,
+        (i % j) as u32,
+        (i >> b) as u32,
+        i.min(j) as u32,
+        a.max(b),
+        a as f32 as u32,
+        i as f32 as i32 as u32,
+        a.count_ones(),
+        (i as f32).to_bits(),
+    ];
+    Ok(exact("integers", &found, |i| expected[i]))
+}
+
+/// Within WGSL's own bounds (section "Floating point accuracy"): sums and products are rounded right, the rest is near.
+fn floats(shared: &Shared) -> Result<Finding> {
+    let (x, y, z) = (3.7_f32, 0.3_f32, f32::INFINITY);
+    let found = run(shared, &probe::FLOATS, &[x, y, z].map(f32::to_bits), 11)?;
+    let expected =
+        [x + y, x * y, x - y, x / y, x.sqrt(), x.max(y), (-x / y).floor(), y, z, f64::exp(y.into()) as f32, x.ln()];
+    // Units in the last place.
+    let allowed = [0, 0, 0, 3, 3, 0, 0, 0, 0, 8, 8];
+    let off = |i: &usize| found[*i].abs_diff(expected[*i].to_bits()) > allowed[*i];
+    let text = match (0..expected.len()).find(off) {
+        None => "floats: as accurate as WGSL asks".to_string(),
+        Some(i) => format!("float operation {i} gives {}, expected {}", f32::from_bits(found[i]), expected[i]),
+    };
+    Ok(Finding { probe: "floats", right: !(0..expected.len()).any(|i| off(&i)), found: text })
+}
+
+/// Windows that begin at the smallest offset that the device allows, in both buffers.
+fn offsets(shared: &Shared) -> Result<Finding> {
+    let words = shared.device.limits().min_storage_buffer_offset_alignment as usize / 4;
+    let data: Vec<u32> = (0..4 * words as u32).map(|i| i * 3 + 1).collect();
+    let found = run_windows(shared, &probe::COPY, &data, 4 * words, [words, 2 * words], words + 4)?;
+    // Outside of its window nothing is written.
+    let expected = |i: usize| if (2 * words..3 * words + 4).contains(&i) { data[i - words] } else { 0 };
+    Ok(exact("buffer offsets", &found, expected))
+}
+
+/// All numbers right, or the first that is not.
+fn exact(probe: &'static str, found: &[u32], expected: impl Fn(usize) -> u32) -> Finding {
+    let wrong = (0..found.len()).find(|&i| found[i] != expected(i));
+    let text = match wrong {
+        None => format!("{probe}: as they should be"),
+        Some(i) => format!("{probe}: number {i} is {}, expected {}", found[i], expected(i)),
+    };
+    Finding { probe, right: wrong.is_none(), found: text }
+}
+
+fn run(shared: &Shared, kernel: &Kernel, given: &[u32], outputs: usize) -> Result<Vec<u32>> {
+    run_windows(shared, kernel, given, outputs, [0, 0], outputs.max(given.len()))
+}
+
+/// Runs one workgroup for each 64 of `words`, the length of both windows, which begin at these words of `given` and of `outputs` zeros.
+fn run_windows(
+    shared: &Shared,
+    kernel: &Kernel,
+    given: &[u32],
+    outputs: usize,
+    first: [usize; 2],
+    words: usize,
+) -> Result<Vec<u32>> {
+    let ty = TensorType::new([outputs], DType::U32);
+    let input = shared.buffer("given", 4 * given.len() as u64)?;
+    let output = shared.buffer("found", 4 * outputs as u64)?;
+    shared.write(&input, bytemuck::cast_slice(given));
+    shared.write(&output, Tensor::zeros(&ty).bytes());
+    let device = &shared.device;
+    let source = wgpu::ShaderSource::Wgsl(kernel.source.clone());
+    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source });
+    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(&kernel.name),
+        layout: None,
+        module: &module,
+        entry_point: Some(kernel.entry),
+        compilation_options: Default::default(),
+        cache: None,
+    });
+    let window = |buffer, first: usize| {
+        let size = std::num::NonZeroU64::new(4 * words as u64).filter(|_| first > 0);
+        wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 4 * first as u64, size })
+    };
+    let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(&kernel.name),
+        layout: &pipeline.get_bind_group_layout(0),
+        entries: &[
+            wgpu::BindGroupEntry { binding: 0, resource: window(&input, first[0]) },
+            wgpu::BindGroupEntry { binding: 1, resource: window(&output, first[1]) },
+        ],
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        pass.set_pipeline(&pipeline);
+        pass.set_bind_group(0, &bind_group, &[]);
+        // The checks that share data run in one workgroup; the copy in as many as it takes.
+        let groups = if kernel.entry == "copy" { words.div_ceil(kernel.invocations()) as u32 } else { 1 };
+        pass.dispatch_workgroups(groups, 1, 1);
+    }
+    shared.queue.submit([encoder.finish()]);
+    shared.check()?;
+    let found = read_buffer(shared, &output, &ty)?;
+    Ok(bytemuck::pod_collect_to_vec(found.bytes()))
+}
