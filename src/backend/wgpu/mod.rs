@@ -13,6 +13,8 @@ mod pipeline;
 mod probe;
 mod program;
 pub(crate) mod shaders;
+#[cfg(test)]
+mod translate;
 
 mod activation;
 mod adam;
