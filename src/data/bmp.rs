@@ -72,7 +72,12 @@ impl<'a> Bmp<'a> {
             let at = FILE_HEADER + header + n * entry;
             Ok([number(bytes, at + 2, 1)? as u8, number(bytes, at + 1, 1)? as u8, number(bytes, at, 1)? as u8])
         };
-        let palette = (0..colors).map(color).collect::<Result<_, Refusal>>()?;
+        // The pixels end a palette that is shorter than it says.
+        let front = FILE_HEADER + header;
+        let start = u32_at(10)? as usize;
+        let room = if start > front { (start - front) / entry } else { colors };
+        let palette: Vec<_> = (0..colors.min(room)).map(color).collect::<Result<_, Refusal>>()?;
+        let start = start.max(front + palette.len() * entry);
         Ok(Self {
             width: usize::try_from(width).unwrap_or(0),
             height: height.unsigned_abs() as usize,
@@ -81,7 +86,7 @@ impl<'a> Bmp<'a> {
             compression,
             masks,
             palette,
-            data: bytes.get(u32_at(10)? as usize..).ok_or(None)?,
+            data: bytes.get(start..).ok_or(None)?,
         })
     }
 
@@ -141,6 +146,10 @@ impl<'a> Bmp<'a> {
 
     /// Palette indices in the order stored, `[height, width]`; what the runs leave out is 0.
     fn runs(&self) -> Result<Vec<u8>, Refusal> {
+        // Two bytes make a run of 255 at most: a picture of a hundred times that is a file cut short, or a trap.
+        if self.width * self.height > 12_800 * self.data.len() {
+            return Err(None);
+        }
         let mut indices = vec![0; self.width * self.height];
         let (mut x, mut y) = (0, 0);
         let mut bytes = self.data.iter().copied();
@@ -151,7 +160,8 @@ impl<'a> Bmp<'a> {
             *x += 1;
         };
         let half = |byte: u8, n: usize| if self.bits == 8 { byte } else { byte >> (4 * (1 - n % 2)) & 15 };
-        while y < self.height {
+        // Some writers leave out the end behind the last pixel.
+        while y + 1 < self.height || (y < self.height && (x < self.width || bytes.len() > 0)) {
             match (bytes.next().ok_or(None)?, bytes.next().ok_or(None)?) {
                 (0, 0) => (x, y) = (0, y + 1), // end of the row
                 (0, 1) => break,               // end of the picture
@@ -242,6 +252,20 @@ mod tests {
         assert_eq!(letters(&file([3, 2], 4, 2, &palette(16), &four)), "gbgrgr");
         // A step of (1, 1) leaves black; a run longer than the row does no harm.
         assert_eq!(letters(&file([3, 2], 8, 1, &palette(256), &[0, 2, 1, 1, 200, 3, 0, 1])), ".bb...");
+    }
+
+    #[test]
+    fn what_writers_leave_out() {
+        // No end behind the last pixel, a palette of four colours in a file of eight bits.
+        assert_eq!(letters(&file([3, 2], 8, 1, &palette(4), &[3, 1, 0, 0, 3, 2])), "gggrrr");
+        assert_eq!(letters(&file([2, 1], 8, 0, &palette(4), &[1, 3, 0, 0])), "rb");
+        // An offset of 0: the pixels follow the headers.
+        let mut bytes = file([2, 1], 24, 0, &[], &[0, 0, 255, 255, 0, 0, 0, 0]);
+        bytes[10..14].fill(0);
+        assert_eq!(letters(&bytes), "rb");
+        // A few bytes do not make a hundred million pixels.
+        let trap = Bmp::new(&file([10_000, 10_000], 8, 1, &palette(4), &[0, 1])).and_then(|bmp| bmp.rgba());
+        assert_eq!(trap.err(), Some(None));
     }
 
     #[test]

@@ -136,28 +136,38 @@ impl Stored {
     fn upright(self) -> Pixels {
         // A broken EXIF block says nothing about the pixels.
         let orientation = self.exif.as_deref().and_then(exif_orientation).unwrap_or(1);
-        let (width, height) = if orientation < 5 { (self.width, self.height) } else { (self.height, self.width) };
         if (self.channels, orientation) == (3, 1) {
-            return Pixels { width, height, rgb: self.samples };
+            return Pixels { width: self.width, height: self.height, rgb: self.samples };
         }
+        match self.channels {
+            1 => self.turned::<1>(orientation),
+            2 => self.turned::<2>(orientation),
+            3 => self.turned::<3>(orientation),
+            _ => self.turned::<4>(orientation),
+        }
+    }
+
+    /// As `orientation` of the EXIF standard's table says.
+    fn turned<const CHANNELS: usize>(&self, orientation: u8) -> Pixels {
+        let (width, height) = if orientation < 5 { (self.width, self.height) } else { (self.height, self.width) };
+        let (row, column) = (self.width as isize, 1);
+        let (last_row, last_column) = (row * (self.height as isize - 1), self.width as isize - 1);
+        // Where the first pixel shown is stored, and how far to the one on its right and the one below.
+        let (first, right, below) = match orientation {
+            2 => (last_column, -column, row),
+            3 => (last_row + last_column, -column, -row),
+            4 => (last_row, column, -row),
+            5 => (0, row, column),
+            6 => (last_row, -row, column),
+            7 => (last_row + last_column, -row, -column),
+            8 => (last_column, row, -column),
+            _ => (0, column, row),
+        };
+        let stored = self.samples.as_chunks::<CHANNELS>().0;
         let mut rgb = Vec::with_capacity(width * height * 3);
-        for y in 0..height {
-            for x in 0..width {
-                // Where the pixel shown at (x, y) is stored: the EXIF standard's table of orientations.
-                let (right, bottom) = (width - 1 - x, height - 1 - y);
-                let (column, row) = match orientation {
-                    2 => (right, y),
-                    3 => (right, bottom),
-                    4 => (x, bottom),
-                    5 => (y, x),
-                    6 => (y, right),
-                    7 => (bottom, right),
-                    8 => (bottom, x),
-                    _ => (x, y),
-                };
-                let at = (row * self.width + column) * self.channels;
-                rgb.extend(over_white(&self.samples[at..at + self.channels]));
-            }
+        for y in 0..height as isize {
+            let start = first + y * below;
+            rgb.extend((0..width as isize).flat_map(|x| over_white(&stored[(start + x * right) as usize])));
         }
         Pixels { width, height, rgb }
     }
@@ -208,8 +218,17 @@ fn check_size(width: usize, height: usize) -> Result<(), Refused> {
 }
 
 fn jpeg(bytes: &[u8]) -> Result<Stored, Refused> {
-    if jpeg_has_end(bytes) {
+    let layout = JpegLayout::of(bytes).unwrap_or_default();
+    if layout.misread() {
+        return Err(Refused::because(
+            "a JPEG of an unusual layout (channels apart or finer colour than brightness); save it anew",
+        ));
+    }
+    if layout.has_end {
         return jpeg_samples(bytes);
+    }
+    if layout.progressive {
+        return Err(Refused::Truncated); // whole scans may be missing
     }
     // Without an end marker, all is well if nothing else is missing (some cameras leave it out): then no pixel depends on what
     // follows.
@@ -236,19 +255,55 @@ fn jpeg_samples(bytes: &[u8]) -> Result<Stored, Refused> {
     Ok(Stored { width, height, channels: 3, samples, exif: decoder.exif().cloned() })
 }
 
-/// Whether an end marker follows the pixels.
-fn jpeg_has_end(bytes: &[u8]) -> bool {
-    const START_OF_SCAN: u8 = 0xDA;
-    let mut at = 2;
-    // Over the segments in front, for the EXIF one may hold a whole thumbnail with an end marker of its own.
-    while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
-        match marker {
-            START_OF_SCAN => break,
-            0xFF => at += 1, // fill byte
-            _ => at += 2 + u16::from_be_bytes([high, low]) as usize,
+/// What a JPEG's segments say of how it is stored.
+#[derive(Default)]
+struct JpegLayout {
+    progressive: bool,
+    /// Sampling factors of each component, horizontal and vertical.
+    factors: Vec<[u8; 2]>,
+    /// Components in the first scan.
+    scanned: usize,
+    /// Whether an end marker follows the pixels.
+    has_end: bool,
+}
+
+impl JpegLayout {
+    /// `None` where the segments in front of the pixels make no sense.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        const START_OF_SCAN: u8 = 0xDA;
+        let mut layout = JpegLayout::default();
+        let mut at = 2;
+        // Over the segments in front, for the EXIF one may hold a whole thumbnail with an end marker of its own.
+        while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
+            let length = u16::from_be_bytes([high, low]) as usize;
+            let segment = bytes.get(at + 4..(at + 2 + length).min(bytes.len()))?;
+            match marker {
+                START_OF_SCAN => {
+                    layout.scanned = *segment.first()? as usize;
+                    break;
+                }
+                0xFF => at += 1, // fill byte
+                0xC0..=0xC2 => {
+                    // Precision, height and width, number of components; of each: name, factors, table.
+                    layout.progressive = marker == 0xC2;
+                    let components = segment.get(6..)?.as_chunks::<3>().0;
+                    layout.factors = components.iter().map(|&[_, factors, _]| [factors >> 4, factors & 15]).collect();
+                    at += 2 + length;
+                }
+                _ => at += 2 + length,
+            }
         }
+        layout.has_end = bytes.get(at..)?.windows(2).rev().any(|pair| pair == [0xFF, 0xD9]);
+        Some(layout)
     }
-    bytes.get(at..).is_some_and(|rest| rest.windows(2).rev().any(|pair| pair == [0xFF, 0xD9]))
+
+    /// Whether zune-jpeg (0.5) gives wrong pixels without an error: components in sequential scans of their own, or colour
+    /// that is sampled more finely than brightness.
+    fn misread(&self) -> bool {
+        let apart = !self.progressive && self.scanned < self.factors.len();
+        let finer = self.factors.iter().skip(1).any(|other| (0..2).any(|axis| other[axis] > self.factors[0][axis]));
+        apart || finer
+    }
 }
 
 fn png(bytes: &[u8]) -> Result<Stored, Refused> {
@@ -267,6 +322,7 @@ fn png(bytes: &[u8]) -> Result<Stored, Refused> {
     let mut reader = decoder.read_info().map_err(failed)?;
     let mut samples = vec![0; reader.output_buffer_size().ok_or_else(|| Refused::because("too large"))?];
     let frame = reader.next_frame(&mut samples).map_err(failed)?;
+    let _ = reader.finish(); // an EXIF block may stand behind the pixels; what else is wrong there does them no harm
     samples.truncate(frame.buffer_size());
     let channels = match frame.color_type {
         Grayscale => 1,
@@ -319,6 +375,7 @@ fn gif(bytes: &[u8]) -> Result<Stored, Refused> {
     let (width, height) = (decoder.width() as usize, decoder.height() as usize);
     check_size(width, height)?;
     let frame = decoder.read_next_frame().map_err(failed)?.ok_or(Refused::Truncated)?;
+    check_size(frame.width as usize, frame.height as usize)?;
     // The first frame may cover a part of the screen only; the rest is transparent.
     let mut samples = vec![0; width * height * 4];
     let (left, top) = ((frame.left as usize).min(width), frame.top as usize);
@@ -531,6 +588,62 @@ mod tests {
         for missing in [1, 2] {
             assert_eq!(Pixels::read(&jpeg[..jpeg.len() - missing]).unwrap(), whole);
         }
+    }
+
+    /// What other encoders write and `image`'s does not: the pixels are right, or there is a reason.
+    #[test]
+    fn unusual_jpegs_are_right_or_refused() {
+        use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
+        let picture = RgbImage::from_fn(64, 48, |x, y| Rgb([(x * 3) as u8, (y * 4) as u8, 90]));
+        let factors = [
+            (SamplingFactor::R_4_4_4, true),
+            (SamplingFactor::R_4_2_2, true),
+            (SamplingFactor::R_4_2_0, true),
+            (SamplingFactor::R_4_4_0, true),
+            (SamplingFactor::R_4_1_1, false), // of these the encoder writes each component in a scan of its own
+            (SamplingFactor::R_4_1_0, false),
+            (SamplingFactor::R_4_4_1, false),
+        ];
+        for (factor, readable) in factors {
+            for progressive in [false, true] {
+                let mut bytes = Vec::new();
+                let mut encoder = Encoder::new(&mut bytes, 95);
+                encoder.set_sampling_factor(factor);
+                encoder.set_progressive(progressive);
+                encoder.encode(picture.as_raw(), 64, 48, ColorType::Rgb).unwrap();
+                match Pixels::read(&bytes) {
+                    Ok(pixels) => {
+                        let off = |(a, b): (&u8, &u8)| a.abs_diff(*b) as u32;
+                        let sum: u32 = pixels.rgb.iter().zip(picture.as_raw()).map(off).sum();
+                        let mean = sum as f64 / pixels.rgb.len() as f64;
+                        assert!(mean < 6.0, "{factor:?}, progressive {progressive}: {mean} off on the average");
+                    }
+                    Err(reason) => {
+                        assert!(!readable && !progressive, "{factor:?}, progressive {progressive}: {reason}");
+                        assert!(reason.contains("unusual layout"), "{reason}");
+                    }
+                }
+                // A progressive picture is a sequence of scans, any of which may be missing.
+                if progressive {
+                    for kept in (bytes.len() / 3..bytes.len() - 1).step_by(7) {
+                        assert!(Pixels::read(&bytes[..kept]).is_err(), "{kept} of {} bytes", bytes.len());
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn png_orientation_behind_the_pixels() {
+        let png = encoded(halves(), ImageFormat::Png);
+        let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".to_vec();
+        let length = exif.len() as u32;
+        exif.splice(0..0, *b"eXIf");
+        let chunk = [&length.to_be_bytes()[..], &exif, &crc32(&exif).to_be_bytes()].concat();
+        let end = png.len() - 12;
+        let turned = [&png[..end], &chunk, &png[end..]].concat();
+        assert_near(pixel(&turned, 4, 1), RED);
+        assert_near(pixel(&turned, 4, 6), BLUE);
     }
 
     /// Flipped bytes may give any picture or any reason, but no panic.

@@ -6,6 +6,19 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+const PREFIX: &str = ".convoy-";
+const SUFFIX: &str = ".tmp";
+
+/// Removes the temporary files of a process that was killed while it wrote into `folder`. Best effort: they do no harm but take room.
+pub fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX)) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
 /// Replaces `path` by what `content` writes. On failure `path` is as it was and the temporary file is gone.
 ///
 /// # Errors
@@ -20,7 +33,7 @@ fn replace(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> std::io::
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".convoy-").suffix(".tmp");
+    builder.prefix(PREFIX).suffix(SUFFIX);
     #[cfg(unix)]
     {
         // As any new file: the process's umask decides. (tempfile's default is for secrets.)
@@ -57,5 +70,9 @@ mod tests {
         assert!(error.contains("cannot write the file"), "{error}");
         assert_eq!(std::fs::read(&path).unwrap(), b"good");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        std::fs::write(folder.path().join(".convoy-Xy12.tmp"), b"killed").unwrap();
+        std::fs::write(folder.path().join("mine.tmp"), b"kept").unwrap();
+        remove_leftovers(folder.path());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 }

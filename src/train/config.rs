@@ -230,7 +230,7 @@ impl Settings {
     /// # Errors
     /// [`Error::Input`] that names the option, its range and what came.
     pub fn check(&self) -> Result<()> {
-        let number = |name: &str, value: f64, ok: bool, range: &str| match ok && value.is_finite() {
+        let number = |name: &str, value: f64, ok: bool, range: &str| match ok && (value as f32).is_finite() {
             true => Ok(()),
             false => Err(Error::input(format!("--{name} must be {range}, got {value}"))),
         };
@@ -249,7 +249,7 @@ impl Settings {
         if let Some(dropout) = self.dropout {
             half_open("dropout", dropout)?;
         }
-        number("lr", self.lr, self.lr > 0.0, "above 0")?;
+        number("lr", self.lr, self.lr > 0.0, "above 0 (and within f32)")?;
         half_open("momentum", self.momentum)?;
         half_open("beta1", self.beta1)?;
         half_open("beta2", self.beta2)?;
@@ -319,6 +319,7 @@ mod tests {
             "lr = nan",
             "lr = -1.0",
             "lr = inf",
+            "lr = 1e40",
             "batch_size = 0",
             "split = 1.5",
             "split = 0.0",

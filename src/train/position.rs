@@ -6,6 +6,7 @@ use super::Job;
 use super::config::Settings;
 use super::metrics::Tally;
 use super::schedule::Plateau;
+use crate::data::Dataset;
 use crate::error::{Error, Result, one_line};
 use crate::formats::Checkpoint;
 
@@ -20,6 +21,8 @@ const KEY: &str = "position";
 pub struct Position {
     /// Training pictures: with another number the steps would be other ones.
     pub pictures: usize,
+    /// [`fingerprint`] of all pictures' names: with other names the order and the split would be others.
+    pub names: String,
     /// Steps done.
     pub step: u64,
     /// Epochs whose end (evaluation, checkpoint) is done too.
@@ -48,12 +51,13 @@ pub struct Best {
 
 impl Position {
     /// Before the first step.
-    pub fn start(settings: &Settings, pictures: usize) -> Result<Position> {
+    pub fn start(settings: &Settings, dataset: &Dataset) -> Result<Position> {
         let mut settings = settings.table()?;
         settings.retain(|key, _| !FREE.contains(&key));
         Ok(Position {
             settings,
-            pictures,
+            pictures: dataset.train.len(),
+            names: fingerprint(dataset),
             step: 0,
             epochs: 0,
             since_best: 0,
@@ -72,6 +76,11 @@ impl Position {
         if self.pictures != pictures {
             let message =
                 format!("the run to resume had {} training pictures, now there are {pictures}", self.pictures);
+            return Err(Error::input(message));
+        }
+        if self.names != fingerprint(&job.dataset) {
+            let message = "the pictures of the run to resume had other names or classes: put back those that were renamed, \
+                           added or removed since";
             return Err(Error::input(message));
         }
         let then = Settings::merge([self.settings.clone()])?;
@@ -115,17 +124,54 @@ impl Position {
     }
 }
 
+/// 64-bit FNV-1a (<http://www.isthe.com/chongo/tech/comp/fnv/>) over split, class and relative path of every picture.
+fn fingerprint(dataset: &Dataset) -> String {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| bytes.iter().for_each(|&b| hash = (hash ^ b as u64).wrapping_mul(0x0100_0000_01B3));
+    for (part, items) in [(b"t", &dataset.train), (b"v", &dataset.val)] {
+        for item in items {
+            add(part);
+            add(dataset.classes[item.class as usize].as_bytes());
+            add(b"\0");
+            add(item.relative.as_bytes());
+            add(b"\0");
+        }
+    }
+    format!("{hash:016x}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Item;
 
-    fn start(pictures: usize) -> Position {
-        Position::start(&Settings::merge([]).unwrap(), pictures).unwrap()
+    fn dataset(names: &[&str]) -> Dataset {
+        let item = |name: &&str| Item { path: name.into(), relative: name.to_string(), class: 0 };
+        Dataset {
+            root: "pictures".into(),
+            classes: vec!["cat".into()],
+            train: names.iter().map(item).collect(),
+            val: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    fn start() -> Position {
+        Position::start(&Settings::merge([]).unwrap(), &dataset(&["a.png", "b.png"])).unwrap()
+    }
+
+    #[test]
+    fn a_picture_of_another_name_is_another_set() {
+        let of = |names: &[&str]| fingerprint(&dataset(names));
+        assert_eq!(of(&["a.png", "b.png"]), start().names);
+        for other in [&["a.png", "c.png"][..], &["b.png", "a.png"], &["a.png"], &["a.pngb.png"]] {
+            assert_ne!(of(other), start().names, "{other:?}");
+        }
     }
 
     #[test]
     fn best_is_the_first_of_equals() {
-        let mut position = start(10);
+        let mut position = start();
         assert!(position.observe(1, 0.5, 1));
         assert!(!position.observe(2, 0.5, 1));
         assert_eq!((position.since_best, position.plateau.drops), (1, 1));
@@ -135,7 +181,7 @@ mod tests {
 
     #[test]
     fn round_trips_to_the_bit() {
-        let mut position = start(1801);
+        let mut position = start();
         position.tally = Tally { n: 3, loss: 0.1 + 0.2, top1: 1, top5: 3 };
         position.observe(1, 1.0 / 3.0, 5);
         let text = toml::to_string(&position).unwrap();

@@ -82,6 +82,7 @@ impl RunFolder {
                 other => other.map_err(Error::io("cannot read the run's file", &file)),
             }
         };
+        atomic::remove_leftovers(path);
         let step_of = |line: &str| line.split(',').nth(1).and_then(|s| s.parse::<u64>().ok());
         let metrics = read("metrics.csv")?;
         let metrics =

@@ -16,7 +16,7 @@ pub(super) fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job)
     for (name, ty) in &graph.states {
         device.set(name, &Tensor::zeros(ty))?;
     }
-    Position::start(&job.settings, job.dataset.train.len())
+    Position::start(&job.settings, &job.dataset)
 }
 
 /// Weights, optimizer state and position of a checkpoint.

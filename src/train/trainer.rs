@@ -45,6 +45,8 @@ pub fn train(
 struct Pending {
     ticket: Ticket,
     labels: Tensor,
+    /// Pictures that could be read.
+    pictures: usize,
     step: u64,
 }
 
@@ -66,8 +68,10 @@ struct Run<'a> {
     /// Seconds of the run before this process.
     earlier: f64,
     started: Instant,
-    /// When this process began the epoch, and at which step.
-    epoch_started: (Instant, u64),
+    /// When this process began the epoch.
+    epoch_started: Instant,
+    /// Pictures of its steps since then.
+    epoch_pictures: usize,
 }
 
 impl<'a> Run<'a> {
@@ -97,7 +101,8 @@ impl<'a> Run<'a> {
             validation: loader(&job.dataset.val, batch),
             earlier: folder.seconds(),
             started: Instant::now(),
-            epoch_started: (Instant::now(), position.step),
+            epoch_started: Instant::now(),
+            epoch_pictures: 0,
             pending: VecDeque::new(),
             job,
             device,
@@ -176,7 +181,7 @@ impl<'a> Run<'a> {
     /// Runs the epoch's remaining steps, or those up to `max_steps` or the interruption; none is in flight afterwards.
     fn steps_of_epoch(&mut self) -> Result<()> {
         let first = self.step_in_epoch();
-        self.epoch_started = (Instant::now(), self.position.step);
+        (self.epoch_started, self.epoch_pictures) = (Instant::now(), 0);
         if first == self.job.steps_per_epoch() {
             return Ok(());
         }
@@ -218,13 +223,13 @@ impl<'a> Run<'a> {
         self.program.write(self.graph.schedule, &Tensor::f32([4], schedule.to_vec()).map_err(Error::input)?)?;
         let ticket = self.program.submit()?;
         self.position.step = step;
-        self.pending.push_back(Pending { ticket, labels: batch.labels, step });
+        self.pending.push_back(Pending { ticket, labels: batch.labels, pictures: batch.count, step });
         Ok(())
     }
 
     /// Reads the oldest step's loss and logits.
     fn read_oldest(&mut self) -> Result<()> {
-        let Some(Pending { ticket, labels, step }) = self.pending.pop_front() else { return Ok(()) };
+        let Some(Pending { ticket, labels, pictures, step }) = self.pending.pop_front() else { return Ok(()) };
         let outputs = self.program.outputs(ticket, true)?;
         let Some([loss, logits]) = outputs.as_deref() else {
             return Err(Error::device("the device lost the outputs of a step"));
@@ -234,6 +239,7 @@ impl<'a> Run<'a> {
             return Err(Error::NotFinite { loss, step });
         }
         self.position.tally.add_batch(loss, logits, &labels);
+        self.epoch_pictures += pictures;
         let before = self.position.epochs as u64 * self.job.steps_per_epoch();
         let event = Event::Step {
             epoch: self.position.epochs + 1,
@@ -242,21 +248,20 @@ impl<'a> Run<'a> {
             iterations: self.job.steps_per_epoch(),
             loss,
             means: self.position.tally.means(),
-            images_per_second: self.images_per_second(step),
+            images_per_second: self.images_per_second(),
         };
         (self.observe)(&event);
         Ok(())
     }
 
-    /// Training pictures a second in this epoch and process, up to `step`.
-    fn images_per_second(&self, step: u64) -> f64 {
-        let (since, first) = self.epoch_started;
-        ((step - first) * self.job.batch() as u64) as f64 / since.elapsed().as_secs_f64().max(1e-9)
+    /// Training pictures a second in this epoch and process, of the steps whose loss was read.
+    fn images_per_second(&self) -> f64 {
+        self.epoch_pictures as f64 / self.epoch_started.elapsed().as_secs_f64().max(1e-9)
     }
 
     /// Means over the validation pictures; `None` when interrupted.
     fn evaluate(&mut self) -> Result<Option<Validated>> {
-        let training_speed = self.images_per_second(self.position.step);
+        let training_speed = self.images_per_second();
         let started = Instant::now();
         let pictures = self.job.dataset.val.len();
         let (mut tally, mut done) = (Tally::default(), 0);
