@@ -99,7 +99,9 @@ impl Pixels {
         match stored {
             Ok(stored) => Ok(stored.upright()),
             Err(Refused::Truncated) => Err(format!("truncated {format}")),
-            Err(Refused::Because(reason)) => Err(reason.lines().next().unwrap_or_default().to_string()),
+            Err(Refused::Because(reason)) => {
+                Err(reason.lines().next().unwrap_or_default().trim_matches('"').to_string())
+            }
         }
     }
 }
@@ -238,8 +240,8 @@ fn jpeg(bytes: &[u8]) -> Result<Stored, Refused> {
         Refused::Because(reason) if reason.starts_with("claims") => Refused::Because(reason),
         _ => Refused::Truncated,
     })?;
-    let other = with(&[0x55; 64]).map_err(|_| Refused::Truncated)?;
-    if other.samples == completed.samples { Ok(completed) } else { Err(Refused::Truncated) }
+    let same = |padding: u8| with(&[padding; 64]).is_ok_and(|other| other.samples == completed.samples);
+    if [0x55, 0xAA, 0x00].into_iter().all(same) { Ok(completed) } else { Err(Refused::Truncated) }
 }
 
 /// The decoder fills up what is missing with grey and says nothing.
