@@ -160,7 +160,10 @@ fn a_refused_resume_changes_nothing() {
     std::fs::rename(place.path("pictures/cat.3.png"), place.path("cat.png")).unwrap();
     place.convoy("train --resume run --max-steps 9").refused(2, &["training pictures", "13", "14"]);
     assert_eq!(place.text("run/config.toml"), config);
-    std::fs::rename(place.path("cat.png"), place.path("pictures/cat.3.png")).unwrap();
+    // As many pictures, one under another name: the order and the split would be others.
+    std::fs::rename(place.path("cat.png"), place.path("pictures/cat.33.png")).unwrap();
+    place.convoy("train --resume run --max-steps 9").refused(2, &["other names"]);
+    std::fs::rename(place.path("pictures/cat.33.png"), place.path("pictures/cat.3.png")).unwrap();
     for (setting, other) in
         [("seed = 7", "seed = 8"), ("batch_size = 4", "batch_size = 3"), ("augment = \"resized\"", "augment = \"off\"")]
     {
@@ -492,4 +495,21 @@ fn help_and_version_are_there() {
         assert!(help.contains(option), "{option}:\n{help}");
     }
     assert!(place.convoy("--version").ok().stdout.contains(env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn selftest_reports_what_a_device_computes() {
+    let place = Place::new();
+    let report = place.convoy("selftest --adapter cpu --op lrn --op max_pool2d --random 5 --json").json();
+    assert_eq!((&report["failed"], &report["device"]["backend"]), (&0.into(), &"cpu".into()));
+    let ops: Vec<_> = report["ops"].as_array().unwrap().iter().map(|op| op["op"].as_str().unwrap()).collect();
+    assert_eq!(ops, ["lrn", "max_pool2d"]);
+    let cases = report["ops"].as_array().unwrap().iter().map(|op| op["cases"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!(report["cases"], cases);
+    let table = place.convoy("selftest --adapter cpu --op lrn --seed 9").ok().stdout;
+    assert!(table.contains("cases right") && table.starts_with("device: "), "{table}");
+    let list = place.convoy("selftest --list --json").json();
+    assert!(list.as_array().unwrap().iter().any(|row| row["op"] == "conv2d" && row["backends"]["cpu"] == true));
+    place.convoy("selftest --op convolve").refused(2, &["convolve", "conv2d"]);
+    place.convoy("selftest --adapter nowhere").refused(2, &["nowhere"]);
 }

@@ -158,10 +158,17 @@ fn config_text(job: &Job, device: &DeviceInfo) -> Result<String> {
     made_by.insert("backend".into(), device.backend.clone().into());
     made_by.insert("driver".into(), device.driver.clone().into());
     made_by.insert("classes".into(), job.dataset.classes.clone().into());
+    let [_, height, width] = job.model.input;
+    let size = job.settings.image_size.map_or([height, width], |side| [side; 2]);
+    made_by.insert("image_size".into(), size.map(|extent| extent as i64).to_vec().into());
+    made_by.insert("workers".into(), (job.loader_options(1).workers as i64).into());
     let mut table = job.settings.table()?;
     table.insert(MADE_BY.into(), made_by.into());
     let text = toml::to_string(&table).map_err(|e| Error::input(format!("config.toml: {e}")))?;
-    Ok(format!("# Every setting of this run. To repeat it: convoy train --config config.toml\n{text}"))
+    Ok(format!(
+        "# Every setting of this run; those not here (image_size, dropout, workers) were left to the model and the machine.\n\
+         # To repeat it: convoy train --config config.toml\n{text}"
+    ))
 }
 
 /// Says what is trained on what, on the console and in the log.

@@ -21,7 +21,7 @@ const KEY: &str = "position";
 pub struct Position {
     /// Training pictures: with another number the steps would be other ones.
     pub pictures: usize,
-    /// [`fingerprint`] of all pictures' names: with other names the order and the split would be others.
+    /// A fingerprint of all names and classes: with others the order and the split would be others.
     pub names: String,
     /// Steps done.
     pub step: u64,
