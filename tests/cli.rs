@@ -115,9 +115,9 @@ fn signal_in_second_epoch(child: &mut Child, signal: &str) -> impl Iterator<Item
 fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     let place = Place::new();
     place.pictures("pictures", 8);
-    place.convoy(&format!("{TRAIN} --epochs 60 --out . --name straight")).ok();
+    place.convoy(&format!("{TRAIN} --epochs 240 --out . --name straight")).ok();
     let mut child = place
-        .command(&format!("{TRAIN} --epochs 60 --out . --name stopped"))
+        .command(&format!("{TRAIN} --epochs 240 --out . --name stopped"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

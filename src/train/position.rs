@@ -78,18 +78,18 @@ impl Position {
                 format!("the run to resume had {} training pictures, now there are {pictures}", self.pictures);
             return Err(Error::input(message));
         }
+        let then = Settings::merge([self.settings.clone()])?;
+        if let Some(key) = job.settings.first_difference(&then, &FREE)? {
+            return Err(Error::input(format!(
+                "the run to resume was not made with the {key} that its config.toml has now: put back what was there"
+            )));
+        }
         if self.names != fingerprint(&job.dataset) {
             let message = "the pictures of the run to resume had other names or classes: put back those that were renamed, \
                            added or removed since";
             return Err(Error::input(message));
         }
-        let then = Settings::merge([self.settings.clone()])?;
-        match job.settings.first_difference(&then, &FREE)? {
-            Some(key) => Err(Error::input(format!(
-                "the run to resume was not made with the {key} that its config.toml has now: put back what was there"
-            ))),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Takes in an epoch's validation top-1; returns whether it is the best so far.
