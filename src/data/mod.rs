@@ -3,6 +3,7 @@
 
 mod bmp;
 mod decode;
+mod jpeg;
 mod loader;
 mod pixels;
 pub mod sample;
