@@ -1,6 +1,7 @@
 //! Random cases, each from a recorded sequence of choices: a case that fails is made smaller by lowering its choices, whatever
 //! its op makes of them.
 
+use super::Op;
 use super::case::{Case, Fill};
 use crate::rng::{Philox, stream};
 
@@ -95,6 +96,16 @@ impl Draw {
     }
 }
 
+/// `count` random cases of each op, in the list's order: generator, case, and the choices behind it.
+pub fn cases(seed: u64, count: u32) -> impl Iterator<Item = (Generator, Case, Vec<u32>)> {
+    Op::generators().into_iter().enumerate().flat_map(move |(op, generator)| {
+        (0..count).map(move |number| {
+            let (case, choices) = Draw::random(seed, (op as u32) << 20 | number).case(generator);
+            (generator, case.named(format!("random {number}, seed {seed}")), choices)
+        })
+    })
+}
+
 /// The smallest failing case on the way from `choices` down: lowers one choice after the other, as long as `fails` says so and
 /// `attempts` last. Returns the case's choices.
 pub fn shrink(mut choices: Vec<u32>, mut attempts: usize, mut fails: impl FnMut(&[u32]) -> bool) -> Vec<u32> {
@@ -124,7 +135,6 @@ pub fn shrink(mut choices: Vec<u32>, mut attempts: usize, mut fails: impl FnMut(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ops::Op;
 
     #[test]
     fn choices_make_the_case() {

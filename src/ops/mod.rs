@@ -2,6 +2,9 @@
 //! gradient rule, f64 reference and test cases. [`ops!`](self) below is THE list; a backend implements its own trait for
 //! every struct on it (`backend::cpu::CpuOp`, `backend::wgpu::WgpuOp`), and the compiler finds what is missing.
 //!
+//! Files that are no op: `case`, `draw` and `tolerance` are what test cases are made of, drawn from and compared within;
+//! `window` is the geometry that the pools share. (`reshape` has no shader: it is a view.)
+//!
 //! The f64 reference is the oracle of all backends: plain loops in the order of the formula, no cleverness.
 
 mod activation;

@@ -15,7 +15,7 @@ pub use compare::{Mismatch, compare};
 use crate::backend::{Device, DeviceInfo, Finding};
 use crate::error::Result;
 use crate::ops::case::Case;
-use crate::ops::draw::{Draw, Generator, shrink};
+use crate::ops::draw::{self, Draw, Generator, shrink};
 use crate::ops::tolerance::Expected;
 use crate::ops::{Array, Op};
 use crate::tensor::Tensor;
@@ -111,12 +111,8 @@ impl Suite {
         let Selection { seed, random, ops } = selection;
         let selected = |case: &Case| ops.is_empty() || ops.iter().any(|name| name == case.op.name());
         let mut cases: Vec<_> = Op::all_cases().into_iter().map(|case| (case, None)).collect();
-        for (kind, generator) in Op::generators().into_iter().enumerate() {
-            for number in 0..*random {
-                let (case, choices) = Draw::random(*seed, (kind as u32) << 20 | number).case(generator);
-                cases.push((case.named(format!("random {number}, seed {seed}")), Some((generator, choices))));
-            }
-        }
+        let drawn = draw::cases(*seed, *random);
+        cases.extend(drawn.map(|(generator, case, choices)| (case, Some((generator, choices)))));
         cases.retain(|(case, _)| selected(case));
         let cases = cases.into_par_iter().map(|(case, random)| Prepared::new(case, *seed, random)).collect();
         Suite { seed: *seed, cases }
@@ -282,11 +278,7 @@ pub struct Coverage {
 /// A row for each op.
 pub fn coverage(selection: &Selection) -> Vec<Coverage> {
     let mut rows: Vec<Coverage> = Vec::new();
-    let drawn = Op::generators().into_iter().enumerate().flat_map(|(kind, generator)| {
-        let seed = selection.seed;
-        (0..selection.random)
-            .map(move |number| (Draw::random(seed, (kind as u32) << 20 | number).case(generator).0, true))
-    });
+    let drawn = draw::cases(selection.seed, selection.random).map(|(_, case, _)| (case, true));
     for (case, random) in Op::all_cases().into_iter().map(|case| (case, false)).chain(drawn) {
         let name = case.op.name();
         let at = rows.iter().position(|row| row.op == name).unwrap_or_else(|| {

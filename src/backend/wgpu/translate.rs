@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, ValueRef};
 use crate::ops::Op;
 use crate::ops::case::Case;
-use crate::ops::draw::Draw;
+use crate::ops::draw;
 
 /// The limits of WebGPU, which every device has: <https://www.w3.org/TR/webgpu/#limits>.
 const MAX_INVOCATIONS: usize = 256;
@@ -57,9 +57,7 @@ fn dispatches(case: &Case, capability: Capability) -> Vec<Dispatch> {
 
 /// Kernel and constants of each pipeline, once.
 fn pipelines() -> Vec<Dispatch> {
-    let drawn = Op::generators().into_iter().enumerate().flat_map(|(kind, generator)| {
-        (0..12).map(move |number| Draw::random(1, (kind as u32) << 20 | number).case(generator).0)
-    });
+    let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
     let cases: Vec<Case> = Op::all_cases().into_iter().chain(drawn).collect();
     let mut found = BTreeMap::new();
     for capability in capabilities() {
