@@ -1,11 +1,8 @@
 //! Checks every file in `shaders/` with naga, so that a bad shader fails the build, and writes what naga found (source,
 //! entry points, bindings, uniform layouts) as a Rust table for `backend::wgpu::shaders`: the host never retypes a binding.
-//!
-//! A line `//!include NAME` is replaced by the text of `shaders/NAME.wgsl`, the first time that it is asked for, and the
-//! loops of register tiles by their unrolled text (see [`expand`]).
 
-#[path = "src/backend/wgpu/expand.rs"]
-mod expand;
+#[path = "src/backend/wgpu/compose.rs"]
+mod compose;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,8 +11,11 @@ use std::{env, fs};
 use naga::valid::{Capabilities, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
 
+use compose::Source;
+
 fn main() {
     println!("cargo::rerun-if-changed=shaders");
+    println!("cargo::rerun-if-changed=src/backend/wgpu/compose.rs");
     println!("cargo::rerun-if-changed=src/backend/wgpu/expand.rs");
     match generate() {
         Ok(table) => {
@@ -36,7 +36,7 @@ fn generate() -> Result<String, String> {
     files.sort();
     let (mut table, mut errors) = (String::new(), Vec::new());
     for path in files {
-        match Source::read(&path).and_then(|source| source.reflect(&path)) {
+        match Source::compose(&path, &|path| fs::read_to_string(path)).and_then(|source| source.reflect(&path)) {
             Ok(module) => table += &module,
             Err(message) => errors.push(message),
         }
@@ -44,57 +44,7 @@ fn generate() -> Result<String, String> {
     if errors.is_empty() { Ok(table) } else { Err(errors.join("\n")) }
 }
 
-/// A shader with its includes filled in, and where each line came from.
-#[derive(Default)]
-struct Source {
-    text: String,
-    /// What it was put together from.
-    files: Vec<PathBuf>,
-    /// File and line (from 1) of each line of `text`.
-    origins: Vec<(PathBuf, usize)>,
-}
-
 impl Source {
-    fn read(path: &Path) -> Result<Source, String> {
-        let mut source = Source::default();
-        source.append(path)?;
-        source.unrolled()
-    }
-
-    /// The same text with the loops of `//#` lines written out.
-    fn unrolled(self) -> Result<Source, String> {
-        let lines =
-            expand::expand(&self.text).map_err(|(line, message)| self.complaint(Some(line as u32), &message))?;
-        let origins = lines.iter().map(|(line, _)| self.origins[line - 1].clone()).collect();
-        Ok(Source { files: self.files, text: lines.into_iter().map(|(_, line)| line + "\n").collect(), origins })
-    }
-
-    fn append(&mut self, path: &Path) -> Result<(), String> {
-        if self.files.iter().any(|known| known == path) {
-            return Ok(());
-        }
-        self.files.push(path.to_path_buf());
-        let text = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        for (index, line) in text.lines().enumerate() {
-            match line.strip_prefix("//!include ") {
-                Some(name) => self.append(&Path::new("shaders").join(name.trim()).with_extension("wgsl"))?,
-                None => {
-                    self.text += line;
-                    self.text.push('\n');
-                    self.origins.push((path.to_path_buf(), index + 1));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// `file:line: message`, for a line of the text with the includes in.
-    fn complaint(&self, line: Option<u32>, message: &str) -> String {
-        let origin = line.and_then(|line| self.origins.get(line as usize - 1)).or(self.origins.first());
-        let (path, line) = origin.map_or((Path::new("shaders"), 0), |(path, line)| (path, *line));
-        format!("{}:{line}: {}", path.display(), message.replace('\n', " "))
-    }
-
     /// Parses and validates, and writes the module `pub mod <stem>` with one `Kernel` for each entry point.
     fn reflect(&self, path: &Path) -> Result<String, String> {
         let module = naga::front::wgsl::parse_str(&self.text)

@@ -57,7 +57,7 @@ pub struct DeviceInfo {
 }
 
 /// What a check of a device itself found.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, PartialEq, Debug, serde::Serialize)]
 pub struct Finding {
     /// What was checked.
     pub probe: &'static str,

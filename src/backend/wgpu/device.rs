@@ -1,16 +1,18 @@
 //! An open wgpu device: parameters by name, and the errors that the driver reports on its own time.
 
-use std::collections::HashMap;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
-use super::lowering::{ALIGNMENT, Capability, padded};
+use super::lowering::{ALIGNMENT, Capability, of_case, padded};
 use super::pipeline::Pipelines;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
 use crate::backend::{Device, DeviceInfo, Finding, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
+use crate::ops::case::Case;
 use crate::tensor::{Tensor, TensorType};
 
 /// How to open a device.
@@ -24,6 +26,8 @@ pub struct WgpuOptions {
     pub gpu_kernels: bool,
     /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
     pub checked: bool,
+    /// Texts of shaders, and what to run in their place: for tests that the tests would notice.
+    pub replace: HashMap<String, String>,
 }
 
 /// A device opened through wgpu.
@@ -114,9 +118,17 @@ impl WgpuDevice {
             max_buffer,
             poison: options.poison,
             health,
-            pipelines: Mutex::new(Pipelines::new(options.checked)),
+            pipelines: Mutex::new(Pipelines::new(options.checked, options.replace.clone())),
         };
         Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
+    }
+}
+
+impl WgpuDevice {
+    /// The texts of the shaders that a case runs here; none where the device is too small for it.
+    pub fn sources(&self, case: &Case) -> HashSet<Cow<'static, str>> {
+        let dispatches = of_case(case, self.shared.capability).unwrap_or_default();
+        dispatches.into_iter().map(|dispatch| dispatch.kernel.source.clone()).collect()
     }
 }
 

@@ -21,6 +21,8 @@ pub(super) struct Pipeline {
 pub(super) struct Pipelines {
     /// Whether shaders check indices, divisors and loops when they run, and clear workgroup memory.
     checked: bool,
+    /// Texts of shaders, and what is run in their place.
+    replace: HashMap<String, String>,
     modules: HashMap<String, wgpu::ShaderModule>,
     pipelines: HashMap<Key, Arc<Pipeline>>,
 }
@@ -29,8 +31,14 @@ pub(super) struct Pipelines {
 type Key = (String, Vec<(&'static str, u64)>);
 
 impl Pipelines {
-    pub fn new(checked: bool) -> Self {
-        Pipelines { checked, ..Default::default() }
+    pub fn new(checked: bool, replace: HashMap<String, String>) -> Self {
+        Pipelines { checked, replace, ..Default::default() }
+    }
+
+    /// WGSL text of a kernel, or what is run in its place.
+    pub fn source(&self, kernel: &Kernel) -> wgpu::ShaderSource<'static> {
+        let text = self.replace.get(kernel.source.as_ref()).cloned();
+        wgpu::ShaderSource::Wgsl(text.map_or(kernel.source.clone(), Into::into))
     }
 
     /// The pipeline of a dispatch, made now or before.
@@ -49,9 +57,8 @@ impl Pipelines {
 
     /// The kernel's module; the entry points of a file share one.
     fn module(&mut self, device: &wgpu::Device, kernel: &Kernel) -> &wgpu::ShaderModule {
-        let checked = self.checked;
+        let (checked, source) = (self.checked, self.source(kernel));
         self.modules.entry(kernel.source.to_string()).or_insert_with(|| {
-            let source = wgpu::ShaderSource::Wgsl(kernel.source.clone());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source };
             let checks = match checked {
                 true => wgpu::ShaderRuntimeChecks::checked(),

@@ -120,7 +120,7 @@ fn run_windows(
     shared.write(&input, bytemuck::cast_slice(given));
     shared.write(&output, Tensor::zeros(&ty).bytes());
     let device = &shared.device;
-    let source = wgpu::ShaderSource::Wgsl(kernel.source.clone());
+    let source = shared.pipelines().source(kernel);
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source });
     let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
         label: Some(&kernel.name),

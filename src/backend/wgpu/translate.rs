@@ -10,7 +10,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 use rayon::prelude::*;
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, ValueRef};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, of_case};
 use crate::ops::Op;
 use crate::ops::case::Case;
 use crate::ops::draw;
@@ -33,35 +33,13 @@ fn capabilities() -> [Capability; 4] {
     ]
 }
 
-/// The dispatches of a case; none where the device is too small for it.
-fn dispatches(case: &Case, capability: Capability) -> Vec<Dispatch> {
-    let types: Vec<_> = case.inputs.iter().map(|input| input.ty.clone()).collect();
-    let value = |memory, ty: &crate::tensor::TensorType| ValueRef { memory, ty: ty.clone(), name: "value".into() };
-    let inputs: Vec<_> = types.iter().enumerate().map(|(i, ty)| value(Memory::Slot(i), ty)).collect();
-    let outputs: Vec<_> = case.op.infer(&types).unwrap();
-    let outputs: Vec<_> = outputs
-        .iter()
-        .enumerate()
-        .map(|(n, ty)| {
-            let shared = case.op.aliases().iter().find(|&&(output, _)| output == n);
-            value(Memory::Slot(shared.map_or(inputs.len() + n, |&(_, input)| input)), ty)
-        })
-        .collect();
-    let mut lowering = Lowering::new(capability);
-    lowering.node("case");
-    match case.op.wgpu().lower(&mut lowering, &inputs, &outputs) {
-        Ok(()) => lowering.dispatches,
-        Err(_) => Vec::new(),
-    }
-}
-
 /// Kernel and constants of each pipeline, once.
 fn pipelines() -> Vec<Dispatch> {
     let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
     let cases: Vec<Case> = Op::all_cases().into_iter().chain(drawn).collect();
     let mut found = BTreeMap::new();
     for capability in capabilities() {
-        for dispatch in cases.iter().flat_map(|case| dispatches(case, capability)) {
+        for dispatch in cases.iter().flat_map(|case| of_case(case, capability).unwrap_or_default()) {
             assert!(dispatch.groups.iter().all(|&n| n <= MAX_GROUPS), "{}: {:?}", dispatch.label, dispatch.groups);
             let constants = dispatch.overrides.iter().map(|(name, value)| format!("{name} {value}"));
             let key = (dispatch.kernel.name.to_string(), constants.collect::<Vec<_>>());

@@ -1,0 +1,220 @@
+//! Tests the tests: changes one token of a shader at a time and runs the cases whose kernels it is part of. A mutant that no
+//! case notices shows a hole in the cases, or that the token does not matter (`equivalent.toml` says which, and why).
+//!
+//! `cargo run --release --example mutate -- [--file NAME]... [--sample N] [--seed N]`
+
+#[path = "../../src/backend/wgpu/compose.rs"]
+mod compose;
+mod tokens;
+mod worker;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use clap::Parser;
+use convoy::rng::{Philox, stream};
+use serde::Deserialize;
+use tokens::Mutation;
+use worker::{Verdict, Worker};
+
+/// Changes shaders one token at a time and reports which changes no case notices.
+#[derive(Parser)]
+struct Args {
+    /// Only these files of shaders/, without .wgsl
+    #[arg(long = "file", value_name = "NAME")]
+    files: Vec<String>,
+    /// Mutants to try, drawn at random from all; without it all
+    #[arg(long, value_name = "N")]
+    sample: Option<usize>,
+    /// Which mutants are drawn
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Mutants tried at once, each in a process of its own
+    #[arg(long, default_value_t = thread::available_parallelism().map_or(1, Into::into))]
+    jobs: usize,
+    /// Seconds that a case may take before its mutant counts as noticed
+    #[arg(long, default_value_t = 120)]
+    patience: u64,
+    /// Print every mutant and who noticed it
+    #[arg(long, short)]
+    verbose: bool,
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+/// A shader with one token changed.
+struct Mutant {
+    file: PathBuf,
+    mutation: Mutation,
+}
+
+/// The files of `shaders/` by path.
+fn shaders() -> Result<BTreeMap<PathBuf, String>, Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        files.insert(path.clone(), fs::read_to_string(path)?);
+    }
+    Ok(files)
+}
+
+/// Every mutant of every file, in an order that parent and workers agree on.
+fn mutants(files: &BTreeMap<PathBuf, String>) -> Vec<Mutant> {
+    let of_file = |(file, text): (&PathBuf, &String)| {
+        let file = file.clone();
+        tokens::mutations(text).into_iter().map(move |mutation| Mutant { file: file.clone(), mutation })
+    };
+    files.iter().flat_map(of_file).collect()
+}
+
+fn stem(file: &Path) -> &str {
+    file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+}
+
+/// A mutant that no case can notice, as `equivalent.toml` lists it.
+#[derive(Deserialize)]
+struct Equivalent {
+    file: String,
+    /// As [`Mutation::describe`] writes them.
+    mutants: Vec<String>,
+    #[allow(dead_code)] // for who reads the file
+    why: String,
+}
+
+#[derive(Deserialize)]
+struct Equivalents {
+    equivalent: Vec<Equivalent>,
+}
+
+/// What became of mutants.
+#[derive(Default)]
+struct Tally {
+    killed: usize,
+    stopped: usize,
+    invalid: usize,
+    equivalent: usize,
+    survivors: usize,
+}
+
+impl Tally {
+    fn add(&mut self, verdict: &Verdict, equivalent: bool) {
+        let count = match verdict {
+            Verdict::Noticed(_) => &mut self.killed,
+            Verdict::Stopped => &mut self.stopped,
+            Verdict::Invalid => &mut self.invalid,
+            Verdict::Survives if equivalent => &mut self.equivalent,
+            Verdict::Survives => &mut self.survivors,
+        };
+        *count += 1;
+    }
+
+    /// Those that compile.
+    fn valid(&self) -> usize {
+        self.killed + self.stopped + self.equivalent + self.survivors
+    }
+}
+
+impl Equivalents {
+    /// The numbers of the mutants that are listed.
+    ///
+    /// # Errors
+    /// A mutant of the list does not exist (any more).
+    fn numbers(&self, files: &BTreeMap<PathBuf, String>, mutants: &[Mutant]) -> Result<HashSet<usize>, String> {
+        let mut numbers = HashMap::new();
+        for (number, Mutant { file, mutation }) in mutants.iter().enumerate() {
+            numbers.insert((stem(file), mutation.describe(&files[file])), number);
+        }
+        let listed = |Equivalent { file, mutants, .. }: &Equivalent| {
+            mutants.iter().map(|mutant| (file.clone(), mutant.clone())).collect::<Vec<_>>()
+        };
+        let number = |(file, mutant): (String, String)| {
+            let known = numbers.get(&(file.as_str(), mutant.clone())).copied();
+            known.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))
+        };
+        self.equivalent.iter().flat_map(listed).map(number).collect()
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    let files = shaders()?;
+    let mutants = mutants(&files);
+    if args.worker {
+        return worker::serve(&files, &mutants);
+    }
+    let start = Instant::now();
+    let equivalents: Equivalents = toml::from_str(include_str!("equivalent.toml"))?;
+    let equivalents = equivalents.numbers(&files, &mutants)?;
+    let selected = |n: &usize| args.files.is_empty() || args.files.iter().any(|file| file == stem(&mutants[*n].file));
+    let mut chosen: Vec<usize> = (0..mutants.len()).filter(selected).collect();
+    if let Some(sample) = args.sample {
+        let shuffled = Philox { seed: args.seed, stream: stream::TEST, step: 0 }.permutation(chosen.len());
+        chosen = shuffled.into_iter().take(sample).map(|place| chosen[place]).collect();
+        chosen.sort_unstable();
+    }
+    let total = chosen.len();
+    let verdicts = judge(&args, &chosen, |number, verdict| {
+        let Mutant { file, mutation } = &mutants[number];
+        let survives = matches!(verdict, Verdict::Survives) && !equivalents.contains(&number);
+        if args.verbose || survives {
+            let text = &files[file];
+            println!("{}.wgsl:{}: {}: {verdict}", stem(file), mutation.line(text), mutation.describe(text));
+        }
+    })?;
+    let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
+    let mut all = Tally::default();
+    for (number, verdict) in verdicts {
+        for tally in [&mut all, tallies.entry(stem(&mutants[number].file)).or_default()] {
+            tally.add(&verdict, equivalents.contains(&number));
+        }
+    }
+    println!("{:<16}{:>8}{:>8}{:>8}{:>12}{:>10}", "shader", "mutants", "killed", "hung", "equivalent", "survive");
+    for (name, tally) in tallies.iter().map(|(name, tally)| (*name, tally)).chain([("all", &all)]) {
+        let Tally { killed, stopped, equivalent, survivors, .. } = tally;
+        println!("{name:<16}{:>8}{killed:>8}{stopped:>8}{equivalent:>12}{survivors:>10}", tally.valid());
+    }
+    println!(
+        "{:.1} % of {} mutants killed; {} change nothing that can be seen (equivalent.toml); {} of {total} do not compile; {:.0} s",
+        100.0 * (all.killed + all.stopped) as f64 / all.valid().max(1) as f64,
+        all.valid(),
+        all.equivalent,
+        all.invalid,
+        start.elapsed().as_secs_f64()
+    );
+    match all.survivors {
+        0 => Ok(()),
+        survivors => Err(format!("{survivors} mutants survive: the cases have a hole").into()),
+    }
+}
+
+/// The verdicts on these mutants, in parallel; `hear` gets each as it comes.
+fn judge(
+    args: &Args,
+    chosen: &[usize],
+    hear: impl Fn(usize, &Verdict) + Sync,
+) -> Result<Vec<(usize, Verdict)>, Box<dyn Error>> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, Verdict)>, String> {
+        let mut worker = Worker::new(Duration::from_secs(args.patience));
+        let mut verdicts = Vec::new();
+        while let Some(&number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let verdict = worker.judge(number)?;
+            hear(number, &verdict);
+            verdicts.push((number, verdict));
+        }
+        Ok(verdicts)
+    };
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..args.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let mut verdicts = Vec::new();
+        for thread in threads {
+            verdicts.extend(thread.join().map_err(|_| "a thread failed")??);
+        }
+        Ok(verdicts)
+    })
+}

@@ -1,0 +1,266 @@
+//! A process that runs cases on mutants: a mutant may hang the device or bring the process down, and the next one must not
+//! suffer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::fmt;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::Duration;
+
+use convoy::backend::wgpu::adapter::{Adapter, adapters};
+use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
+use convoy::backend::{Device, Finding};
+use convoy::selftest::{Selection, Suite};
+use naga::valid::{Capabilities, ValidationFlags, Validator};
+
+use crate::Mutant;
+use crate::compose::Source;
+
+/// What became of a mutant.
+pub enum Verdict {
+    /// A case went wrong, this one.
+    Noticed(String),
+    /// The process hung or crashed.
+    Stopped,
+    /// It is no valid shader.
+    Invalid,
+    /// Every case is right.
+    Survives,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Noticed(by) => write!(f, "noticed by {by}"),
+            Verdict::Stopped => f.write_str("hung or crashed"),
+            Verdict::Invalid => f.write_str("does not compile"),
+            Verdict::Survives => f.write_str("survives"),
+        }
+    }
+}
+
+/// What a worker says while it is at work on a mutant.
+const ALIVE: &str = "alive";
+
+/// A worker process, from outside.
+pub struct Worker {
+    patience: Duration,
+    process: Option<Process>,
+}
+
+struct Process {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Worker {
+    /// A worker that is given up after so long without a word.
+    pub fn new(patience: Duration) -> Self {
+        Worker { patience, process: None }
+    }
+
+    /// Has a mutant judged, by its number.
+    ///
+    /// # Errors
+    /// When there is no process to be had, or it fails before its first mutant.
+    pub fn judge(&mut self, number: usize) -> Result<Verdict, String> {
+        let process = match &mut self.process {
+            Some(process) => process,
+            None => self.process.insert(Process::start()?),
+        };
+        // A process that ended while it was idle is noticed below.
+        writeln!(process.stdin, "{number}").ok();
+        loop {
+            let Ok(line) = process.lines.recv_timeout(self.patience) else {
+                self.stop();
+                return Ok(Verdict::Stopped);
+            };
+            match line.split_once(' ').unwrap_or((&line, "")) {
+                ("noticed", by) => return Ok(Verdict::Noticed(by.to_string())),
+                ("invalid", _) => return Ok(Verdict::Invalid),
+                ("survives", _) => return Ok(Verdict::Survives),
+                _ => {}
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.child.kill().ok();
+            process.child.wait().ok();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Process {
+    fn start() -> Result<Process, String> {
+        let text = |e: std::io::Error| format!("a worker cannot be started: {e}");
+        let program = std::env::current_exe().map_err(text)?;
+        let mut command = Command::new(program);
+        command.arg("--worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().map_err(text)?;
+        let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        // The references of all cases take a while.
+        match lines.recv_timeout(Duration::from_secs(600)).as_deref() {
+            Ok(ALIVE) => Ok(Process { child, stdin, lines }),
+            Ok(other) => Err(format!("a worker failed: {other}")),
+            Err(_) => Err("a worker ended before it began; is there a GPU or a software Vulkan device?".into()),
+        }
+    }
+}
+
+/// Kinds of devices: each has kernels, or ways through them, that the others do not take.
+fn devices() -> [WgpuOptions; 4] {
+    let options = |gpu_kernels, max_binding_bytes| WgpuOptions {
+        poison: true,
+        checked: true, // a mutant may reach anywhere
+        gpu_kernels,
+        max_binding_bytes,
+        ..WgpuOptions::default()
+    };
+    [options(true, None), options(false, None), options(true, Some(4 * 1024)), options(true, Some(56 * 1024))]
+}
+
+/// A case on a kind of device.
+struct Trial {
+    device: usize,
+    case: usize,
+    /// Whether it is right without a mutation, once known.
+    right: Option<bool>,
+    killed: u32,
+}
+
+/// The worker process, from inside: answers each number on stdin by a verdict on stdout.
+///
+/// # Errors
+/// No device, or stdin or stdout are gone.
+pub fn serve(files: &BTreeMap<PathBuf, String>, mutants: &[Mutant]) -> Result<(), Box<dyn Error>> {
+    let adapter = adapters(false).into_iter().next().ok_or("no GPU or software Vulkan device")?;
+    let mut judge = Judge::new(files, adapter)?;
+    println!("{ALIVE}");
+    for line in std::io::stdin().lines() {
+        let mutant = &mutants[line?.trim().parse::<usize>()?];
+        println!("{}", judge.judge(mutant)?);
+    }
+    Ok(())
+}
+
+struct Judge<'a> {
+    files: &'a BTreeMap<PathBuf, String>,
+    /// The shaders as they are, by the file that they begin with.
+    sources: BTreeMap<PathBuf, Source>,
+    adapter: Adapter,
+    suite: Suite,
+    /// The devices without a mutation.
+    sound: Vec<WgpuDevice>,
+    findings: Vec<Finding>,
+    /// By the file that they depend on.
+    trials: HashMap<PathBuf, Vec<Trial>>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(files: &'a BTreeMap<PathBuf, String>, adapter: Adapter) -> Result<Self, Box<dyn Error>> {
+        let compose = |file| Ok::<_, String>((file, Source::compose(file, &|path| Ok(files[path].clone()))?));
+        let sources = files.keys().map(|file| compose(file.as_path())).collect::<Result<Vec<_>, String>>()?;
+        let sources: BTreeMap<PathBuf, Source> = sources.into_iter().map(|(file, s)| (file.to_path_buf(), s)).collect();
+        let suite = Suite::new(&Selection::default());
+        let open = |options| WgpuDevice::open(&adapter, &options);
+        let mut sound = devices().into_iter().map(open).collect::<convoy::Result<Vec<_>>>()?;
+        let by_text: HashMap<&str, &Source> = sources.values().map(|source| (source.text.as_str(), source)).collect();
+        let mut trials: HashMap<PathBuf, Vec<Trial>> = HashMap::new();
+        for (device, opened) in sound.iter().enumerate() {
+            for (case, prepared) in suite.cases().iter().enumerate() {
+                let mut depends: Vec<&Path> = Vec::new();
+                for text in opened.sources(&prepared.case) {
+                    let source = by_text.get(text.as_ref()).ok_or("the binary has other shaders than the folder")?;
+                    depends.extend(source.files.iter().map(PathBuf::as_path));
+                }
+                depends.sort();
+                depends.dedup();
+                for file in depends {
+                    let trial = Trial { device, case, right: None, killed: 0 };
+                    trials.entry(file.to_path_buf()).or_default().push(trial);
+                }
+            }
+        }
+        let findings = sound[0].probe()?;
+        // Small cases first.
+        let size = |trial: &Trial| suite.cases()[trial.case].case.inputs.iter().map(|x| x.ty.shape.elements()).sum::<usize>();
+        trials.values_mut().for_each(|trials| trials.sort_by_key(size));
+        Ok(Judge { files, sources, adapter, suite, sound, findings, trials })
+    }
+
+    /// The verdict, in a word or two.
+    fn judge(&mut self, mutant: &Mutant) -> convoy::Result<String> {
+        let mutated = |path: &Path| {
+            let text = &self.files[path];
+            Ok(if path == mutant.file { mutant.mutation.apply(text) } else { text.clone() })
+        };
+        let mut replace = HashMap::new();
+        for (file, source) in self.sources.iter().filter(|(_, source)| source.files.contains(&mutant.file)) {
+            match Source::compose(file, &mutated) {
+                Ok(changed) if is_valid(&changed.text) => replace.insert(source.text.clone(), changed.text),
+                _ => return Ok("invalid".into()),
+            };
+        }
+        let open = |device: usize| {
+            let options = devices().into_iter().nth(device).expect("a kind of device");
+            WgpuDevice::open(&self.adapter, &WgpuOptions { replace: replace.clone(), ..options })
+        };
+        // The checks of the device itself are no case of an op.
+        if mutant.file.ends_with("probe.wgsl") {
+            let found = open(0)?.probe();
+            let same = found.is_ok_and(|found| found == self.findings);
+            return Ok(if same { "survives".into() } else { "noticed the checks of the device".into() });
+        }
+        let mut changed: Vec<Option<WgpuDevice>> = devices().iter().map(|_| None).collect();
+        let Some(trials) = self.trials.get_mut(&mutant.file) else { return Ok("survives".into()) };
+        for n in 0..trials.len() {
+            let trial = &mut trials[n];
+            let prepared = &self.suite.cases()[trial.case];
+            let sound = &mut self.sound[trial.device];
+            // A case that the device refuses for its size convicts nobody.
+            if !*trial.right.get_or_insert_with(|| prepared.check(sound).is_ok()) {
+                continue;
+            }
+            if changed[trial.device].is_none() {
+                changed[trial.device] = Some(open(trial.device)?);
+            }
+            let device = changed[trial.device].as_mut().expect("opened above");
+            println!("{ALIVE}");
+            let noticed = prepared.check(device).is_err();
+            if noticed {
+                trial.killed += 1;
+                let verdict = format!("noticed {}", prepared.case.label());
+                // Next time the sharpest come first.
+                trials.sort_by_key(|trial| std::cmp::Reverse(trial.killed));
+                return Ok(verdict);
+            }
+        }
+        Ok("survives".into())
+    }
+}
+
+fn is_valid(source: &str) -> bool {
+    let validate = |module| Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP).validate(&module).is_ok();
+    naga::front::wgsl::parse_str(source).is_ok_and(validate)
+}
