@@ -17,12 +17,12 @@ fn sigmoid(v: vec4f) -> vec4f {
     return 1.0 / (1.0 + exp(-clamp(v, vec4f(-87.0), vec4f(87.0))));
 }
 
-// WGSL's tanh may lose all precision near 0 and overflow far from it.
+// WGSL's tanh may lose all precision near 0, where this takes the first five terms of the Taylor series, and overflow far from it.
 fn accurate_tanh(v: vec4f) -> vec4f {
     let s = v * v;
-    let near = v * (1.0 + s * (-1.0 / 3.0 + s * (2.0 / 15.0 + s * (-17.0 / 315.0 + s * (62.0 / 2835.0)))));
+    let near = v * (1.0 + s * (-0.33333334 + s * (0.13333334 + s * (-0.05396825 + s * 0.021869488))));
     let far = sign(v) * (1.0 - 2.0 / (exp(2.0 * min(abs(v), vec4f(15.0))) + 1.0));
-    return select(far, near, abs(v) < vec4f(0.25));
+    return select(far, near, abs(v) < vec4f(0.3));
 }
 
 @compute @workgroup_size(256)

@@ -43,14 +43,12 @@ fn multiply(a: u32, b: u32, bits: u32) -> u32 {
     return (a >> bits) * b + (((a & ((1u << bits) - 1u)) * b) >> bits);
 }
 
-// floor(sqrt(v)): the device's sqrt is less than 1 off.
+// floor(sqrt(v)), a bit at a time: devices' own may be off.
 fn integer_sqrt(v: u32) -> u32 {
-    let root = min(u32(sqrt(f32(v))), 65535u);
-    if (root * root > v) {
-        return root - 1u;
-    }
-    if (root < 65535u && (root + 1u) * (root + 1u) <= v) {
-        return root + 1u;
+    var root = 0u;
+    for (var bit = 32768u; bit != 0u; bit >>= 1u) {
+        let next = root + bit;
+        root = select(root, next, next * next <= v);
     }
     return root;
 }
@@ -66,7 +64,7 @@ fn half_aspect(t: i32) -> u32 {
 fn placement(picture: u32) -> Placement {
     let words = philox(counter[0], params.stream, 2u * picture); // flip, top, left, area
     var place: Placement;
-    place.flip = FLIP && unit(words.x) < 0.5;
+    place.flip = FLIP && (words.x >> 31u) == 0u;
     place.step = vec2i(65536);
     if (CROP == 2u) {
         let aspect = philox(counter[0], params.stream, 2u * picture + 1u).x;
@@ -117,7 +115,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let j = position - i * params.w;
     let column = select(j, params.w - 1u - j, place.flip);
     let last = vec2u(params.stored_h - 1u, params.stored_w - 1u);
-    let at = vec2u(clamp(place.origin + vec2i(i32(i), i32(column)) * place.step, vec2i(0), vec2i(last << vec2u(16u))));
+    let at = vec2u(max(place.origin + vec2i(i32(i), i32(column)) * place.step, vec2i(0)));
     let low = at >> vec2u(16u);
     let high = min(low + 1u, last);
     let part = vec2f(at & vec2u(65535u)) / 65536.0;

@@ -37,7 +37,7 @@ fn power(s: f32) -> f32 {
         let root = sqrt(s);
         return 1.0 / (root * sqrt(root));
     }
-    return keep_nan(vec4f(exp2(-BETA * log2(s))), vec4f(s)).x;
+    return select(exp2(-BETA * log2(s)), s, is_nan(s));
 }
 
 @compute @workgroup_size(256)
@@ -63,7 +63,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let start = i - u32(c) * params.plane;
     let last = min(c + RADIUS, i32(params.channels) - 1);
     var sum = 0.0;
-    var own = 0.0;
+    var own: f32;
     for (var j = max(c - RADIUS, 0); j <= last; j += 1) {
         let s = bracket(start, j);
         let p = power(s);

@@ -1,6 +1,7 @@
 // Max-pooling. The backward pass gathers: each input looks at the windows that hold it, so that no two invocations write one
 // place and the order of additions is fixed.
 //!include grid
+//!include nan
 //!include pool
 
 struct Params {
@@ -17,10 +18,6 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> dy: array<f32>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
-
-fn is_nan(v: f32) -> bool {
-    return (bitcast<u32>(v) & 0x7fffffffu) > 0x7f800000u;
-}
 
 // Place in x of the first maximum (or NaN) in the window of output (i, j), in row-major order; `plane` is the plane's start.
 fn first_maximum(plane: u32, i: u32, j: u32) -> u32 {

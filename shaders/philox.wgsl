@@ -25,8 +25,3 @@ fn philox(counter: vec4u, stream: u32, block: u32) -> vec4u {
     }
     return c;
 }
-
-// Uniform in [0, 1) from a random word: its upper 24 bits, exact in f32.
-fn unit(word: u32) -> f32 {
-    return f32(word >> 8u) / 16777216.0;
-}

@@ -20,6 +20,18 @@ pub fn list() -> Vec<DeviceInfo> {
 /// [`Error::Input`] when the selector names no device or more than one, with the list of those there are;
 /// [`Error::Device`] when the machine has no device of a named interface, or the device cannot be opened.
 pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
+    open_with(selector, WgpuOptions::default())
+}
+
+/// [`open`] with options for a wgpu device. `CONVOY_MAX_BINDING_BYTES` sets the largest binding where they leave it open: to try
+/// large parameters on a device that could bind them whole.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn Device>, String)> {
+    if options.max_binding_bytes.is_none() {
+        options.max_binding_bytes = max_binding_bytes()?;
+    }
     let selector = selector.trim().to_lowercase();
     if selector == "cpu" {
         return Ok((Box::new(CpuDevice::new(None)?), "chosen by --adapter cpu".into()));
@@ -27,18 +39,18 @@ pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
     let (adapters, infos) = found(selector == "gl");
     if ["auto", ""].contains(&selector.as_str()) {
         // An empty CONVOY_ADAPTER is an unset one.
-        return automatic(&adapters);
+        return automatic(&adapters, &options);
     }
     let chosen = choose(&selector, &infos)?;
     let reason = format!("chosen by --adapter {selector}");
     match adapters.get(chosen) {
-        Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &wgpu_options()?)?), reason)),
+        Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &options)?), reason)),
         None => Ok((Box::new(CpuDevice::new(None)?), reason)),
     }
 }
 
 /// `auto`: the best GPU that opens, else the CPU backend. Never a GPU interface that the processor runs.
-fn automatic(adapters: &[Adapter]) -> Result<(Box<dyn Device>, String)> {
+fn automatic(adapters: &[Adapter], options: &WgpuOptions) -> Result<(Box<dyn Device>, String)> {
     let mut failures = String::new();
     for adapter in adapters.iter().filter(|adapter| !adapter.info.software) {
         let kind = match adapter.info.device_type {
@@ -46,7 +58,7 @@ fn automatic(adapters: &[Adapter]) -> Result<(Box<dyn Device>, String)> {
             DeviceType::Integrated => "an integrated GPU",
             _ => "a GPU",
         };
-        match WgpuDevice::open(adapter, &wgpu_options()?) {
+        match WgpuDevice::open(adapter, options) {
             Ok(device) => return Ok((Box::new(device), format!("the best device found: {kind}{failures}"))),
             Err(error) => failures += &format!("; {error}"),
         }
@@ -60,14 +72,13 @@ fn automatic(adapters: &[Adapter]) -> Result<(Box<dyn Device>, String)> {
     Ok((Box::new(CpuDevice::new(Some(threads))?), reason))
 }
 
-/// `CONVOY_MAX_BINDING_BYTES` sets the largest binding: to try large parameters on a device that could bind them whole.
-fn wgpu_options() -> Result<WgpuOptions> {
+/// `CONVOY_MAX_BINDING_BYTES`.
+fn max_binding_bytes() -> Result<Option<u64>> {
     const NAME: &str = "CONVOY_MAX_BINDING_BYTES";
     let bytes = |text: String| {
         text.trim().parse().map_err(|_| Error::input(format!("{NAME} is \"{text}\"; expected a number of bytes")))
     };
-    let max_binding_bytes = std::env::var(NAME).ok().map(bytes).transpose()?;
-    Ok(WgpuOptions { max_binding_bytes, ..Default::default() })
+    std::env::var(NAME).ok().map(bytes).transpose()
 }
 
 /// The adapters with index and selectors, and the whole list's descriptions: theirs and the CPU backend's.

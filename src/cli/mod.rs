@@ -17,6 +17,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use console::Console;
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
 use convoy::{Error, Result};
 
@@ -62,13 +63,17 @@ struct DeviceArgs {
 
 impl DeviceArgs {
     fn open(&self, console: &Console) -> Result<Box<dyn Device>> {
-        open_device(&self.adapter, console).map(|(device, _)| device)
+        self.open_with(WgpuOptions::default(), console)
+    }
+
+    fn open_with(&self, options: WgpuOptions, console: &Console) -> Result<Box<dyn Device>> {
+        open_device(&self.adapter, options, console).map(|(device, _)| device)
     }
 }
 
 /// Opens the device that `selector` names and says which it is and why: the first line, returned too, of every command that uses one.
-fn open_device(selector: &str, console: &Console) -> Result<(Box<dyn Device>, String)> {
-    let (device, reason) = backend::select::open(selector)?;
+fn open_device(selector: &str, options: WgpuOptions, console: &Console) -> Result<(Box<dyn Device>, String)> {
+    let (device, reason) = backend::select::open_with(selector, options)?;
     let info = device.info();
     let line = format!("device: {} ({}): {reason}", info.name, info.backend);
     console.say(&line)?;

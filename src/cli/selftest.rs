@@ -4,6 +4,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::DeviceArgs;
 use super::console::{self, Console};
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::ops::Op;
 use convoy::selftest::{Coverage, Report, Selection, Suite, coverage};
 use convoy::{Error, Result};
@@ -43,7 +44,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         let rows: Vec<Coverage> = coverage(&selection);
         return if args.json { console::print_json(&rows) } else { console::print(list(&rows)) };
     }
-    let mut device = args.device.open(&console.without_output(args.json))?;
+    let options = WgpuOptions { poison: true, ..WgpuOptions::default() };
+    let mut device = args.device.open_with(options, &console.without_output(args.json))?;
     let suite = Suite::new(&selection);
     let quiet = console.is_quiet() || args.json;
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(suite.cases().len() as u64) };

@@ -9,6 +9,7 @@ use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
 use convoy::backend::DeviceInfo;
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::data::{self, Dataset, Item, ScanOptions};
 use convoy::formats::{Checkpoint, load_model};
 use convoy::models::Model;
@@ -58,7 +59,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
             (RunFolder::create(&args.out, &name)?, None)
         }
     };
-    let (mut device, device_line) = match open_device(&job.settings.adapter, console) {
+    let (mut device, device_line) = match open_device(&job.settings.adapter, WgpuOptions::default(), console) {
         Ok(opened) => opened,
         Err(error) => {
             if checkpoint.is_none() {

@@ -115,7 +115,7 @@ impl Operator for Adam {
         let op = Adam {
             beta1: 0.9,
             beta2: 0.999,
-            epsilon: 1e-8,
+            epsilon: draw.pick([1e-8, 0.01]),
             weight_decay: draw.pick([0.0, 0.01]),
             decoupled: draw.below(2) == 1,
             lr_scale: draw.pick([1.0, 2.0]),

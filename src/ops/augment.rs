@@ -185,26 +185,29 @@ impl Operator for Augment {
     }
 
     fn cases() -> Vec<Case> {
-        let case = |name, crop, flip, stored: [usize; 2], output: [usize; 2]| {
+        let case = |name, crop, flip, n: usize, stored: [usize; 2], output: [usize; 2]| {
             let op = Augment { output, crop, flip, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
             let pictures =
-                CaseInput { ty: TensorType::new([5, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
+                CaseInput { ty: TensorType::new([n, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
             let terms = if matches!(crop, Crop::Resized { .. }) { 4 } else { 1 };
             Case::new(op, name, vec![pictures, CaseInput::counter()], terms).without_gradient()
         };
         vec![
-            case("whole picture", Crop::Center, false, [7, 5], [7, 5]),
-            case("flip", Crop::Center, true, [6, 9], [6, 9]),
-            case("centre", Crop::Center, false, [13, 10], [8, 7]),
-            case("random crop and flip", Crop::Random, true, [19, 23], [11, 8]),
-            case("resized", Crop::Resized { min_area: 0.25 }, true, [24, 20], [9, 13]),
-            case("resized up", Crop::Resized { min_area: 0.08 }, false, [11, 15], [17, 19]),
+            case("whole picture", Crop::Center, false, 5, [7, 5], [7, 5]),
+            case("flip", Crop::Center, true, 5, [6, 9], [6, 9]),
+            case("centre", Crop::Center, false, 5, [13, 10], [8, 7]),
+            case("random crop and flip", Crop::Random, true, 5, [19, 23], [11, 8]),
+            case("resized", Crop::Resized { min_area: 0.25 }, true, 5, [24, 20], [9, 13]),
+            // So many that one of the areas is a square number.
+            case("many resized", Crop::Resized { min_area: 0.25 }, false, 2000, [5, 4], [3, 3]),
+            case("resized up", Crop::Resized { min_area: 0.08 }, false, 5, [11, 15], [17, 19]),
         ]
     }
 
     fn random(draw: &mut Draw) -> Case {
         let (batch, stored) = (draw.between(1, 9), draw.pair(1, 40));
-        let crop = draw.pick([Crop::Center, Crop::Random, Crop::Resized { min_area: 0.25 }]);
+        let crop =
+            draw.pick([Crop::Center, Crop::Random, Crop::Resized { min_area: 0.25 }, Crop::Resized { min_area: 1.0 }]);
         let output = match crop {
             Crop::Resized { .. } => draw.pair(1, 40),
             _ => stored.map(|extent| draw.between(1, extent)),

@@ -123,9 +123,11 @@ impl CaseInput {
             }
             Fill::Ties => Data::F32(normal(1.0).iter().map(|v| (v * 2.0).round() / 2.0).collect()),
             Fill::NonFinite => {
-                let odd = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY];
+                // The NaN that processors make, and those whose bits are nearest to infinity and farthest from it.
+                let nan = [0x7fc0_0000, 0x7f80_0001, 0xffff_ffff].map(f32::from_bits);
+                let odd = [nan[0], f32::INFINITY, f32::NEG_INFINITY, nan[1], nan[2]];
                 let value = |(i, v)| match random.word(i as u32) % 64 {
-                    word if word < 3 => odd[word as usize],
+                    word if word < 5 => odd[word as usize],
                     _ => v,
                 };
                 Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())

@@ -37,7 +37,7 @@ impl Lrn {
 
     fn random(draw: &mut Draw) -> (Lrn, [usize; 4]) {
         let (size, alpha) = (1 + 2 * draw.below(6), draw.pick([0.5, 1e-4]));
-        (Lrn { size, alpha, beta: draw.pick([0.75, 0.5, 1.0]), k: draw.pick([1.0, 2.0]) }, draw.nchw())
+        (Lrn { size, alpha, beta: draw.pick([0.75, 0.5, 1.0, 1.75]), k: draw.pick([1.0, 2.0]) }, draw.nchw())
     }
 
     fn check(&self, x: &Shape) -> Result<(), String> {

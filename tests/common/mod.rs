@@ -6,8 +6,7 @@ pub mod binary;
 pub mod training;
 
 use convoy::backend::cpu::CpuDevice;
-use convoy::backend::wgpu::adapter::adapters;
-use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, select};
 use convoy::tensor::Tensor;
 
@@ -44,11 +43,9 @@ pub fn gpu() -> Box<dyn Device> {
 /// The same device with options of its own.
 pub fn gpu_with(options: WgpuOptions) -> Box<dyn Device> {
     let selector = gpu_selector();
-    let (device, _) = select::open(&selector).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
+    let (device, _) = select::open_with(&selector, options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
     assert_ne!(device.info().backend, "cpu", "CONVOY_ADAPTER={selector} names no GPU interface: leave it unset");
-    let info = device.info();
-    let adapter = &adapters(info.backend == "gl")[info.index];
-    Box::new(WgpuDevice::open(adapter, &options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}")))
+    device
 }
 
 /// The tensor's elements as f64.

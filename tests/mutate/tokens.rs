@@ -121,7 +121,9 @@ pub fn mutations(text: &str) -> Vec<Mutation> {
                     push(token.clone(), "");
                 }
             }
-            _ if word.starts_with(|c: char| c.is_ascii_digit()) => off_by_one(word).for_each(|to| push(token.clone(), &to)),
+            _ if word.starts_with(|c: char| c.is_ascii_digit()) => {
+                off_by_one(word).for_each(|to| push(token.clone(), &to))
+            }
             _ if is_operand(word) => {
                 for (one, other) in PAIRS {
                     if word == one || word == other {
@@ -189,7 +191,11 @@ fn arguments(text: &str, tokens: &[Range<usize>], open: usize) -> [Range<usize>;
     [(); 2].map(|()| {
         let first = at;
         while &text[tokens[at].clone()] != "," {
-            at = if follows(text, tokens, at, "(") || follows(text, tokens, at, "[") { closing(text, tokens, at) } else { at + 1 };
+            at = if follows(text, tokens, at, "(") || follows(text, tokens, at, "[") {
+                closing(text, tokens, at)
+            } else {
+                at + 1
+            };
         }
         at += 1;
         tokens[first].start..tokens[at - 2].end
@@ -251,7 +257,8 @@ mod tests {
     fn one_token_changes() {
         let source = "@group(0) @binding(1) var<storage> x: array<f32, 4>;\n\
                       let y$i = select(a + 1u, b[max(i, 0xfu)], -c <= 2.0); // 7 + 7\n";
-        let texts: Vec<String> = mutations(source).iter().map(|m| m.apply(source).lines().nth(1).unwrap().into()).collect();
+        let texts: Vec<String> =
+            mutations(source).iter().map(|m| m.apply(source).lines().nth(1).unwrap().into()).collect();
         let expected = [
             "let y$i = select(b[max(i, 0xfu)], a + 1u, -c <= 2.0); // 7 + 7",
             "let y$i = select(a - 1u, b[max(i, 0xfu)], -c <= 2.0); // 7 + 7",

@@ -204,7 +204,8 @@ impl<'a> Judge<'a> {
         }
         let findings = sound[0].probe()?;
         // Small cases first.
-        let size = |trial: &Trial| suite.cases()[trial.case].case.inputs.iter().map(|x| x.ty.shape.elements()).sum::<usize>();
+        let size =
+            |trial: &Trial| suite.cases()[trial.case].case.inputs.iter().map(|x| x.ty.shape.elements()).sum::<usize>();
         trials.values_mut().for_each(|trials| trials.sort_by_key(size));
         Ok(Judge { files, sources, adapter, suite, sound, findings, trials })
     }

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
-use super::lowering::{ALIGNMENT, Capability, of_case, padded};
+use super::lowering::{ALIGNMENT, Capability, Window, of_case, padded};
 use super::pipeline::Pipelines;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
@@ -15,12 +16,25 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::case::Case;
 use crate::tensor::{Tensor, TensorType};
 
+/// Bytes past the end of a poisoned buffer: what a workgroup of 256 writes, a vec4 each.
+pub(super) const GUARD: u64 = 4096;
+
+/// What the guard of a poisoned buffer holds: large numbers, so that one that is read spoils a sum, and others for each buffer, so
+/// that one which is copied shows. NaN would not do: arithmetic keeps its bits.
+pub(super) fn guard(buffer: &wgpu::Buffer) -> Vec<u32> {
+    let mut hasher = DefaultHasher::new();
+    buffer.hash(&mut hasher);
+    let words = GUARD as u32 / 4;
+    (0..words).map(|i| 0x5f00_0000 | (hasher.finish() as u32).wrapping_add(i) & 0x007f_ffff).collect()
+}
+
 /// How to open a device.
 #[derive(Clone, Debug, Default)]
 pub struct WgpuOptions {
     /// Bind at most this many bytes at once, as if the device could no more: for tests of large values.
     pub max_binding_bytes: Option<u64>,
-    /// Fill fresh memory with NaN, so that a test sees what a kernel forgot to write.
+    /// Fill fresh memory with NaN, and give every buffer a guard past its end, within the kernels' reach: a test sees what a kernel
+    /// forgot to write, and a step fails that writes where it must not.
     pub poison: bool,
     /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
     pub gpu_kernels: bool,
@@ -52,6 +66,8 @@ pub(super) struct Shared {
     pub queue: wgpu::Queue,
     pub capability: Capability,
     pub max_buffer: u64,
+    /// Of the device, whatever the options say.
+    max_binding: u64,
     pub poison: bool,
     health: Arc<Health>,
     pipelines: Mutex<Pipelines>,
@@ -116,6 +132,7 @@ impl WgpuDevice {
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },
             max_buffer,
+            max_binding,
             poison: options.poison,
             health,
             pipelines: Mutex::new(Pipelines::new(options.checked, options.replace.clone())),
@@ -174,7 +191,7 @@ impl Shared {
     /// # Errors
     /// When it is larger than the device can have, or memory runs out.
     pub fn buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
-        let size = padded(bytes);
+        let size = padded(bytes) + if self.poison { GUARD } else { 0 };
         if size > self.max_buffer {
             return Err(Error::device(format!(
                 "{name} needs {size} bytes, but this device's largest buffer has {}; lower --batch-size",
@@ -184,8 +201,17 @@ impl Shared {
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let descriptor = wgpu::BufferDescriptor { label: Some(name), size, usage, mapped_at_creation: false };
         let buffer = self.device.create_buffer(&descriptor);
+        if self.poison {
+            self.write(&buffer, &vec![0xff; padded(bytes) as usize]);
+            self.queue.write_buffer(&buffer, padded(bytes), bytemuck::cast_slice(&guard(&buffer)));
+        }
         self.check()?;
         Ok(buffer)
+    }
+
+    /// Bytes that a kernel can reach of a window: it, and a poisoned one's guard.
+    pub fn reach(&self, window: &Window) -> u64 {
+        if self.poison { (window.size + GUARD).min(self.max_binding) } else { window.size }
     }
 
     /// Writes `bytes` to the start of a buffer, before whatever is submitted next.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::device::{Shared, Variable};
+use super::device::{GUARD, Shared, Variable, guard};
 use super::lowering::{ALIGNMENT, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
 use super::pipeline::{PANEL_FORMAT, Pipeline};
 use super::shaders::BindingKind;
@@ -19,6 +19,8 @@ pub(super) struct WgpuProgram {
     inputs: HashMap<ValueId, Variable>,
     steps: Vec<Step>,
     outputs: Vec<Output>,
+    /// The guards of poisoned buffers.
+    guards: Vec<Copied>,
     staging_bytes: u64,
     /// Staging buffers that no step in flight uses.
     staging: Vec<wgpu::Buffer>,
@@ -34,11 +36,18 @@ struct Step {
     groups: [u32; 3],
 }
 
-/// An output and where its bytes go in a staging buffer.
+/// Bytes of a buffer, and where they go in a staging buffer.
+struct Copied {
+    buffer: wgpu::Buffer,
+    from: u64,
+    to: u64,
+    bytes: u64,
+}
+
+/// An output, and where its bytes come from and go.
 struct Output {
     ty: TensorType,
-    buffer: wgpu::Buffer,
-    offset: u64,
+    copied: Copied,
 }
 
 /// A submitted step.
@@ -97,21 +106,28 @@ impl WgpuProgram {
         shared.check()?;
         let steps = steps(&shared, &mut memory, &lowered.dispatches)?;
         let mut staging_bytes = 0;
+        let mut copied = |buffer, from, bytes| {
+            let to = staging_bytes;
+            staging_bytes += bytes;
+            Copied { buffer, from, to, bytes }
+        };
         let outputs = outputs
             .iter()
             .map(|&id| {
-                let offset = staging_bytes;
-                staging_bytes += padded(graph[id].ty.bytes() as u64);
+                let ty = graph[id].ty.clone();
                 let buffer = memory.by_place[&place(&plan, id)].clone();
-                Output { ty: graph[id].ty.clone(), buffer, offset }
+                Output { copied: copied(buffer, 0, padded(ty.bytes() as u64)), ty }
             })
             .collect();
+        let poisoned = memory.by_place.values().filter(|_| shared.poison);
+        let guards = poisoned.map(|buffer| copied(buffer.clone(), buffer.size() - GUARD, GUARD)).collect();
         shared.check()?;
         Ok(WgpuProgram {
             shared,
             inputs,
             steps,
             outputs,
+            guards,
             staging_bytes,
             staging: Vec::new(),
             in_flight: BTreeMap::new(),
@@ -134,11 +150,7 @@ struct Buffers {
 impl Buffers {
     fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.bytes += padded(bytes);
-        let buffer = shared.buffer(name, bytes)?;
-        if shared.poison {
-            shared.write(&buffer, &vec![0xff; padded(bytes) as usize]);
-        }
-        Ok(buffer)
+        shared.buffer(name, bytes)
     }
 
     fn add_panels(&mut self, shared: &Shared, rows: u32) {
@@ -223,7 +235,10 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
                 binding: *binding,
                 resource: match window.memory {
                     Memory::Panels(index) => wgpu::BindingResource::TextureView(&memory.panels[index]),
-                    place => range(&memory.by_place[&place], window.offset, window.size),
+                    place => {
+                        let buffer = &memory.by_place[&place];
+                        range(buffer, window.offset, shared.reach(window).min(buffer.size() - window.offset))
+                    }
                 },
             })
             .collect();
@@ -276,9 +291,8 @@ impl Program for WgpuProgram {
                 pass.dispatch_workgroups(*x, *y, *z);
             }
         }
-        for output in &self.outputs {
-            let bytes = padded(output.ty.bytes() as u64);
-            encoder.copy_buffer_to_buffer(&output.buffer, 0, &staging, output.offset, bytes);
+        for Copied { buffer, from, to, bytes } in self.outputs.iter().map(|output| &output.copied).chain(&self.guards) {
+            encoder.copy_buffer_to_buffer(buffer, *from, &staging, *to, *bytes);
         }
         let submission = self.shared.queue.submit([encoder.finish()]);
         let mapped = map(&staging);
@@ -300,14 +314,22 @@ impl Program for WgpuProgram {
         let tensors = self
             .outputs
             .iter()
-            .map(|output| tensor(&output.ty, &bytes[output.offset as usize..]))
+            .map(|output| tensor(&output.ty, &bytes[output.copied.to as usize..]))
             .collect::<Result<Vec<_>>>()?;
+        let whole = |copied: &Copied| {
+            let found = &bytes[copied.to as usize..][..copied.bytes as usize];
+            found == bytemuck::cast_slice::<u32, u8>(&guard(&copied.buffer))
+        };
+        let whole = self.guards.iter().all(whole);
         drop(bytes);
         if let Some(step) = self.in_flight.remove(&ticket) {
             step.staging.unmap();
             self.staging.push(step.staging);
         }
-        Ok(Some(tensors))
+        match whole {
+            true => Ok(Some(tensors)),
+            false => Err(Error::device("a kernel wrote past the end of a buffer")),
+        }
     }
 
     fn memory_bytes(&self) -> u64 {
