@@ -115,12 +115,14 @@ fn random_shape(draw: &mut Draw) -> Vec<usize> {
     }
 }
 
-fn shapes() -> [(&'static str, Shape); 5] {
+fn shapes() -> [(&'static str, Shape); 7] {
     [
         ("one of everything", [1, 1].into()),
         ("matrix", [5, 37].into()),
         ("planes", [3, 7, 5, 9].into()),
         ("rows of whole vec4s", [2, 12, 4, 4].into()),
         ("planes longer than a workgroup", [9, 3, 55, 55].into()),
+        ("pictures in groups", [5, 300, 2, 3].into()),
+        ("more channels than a side of the grid", [1, 65_537, 1, 2].into()),
     ]
 }

@@ -13,7 +13,7 @@ pub enum Fill {
     Uniform(f32, f32),
     /// Normal, rounded to multiples of 1/2: exact ties for max-pool, exact zeros for ReLU (no gradient check there).
     Ties,
-    /// Whole numbers below `n`: labels. Every fifth is [`super::IGNORE`] when `ignore` is set.
+    /// Whole numbers below `n`: labels. When `ignore` is set, every fifth is none: [`super::IGNORE`], then `n`, in turn.
     Labels {
         /// Number of classes.
         n: u32,
@@ -22,6 +22,8 @@ pub enum Fill {
     },
     /// N(0, 1) with NaN and infinities of both signs here and there.
     NonFinite,
+    /// Zeros, and this number at every 257th place from the 256th: the first that the second round of a workgroup sees.
+    Late(f32),
     /// Labels that are all [`super::IGNORE`].
     AllIgnored,
     /// Random bytes: pixels.
@@ -134,9 +136,14 @@ impl CaseInput {
             }
             Fill::Labels { n: classes, ignore } => Data::U32(
                 (0..n)
-                    .map(|i| if *ignore && i % 5 == 2 { super::IGNORE } else { random.word(i as u32) % classes })
+                    .map(|i| match i % 10 {
+                        2 if *ignore => super::IGNORE,
+                        7 if *ignore => *classes,
+                        _ => random.word(i as u32) % classes,
+                    })
                     .collect(),
             ),
+            Fill::Late(value) => Data::F32((0..n).map(|i| if i % 257 == 256 { *value } else { 0.0 }).collect()),
             Fill::AllIgnored => Data::U32(vec![super::IGNORE; n]),
             Fill::Bytes => Data::U8((0..n).map(|i| random.word(i as u32) as u8).collect()),
             Fill::Given(values) => Data::F32((0..n).map(|i| values[i % values.len()]).collect()),

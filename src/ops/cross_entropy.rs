@@ -179,7 +179,7 @@ fn random(draw: &mut Draw) -> (CrossEntropy, CaseInput, CaseInput) {
 /// `case(smoothing, name, logits, labels)` over sizes, smoothing and ignored rows.
 fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (n, classes) in [(1, 1), (2, 2), (9, 7), (33, 10), (5, 1000)] {
+    for (n, classes) in [(1, 1), (1, 4), (2, 2), (9, 7), (33, 10), (5, 1000)] {
         for label_smoothing in [0.0, 0.1] {
             for ignore in [false, true] {
                 let fill = Fill::Labels { n: classes as u32, ignore };
@@ -193,6 +193,11 @@ fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Cas
     let given = Fill::Given;
     let large = CaseInput::f32([3, 4], given(vec![1e4, -1e4, 50.0, 0.0, -3.0]));
     cases.push(case(0.0, "large logits".into(), large, CaseInput::labels(3, 4)).without_gradient());
+    let late = CaseInput::f32([1, 700], Fill::Late(1e4));
+    cases.push(case(0.1, "large late logits".into(), late, CaseInput::labels(1, 700)).without_gradient());
+    let many = CaseInput::normal([65_537, 3]);
+    let name = "more rows than a side of the grid";
+    cases.push(case(0.1, name.into(), many, CaseInput::labels(65_537, 3)).without_gradient());
     let mut nothing = CaseInput::labels(1, 4);
     nothing.ty = TensorType::new([3], DType::U32);
     nothing.fill = Fill::AllIgnored;

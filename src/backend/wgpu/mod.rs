@@ -8,6 +8,8 @@ pub mod adapter;
 mod device;
 #[cfg(test)]
 mod expand; // used by build.rs
+#[cfg(test)]
+mod iterations;
 pub(crate) mod lowering;
 mod pipeline;
 mod probe;

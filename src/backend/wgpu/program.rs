@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::device::{GUARD, Shared, Variable, guard};
-use super::lowering::{ALIGNMENT, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
 use super::pipeline::{PANEL_FORMAT, Pipeline};
 use super::shaders::BindingKind;
 use crate::backend::{Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan, plan};
 use crate::graph::{Graph, Role, ValueId};
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::{DType, Tensor, TensorType};
 
 /// A graph on a wgpu device.
 pub(super) struct WgpuProgram {
@@ -19,8 +19,8 @@ pub(super) struct WgpuProgram {
     inputs: HashMap<ValueId, Variable>,
     steps: Vec<Step>,
     outputs: Vec<Output>,
-    /// The guards of poisoned buffers.
-    guards: Vec<Copied>,
+    /// The guards of poisoned buffers, and what they must hold.
+    guards: Vec<(Copied, Vec<u32>)>,
     staging_bytes: u64,
     /// Staging buffers that no step in flight uses.
     staging: Vec<wgpu::Buffer>,
@@ -68,7 +68,7 @@ impl WgpuProgram {
         outputs: &[ValueId],
     ) -> Result<Self> {
         let plan = plan(graph, outputs);
-        let lowered = lower(&shared, graph, &plan)?;
+        let lowered = lower(shared.capability, shared.max_buffer, graph, &plan)?;
         let mut memory = Buffers::default();
         let mut inputs = HashMap::new();
         for id in (0..graph.values.len()).map(ValueId) {
@@ -76,7 +76,7 @@ impl WgpuProgram {
             let buffer = match value.role {
                 Role::Activation => continue,
                 Role::Input => {
-                    let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64)?;
+                    let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64, value.ty.dtype)?;
                     inputs.insert(id, Variable { ty: value.ty.clone(), buffer: buffer.clone() });
                     buffer
                 }
@@ -92,11 +92,11 @@ impl WgpuProgram {
             memory.by_place.insert(Memory::Source(id), buffer);
         }
         for (index, &bytes) in plan.slots.iter().enumerate() {
-            let buffer = memory.allocate(&shared, "an activation", bytes as u64)?;
+            let buffer = memory.allocate(&shared, "an activation", bytes as u64, DType::F32)?;
             memory.by_place.insert(Memory::Slot(index), buffer);
         }
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
-            let buffer = memory.allocate(&shared, "scratch memory", bytes)?;
+            let buffer = memory.allocate(&shared, "scratch memory", bytes, DType::F32)?;
             memory.by_place.insert(Memory::Scratch(index), buffer);
         }
         for &rows in &lowered.panels {
@@ -119,8 +119,11 @@ impl WgpuProgram {
                 Output { copied: copied(buffer, 0, padded(ty.bytes() as u64)), ty }
             })
             .collect();
-        let poisoned = memory.by_place.values().filter(|_| shared.poison);
-        let guards = poisoned.map(|buffer| copied(buffer.clone(), buffer.size() - GUARD, GUARD)).collect();
+        let guards = memory.by_place.iter().filter(|_| shared.poison).map(|(place, buffer)| {
+            let dtype = if let Memory::Source(id) = place { graph[*id].ty.dtype } else { DType::F32 };
+            (copied(buffer.clone(), buffer.size() - GUARD, GUARD), guard(buffer, dtype))
+        });
+        let guards = guards.collect();
         shared.check()?;
         Ok(WgpuProgram {
             shared,
@@ -148,9 +151,9 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
+    fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64, dtype: DType) -> Result<wgpu::Buffer> {
         self.bytes += padded(bytes);
-        shared.buffer(name, bytes)
+        shared.buffer(name, bytes, dtype)
     }
 
     fn add_panels(&mut self, shared: &Shared, rows: u32) {
@@ -178,18 +181,18 @@ fn place(plan: &Plan, id: ValueId) -> Memory {
     }
 }
 
-/// Lowers every node.
-fn lower(shared: &Shared, graph: &Graph, plan: &Plan) -> Result<Lowering> {
-    let mut lowering = Lowering::new(shared.capability);
+/// Lowers every node, for a device whose largest buffer has so many bytes.
+pub(super) fn lower(capability: Capability, max_buffer: u64, graph: &Graph, plan: &Plan) -> Result<Lowering> {
+    let mut lowering = Lowering::new(capability);
     let reference = |&id: &ValueId| {
         let value = &graph[id];
-        if value.ty.bytes() as u64 > shared.max_buffer {
+        if value.ty.bytes() as u64 > max_buffer {
             return Err(Error::device(format!(
                 "{} {} needs {} bytes, but this device's largest buffer has {}; lower --batch-size",
                 value.name,
                 value.ty.shape,
                 value.ty.bytes(),
-                shared.max_buffer
+                max_buffer
             )));
         }
         Ok(ValueRef { memory: place(plan, id), ty: value.ty.clone(), name: value.name.clone() })
@@ -291,7 +294,9 @@ impl Program for WgpuProgram {
                 pass.dispatch_workgroups(*x, *y, *z);
             }
         }
-        for Copied { buffer, from, to, bytes } in self.outputs.iter().map(|output| &output.copied).chain(&self.guards) {
+        for Copied { buffer, from, to, bytes } in
+            self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.0))
+        {
             encoder.copy_buffer_to_buffer(buffer, *from, &staging, *to, *bytes);
         }
         let submission = self.shared.queue.submit([encoder.finish()]);
@@ -316,9 +321,8 @@ impl Program for WgpuProgram {
             .iter()
             .map(|output| tensor(&output.ty, &bytes[output.copied.to as usize..]))
             .collect::<Result<Vec<_>>>()?;
-        let whole = |copied: &Copied| {
-            let found = &bytes[copied.to as usize..][..copied.bytes as usize];
-            found == bytemuck::cast_slice::<u32, u8>(&guard(&copied.buffer))
+        let whole = |(copied, words): &(Copied, Vec<u32>)| {
+            bytes[copied.to as usize..][..copied.bytes as usize] == *bytemuck::cast_slice::<u32, u8>(words)
         };
         let whole = self.guards.iter().all(whole);
         drop(bytes);

@@ -22,7 +22,7 @@ const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_GROUPS: u32 = 65_535;
 
 /// GPUs, software with and without subgroups, and a device that binds little at once.
-fn capabilities() -> [Capability; 4] {
+pub fn capabilities() -> [Capability; 4] {
     let capability = |max_window, software, subgroup| Capability { max_window, software, subgroup };
     let large = 128 << 20;
     [
