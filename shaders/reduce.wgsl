@@ -13,20 +13,16 @@ struct Params {
 
 // One workgroup sums 16,384 elements and multiplies by the factor.
 @compute @workgroup_size(256)
-fn sum(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-       @builtin(local_invocation_index) local: u32) {
-    let index = flat_group(group, groups);
-    if (index * 16384u >= params.count) {
-        return;
-    }
-    let end = min((index + 1u) * 16384u, params.count);
+fn sum(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
+    let first = group.x * 16384u;
+    let end = min(first + 16384u, params.count);
     var sum = 0.0;
-    for (var i = index * 16384u + local; i < end; i += 256u) {
+    for (var i = first + local; i < end; i += 256u) {
         sum += x[i];
     }
     let total = workgroup_sum(local, sum);
     if (local == 0u) {
-        partials[params.partials_first + index] = total * params.factor;
+        partials[params.partials_first + group.x] = total * params.factor;
     }
 }
 

@@ -6,9 +6,7 @@ override LOG: bool = false;
 struct Params {
     rows: u32,
     classes: u32,
-    in_first: u32,
-    dy_first: u32,
-    out_first: u32,
+    first: u32, // of the rows in each window
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
@@ -22,8 +20,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     if (row >= params.rows) {
         return;
     }
-    let start = params.in_first + row * params.classes;
-    let result = params.out_first + row * params.classes;
+    let start = params.first + row * params.classes;
     var maximum = -3.4028235e38;
     for (var k = local; k < params.classes; k += 256u) {
         maximum = max(maximum, x[start + k]);
@@ -37,9 +34,9 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     for (var k = local; k < params.classes; k += 256u) {
         let v = x[start + k] - maximum;
         if (LOG) {
-            out[result + k] = v - log(sum);
+            out[start + k] = v - log(sum);
         } else {
-            out[result + k] = exp(v) / sum;
+            out[start + k] = exp(v) / sum;
         }
     }
 }
@@ -52,23 +49,21 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     if (row >= params.rows) {
         return;
     }
-    let y = params.in_first + row * params.classes;
-    let d = params.dy_first + row * params.classes;
-    let result = params.out_first + row * params.classes;
+    let start = params.first + row * params.classes;
     var sum = 0.0;
     for (var k = local; k < params.classes; k += 256u) {
         if (LOG) {
-            sum += dy[d + k];
+            sum += dy[start + k];
         } else {
-            sum += dy[d + k] * x[y + k];
+            sum += dy[start + k] * x[start + k];
         }
     }
     sum = workgroup_sum(local, sum);
     for (var k = local; k < params.classes; k += 256u) {
         if (LOG) {
-            out[result + k] = dy[d + k] - exp(x[y + k]) * sum;
+            out[start + k] = dy[start + k] - exp(x[start + k]) * sum;
         } else {
-            out[result + k] = x[y + k] * (dy[d + k] - sum);
+            out[start + k] = x[start + k] * (dy[start + k] - sum);
         }
     }
 }

@@ -22,8 +22,8 @@ pub enum Fill {
     },
     /// N(0, 1) with NaN and infinities of both signs here and there.
     NonFinite,
-    /// Zeros, and this number at every 257th place from the 256th: the first that the second round of a workgroup sees.
-    Late(f32),
+    /// Zeros, and one 1e4 at this place.
+    Spike(usize),
     /// Labels that are all [`super::IGNORE`].
     AllIgnored,
     /// Random bytes: pixels.
@@ -143,7 +143,7 @@ impl CaseInput {
                     })
                     .collect(),
             ),
-            Fill::Late(value) => Data::F32((0..n).map(|i| if i % 257 == 256 { *value } else { 0.0 }).collect()),
+            Fill::Spike(place) => Data::F32((0..n).map(|i| if i == *place { 1e4 } else { 0.0 }).collect()),
             Fill::AllIgnored => Data::U32(vec![super::IGNORE; n]),
             Fill::Bytes => Data::U8((0..n).map(|i| random.word(i as u32) as u8).collect()),
             Fill::Given(values) => Data::F32((0..n).map(|i| values[i % values.len()]).collect()),

@@ -193,8 +193,11 @@ fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Cas
     let given = Fill::Given;
     let large = CaseInput::f32([3, 4], given(vec![1e4, -1e4, 50.0, 0.0, -3.0]));
     cases.push(case(0.0, "large logits".into(), large, CaseInput::labels(3, 4)).without_gradient());
-    let late = CaseInput::f32([1, 700], Fill::Late(1e4));
-    cases.push(case(0.1, "large late logits".into(), late, CaseInput::labels(1, 700)).without_gradient());
+    for place in [128, 256] {
+        let logits = CaseInput::f32([1, 700], Fill::Spike(place));
+        let name = format!("large logit {place}");
+        cases.push(case(0.1, name, logits, CaseInput::labels(1, 700)).without_gradient());
+    }
     let many = CaseInput::normal([65_537, 3]);
     let name = "more rows than a side of the grid";
     cases.push(case(0.1, name.into(), many, CaseInput::labels(65_537, 3)).without_gradient());

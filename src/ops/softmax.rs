@@ -84,7 +84,9 @@ impl Operator for Softmax {
             case("equal rows", [4, 6], Fill::Given(vec![2.5]));
             case("large logits", [3, 5], Fill::Given(vec![1e4, -1e4, 9999.0, 0.0]));
             case("ImageNet", [3, 1000], Fill::Normal(2.0));
-            case("large late logits", [1, 700], Fill::Late(1e4));
+            // In the second round of a workgroup's first invocation, and in the middle of its invocations.
+            case("large logit 256", [1, 700], Fill::Spike(256));
+            case("large logit 128", [1, 700], Fill::Spike(128));
             case("more rows than a side of the grid", [65_537, 3], Fill::Normal(1.0));
         }
         // Central differences lose all digits at 1e4, and take long for many rows.

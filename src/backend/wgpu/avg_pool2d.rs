@@ -2,7 +2,7 @@
 
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
-use super::max_pool2d::{extents, window_constants};
+use super::max_pool2d::{extents, window_constants, window_iterations};
 use super::shaders::Kernel;
 use super::shaders::avg_pool2d::{BACKWARD, FORWARD};
 use crate::error::Result;
@@ -10,12 +10,16 @@ use crate::ops::{AvgPool2d, AvgPool2dBackward};
 
 impl WgpuOp for AvgPool2d {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        cx.check_iterations(self, window_iterations(self.kernel), "make the window smaller")?;
         lower(self, &FORWARD, cx, ("x", &inputs[0]), &outputs[0], [&inputs[0], &outputs[0]])
     }
 }
 
 impl WgpuOp for AvgPool2dBackward {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        let AvgPool2d { kernel, stride, .. } = self.pool;
+        let windows = [0, 1].map(|axis| kernel[axis].div_ceil(stride[axis]));
+        cx.check_iterations(self, window_iterations(windows), "the windows overlap too often: raise the stride")?;
         lower(&self.pool, &BACKWARD, cx, ("dy", &inputs[0]), &outputs[0], [&outputs[0], &inputs[0]])
     }
 }

@@ -35,6 +35,7 @@ impl WgpuOp for BiasBackward {
         if inner == 1 {
             return column_sums(cx, dy, n, channels, db);
         }
+        cx.check_iterations(self, inner.div_ceil(256) + 16, "make the pictures smaller")?;
         // First a sum for each channel and group of pictures, then over the groups.
         let pieces: Vec<(Range<usize>, usize)> = cx
             .rows(n, &[dy])?

@@ -3,12 +3,20 @@
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
 use super::shaders::cross_entropy::{BACKWARD, COUNT, MEAN, ROW_LOSSES};
+use super::softmax::row_iterations;
 use crate::error::Result;
-use crate::ops::{CrossEntropy, CrossEntropyBackward};
+use crate::ops::{CrossEntropy, CrossEntropyBackward, Operator};
+
+/// Whether rows and classes are few enough.
+fn check(op: &dyn Operator, cx: &Lowering, logits: &ValueRef) -> Result<()> {
+    let over_rows = 2 * logits.ty.shape[0].div_ceil(256) + 16;
+    cx.check_iterations(op, row_iterations(logits).max(over_rows), "use fewer classes or a smaller batch")
+}
 
 impl WgpuOp for CrossEntropy {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (logits, labels) = (&inputs[0], &inputs[1]);
+        check(self, cx, logits)?;
         let (n, classes) = (logits.ty.shape[0], logits.ty.shape[1]);
         let losses = cx.scratch(n);
         for range in cx.rows(n, &[logits, labels])? {
@@ -41,6 +49,7 @@ impl WgpuOp for CrossEntropy {
 impl WgpuOp for CrossEntropyBackward {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (logits, labels, dx) = (&inputs[0], &inputs[1], &outputs[0]);
+        check(self, cx, logits)?;
         let (n, classes) = (logits.ty.shape[0], logits.ty.shape[1]);
         let labelled = cx.scratch(1);
         let (all_labels, labelled, dloss) = (cx.whole(labels)?, cx.whole(&labelled)?, cx.whole(&inputs[2])?);

@@ -16,14 +16,14 @@ const LANES: usize = 64;
 /// Workgroups of `backward_input` that keep a large GPU busy; with fewer than these, the sums over outputs are cut.
 const BUSY: usize = 512;
 
-/// Outputs that an invocation of `backward_input` sums at most: llvmpipe (Mesa 22.3) silently ends an invocation's loops
-/// after 65,535 iterations in all.
-const MAX_OUTPUTS: usize = 32_768;
+/// Outputs that an invocation of `backward_input` sums at most, and rows that one of `backward_weight` does.
+const MAX_SUMMED: usize = 32_768;
 
 impl WgpuOp for Linear {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (x, w, y) = (&inputs[0], &inputs[1], &outputs[0]);
         let e = Extents::new(x, w);
+        cx.check_iterations(self, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
         let (kernel, rows_at_once) = match (e.element.width, e.batch) {
             (4, ..=2) => (&linear::FORWARD_2_VEC4F, 2),
             (4, _) => (&linear::FORWARD_8_VEC4F, 8),
@@ -57,8 +57,8 @@ impl WgpuOp for LinearBackwardInput {
         };
         for rows in cx.rows(e.batch, &[dx, dy])? {
             for range in cx.rows(e.outputs, &[w])? {
-                for first in range.clone().step_by(MAX_OUTPUTS) {
-                    let range = first..range.end.min(first + MAX_OUTPUTS);
+                for first in range.clone().step_by(MAX_SUMMED) {
+                    let range = first..range.end.min(first + MAX_SUMMED);
                     let target = cx.row_window(dx, e.batch, &rows)?;
                     let mut dispatch = Dispatch {
                         size: [rows.len(), range.len()],
@@ -107,7 +107,11 @@ impl WgpuOp for LinearBackwardWeight {
         let e = Extents::new(x, dw);
         let kernel = if e.element.width == 4 { &linear::BACKWARD_WEIGHT_VEC4F } else { &linear::BACKWARD_WEIGHT_F32 };
         for range in cx.rows(e.outputs, &[dw])? {
-            for rows in cx.rows(e.batch, &[x, dy])? {
+            let pieces = cx.rows(e.batch, &[x, dy])?;
+            let pieces = pieces.into_iter().flat_map(|rows| {
+                rows.clone().step_by(MAX_SUMMED).map(move |first| first..rows.end.min(first + MAX_SUMMED))
+            });
+            for rows in pieces {
                 let dispatch = Dispatch {
                     size: [rows.len(), range.len()],
                     x: cx.row_window(x, e.batch, &rows)?,

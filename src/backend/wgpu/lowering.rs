@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::shaders::{BindingKind, Kernel};
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
+use crate::ops::Operator;
 use crate::ops::case::Case;
 use crate::tensor::TensorType;
 
@@ -21,6 +22,9 @@ pub(crate) const PANEL_WIDTH: u32 = 4096;
 
 /// Largest extent of a dispatch in workgroups: WebGPU's default limit.
 const MAX_GROUPS: usize = 65_535;
+
+/// Iterations of an invocation's loops, all together, at most: some drivers end them silently after 65,535 by their own count.
+pub(crate) const MAX_ITERATIONS: usize = 60_000;
 
 /// The buffer behind a value.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -193,6 +197,19 @@ impl Lowering {
     pub fn flat(&self, elements: usize) -> impl Iterator<Item = Range<usize>> + use<> {
         let step = (self.capability.max_window / 4) as usize;
         (0..elements).step_by(step).map(move |start| start..elements.min(start + step))
+    }
+
+    /// Refuses an op whose invocations would run more than [`MAX_ITERATIONS`], with what to do instead.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`].
+    pub fn check_iterations(&self, op: &dyn Operator, iterations: usize, hint: &str) -> Result<()> {
+        if iterations <= MAX_ITERATIONS {
+            return Ok(());
+        }
+        let by = "the wgpu backend".into();
+        let hint = format!("{}: {hint}, or use --adapter cpu", self.layer);
+        Err(Error::Unsupported { op: op.name().into(), by, hint })
     }
 
     /// Cuts `0..rows` into ranges whose windows fit for each of `values`, all of which have that many rows.

@@ -3,8 +3,13 @@
 use super::WgpuOp;
 use super::lowering::{Builder, Lowering, ValueRef};
 use super::shaders::max_pool2d::{BACKWARD, FORWARD};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ops::{MaxPool2d, MaxPool2dBackward};
+
+/// Iterations of two loops over a window.
+pub(super) fn window_iterations([h, w]: [usize; 2]) -> usize {
+    h * (w + 1)
+}
 
 /// Sets the pipeline constants of `shaders/pool.wgsl`.
 pub(super) fn window_constants<'a>(
@@ -25,6 +30,7 @@ pub(super) fn window_constants<'a>(
 impl WgpuOp for MaxPool2d {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (x, y) = (&inputs[0], &outputs[0]);
+        cx.check_iterations(self, window_iterations(self.kernel), "make the window smaller")?;
         let planes = x.ty.shape[0] * x.ty.shape[1];
         for range in cx.rows(planes, &[x, y])? {
             let x_window = cx.row_window(x, planes, &range)?;
@@ -42,17 +48,10 @@ impl WgpuOp for MaxPool2dBackward {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let MaxPool2d { kernel, stride, padding, .. } = self.pool;
         let (x, dy, dx) = (&inputs[0], &inputs[1], &outputs[0]);
-        // Each input searches all windows that hold it; some drivers end an invocation's loops after 65,535 rounds.
-        let rounds: usize = (0..2).map(|axis| kernel[axis] * kernel[axis].div_ceil(stride[axis])).product();
-        if rounds > 65_535 {
-            return Err(Error::Unsupported {
-                op: "max_pool2d_backward".into(),
-                by: "the wgpu backend".into(),
-                hint: format!(
-                    "a window of {kernel:?} at stride {stride:?} overlaps itself too often; raise the stride"
-                ),
-            });
-        }
+        // Each input searches all windows that hold it.
+        let windows = [0, 1].map(|axis| kernel[axis].div_ceil(stride[axis]));
+        let iterations = window_iterations(windows) + windows[0] * windows[1] * window_iterations(kernel);
+        cx.check_iterations(self, iterations, "the windows overlap too often: raise the stride")?;
         let planes = x.ty.shape[0] * x.ty.shape[1];
         for range in cx.rows(planes, &[x, dy])? {
             let x_window = cx.row_window(x, planes, &range)?;

@@ -32,7 +32,7 @@ impl WgpuOp for Reduce {
                     .set("count", piece.len() as u32)
                     .set("partials_first", window.first)
                     .set("factor", if last { factor } else { 1.0 })
-                    .groups(groups)?;
+                    .grid([groups, 1, 1])?;
                 first += groups;
             }
             if last {
