@@ -28,6 +28,7 @@ fn check_all(open: fn() -> Box<dyn Device>, cases: &[Fixture]) -> BTreeSet<&'sta
             "graph" => graph::check(device, case),
             "optimizer" => optimizer::check(device, case),
             "training" => network::check_training(&mut *open(), case).map(|()| Vec::new()),
+            "step" => network::check_step(&mut *open(), case).map(|()| Vec::new()),
             other => panic!("{}: kind {other} is not known to this test", case.name()),
         };
         match result {
@@ -53,7 +54,7 @@ fn check_pytorch(open: fn() -> Box<dyn Device>) {
     let rows = coverage(&Selection::default());
     let has_file = |op: &str| cases.iter().any(|case| case.file == op);
     let missing = rows.iter().filter(|row| !ran.contains(&*row.op) || (row.gradient.is_some() && !has_file(&row.op)));
-    let networks = ["training"].into_iter().filter(|kind| !has_file(kind));
+    let networks = ["training", "step"].into_iter().filter(|kind| !has_file(kind));
     let missing: Vec<&str> = missing.map(|row| row.op.as_str()).chain(networks).collect();
     assert!(missing.is_empty(), "{}: no case of {missing:?}; tests/golden/make.py writes them", folder.display());
 }

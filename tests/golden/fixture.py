@@ -11,6 +11,9 @@ expected was computed in f64 and rounded to f32 once.
     from before the first step on, state.NAME after the last.
 `training`: a small model through many steps; the model's text and settings. Tensors: pictures.B (u8 [N, H, W, 3]), labels.B,
     initial.NAME, final.NAME, losses [steps]; step T uses batch T mod batches.
+`step`: the gradients of one batch of a large model. Weights and pictures are not stored: both sides draw them with Philox.
+    Tensors: labels, loss, logits; of each parameter norm.NAME, the gradient's length, and gradient.NAME, its elements at
+    places.NAME.
 """
 
 import json

@@ -1,9 +1,10 @@
-"""A narrow AlexNet, trained for some steps."""
+"""AlexNet: a narrow one trained for some steps, and the gradients of one batch of the whole."""
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+import philox
 from fixture import f32
 
 
@@ -21,9 +22,11 @@ class AlexNet(torch.nn.Module):
         self.conv4 = conv(c3, c4, 3, padding=1, groups=groups)
         self.conv5 = conv(c4, c5, 3, padding=1, groups=groups)
         self.fc6, self.fc7, self.fc8 = full(flat, hidden), full(hidden, hidden), full(hidden, classes)
+        self.near = False
 
     def forward(self, x, masks):
-        """`masks` are what fc6's and fc7's outputs are multiplied by."""
+        """`masks` are what fc6's and fc7's outputs are multiplied by. `near` says what `watch` noted."""
+        self.near = False
         normalised = lambda x: F.local_response_norm(x, 5, f32(1e-4) * 5, 0.75, 2.0)
         x = self.pool(normalised(self.relu(x, self.conv1)), self.conv1)
         x = self.pool(normalised(self.relu(x, self.conv2)), self.conv2)
@@ -36,10 +39,20 @@ class AlexNet(torch.nn.Module):
 
     def relu(self, x, layer):
         x = layer(x)
+        self.watch(x, x, layer)
         return torch.relu(x)
 
     def pool(self, x, layer):
+        largest, second = x.unfold(2, 3, 2).unfold(3, 3, 2).flatten(-2).topk(2).values.unbind(-1)
+        self.watch((largest - second)[largest > 0], x, layer)  # among zeros, ReLU lets no gradient through
         return F.max_pool2d(x, 3, 2)
+
+    def watch(self, distance, x, layer):
+        """Notes a distance from a kink that is within f32's rounding of x: two deviations, by ops/tolerance.rs, of a sum over
+        the inputs of the layer's outputs. Beyond a kink is another gradient, and both are right."""
+        rounding = 2 * 2.0**-24 * layer.weight[0].numel() ** 0.5 * x.detach().std()
+        self.near |= bool((distance.detach().abs() < rounding).any())
+
 
 MODEL = """\
 name = "narrow-alexnet"
@@ -114,4 +127,52 @@ def training(make):
     make.case("training", "narrow alexnet", "training", options, tensors)
 
 
-ALL = [training]
+PLACES = 64  # elements of each gradient that are stored
+
+
+def batch(make):
+    """Loss, logits and gradients of one batch of AlexNet with its own sizes and 1000 classes; dropout as in training."""
+    batch, classes, step, seed = make.size(2, 4), 1000, make.size(0, 1000), make.size(0, 2**48)
+    net = AlexNet((96, 256, 384, 384, 256), 1, 9216, 4096, classes)
+    with torch.no_grad():
+        for number, p in enumerate(net.parameters()):
+            # Uniform in +-1 / sqrt(fan-in): a bias has the bound of the weight before it.
+            bound = np.float32(p[0].numel() ** -0.5) if p.dim() > 1 else bound
+            unit = philox.unit(philox.words(seed, philox.INIT, number, p.numel()))
+            p.copy_(torch.from_numpy((2 * unit - 1).astype(np.float32) * bound).reshape(p.shape))
+    counter = [seed & 0xFFFFFFFF, seed >> 32, step]
+    masks = torch.from_numpy(
+        np.stack([2 * philox.dropout_mask((batch, 4096), 0.5, philox.DROPOUT + n, counter) for n in range(2)]))
+
+    def picture(number):
+        pixels = (philox.words(seed, philox.TEST, number, 224 * 224 * 3) & np.uint64(255)).reshape(224, 224, 3)
+        return torch.from_numpy((pixels / 255 - 0.5) / 0.5).permute(2, 0, 1)
+
+    # Pictures with an activation so near a kink that f32 may take the other side are passed over; among any four, as seeds go,
+    # one in three times a max-pool window has two maxima as good as equal, and conv1's gradients differ by 2 %.
+    pictures, number = [], 0
+    with torch.no_grad():
+        while len(pictures) < batch:
+            net(picture(number)[None], masks[:, len(pictures)])
+            if not net.near:
+                pictures.append(number)
+            number += 1
+    print(f"AlexNet: pictures {pictures}")
+    labels = make.labels(batch, classes)
+    logits = net(torch.stack([picture(number) for number in pictures]), masks)
+    loss = F.cross_entropy(logits, labels).reshape(1)
+    loss.backward()
+    tensors = dict(labels=labels, loss=loss, logits=logits)
+    for name, p in net.named_parameters():
+        gradient = p.grad.flatten()
+        # Half of the places anywhere, half where the gradient is not 0: dropout and ReLU leave much of it empty.
+        taken = gradient.nonzero().flatten()
+        anywhere = make.random.integers(0, len(gradient), PLACES // 2)
+        places = np.concatenate([anywhere, taken[make.random.integers(0, len(taken), PLACES // 2)]])
+        tensors |= {
+            f"places.{name}": places, f"gradient.{name}": gradient[places], f"norm.{name}": gradient.norm().reshape(1)}
+    options = dict(model="alexnet", batch=batch, classes=classes, seed=seed, step=step, pictures=pictures)
+    make.case("step", "alexnet", "step", options, tensors)
+
+
+ALL = [training, batch]
