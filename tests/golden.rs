@@ -1,4 +1,5 @@
-//! convoy against PyTorch: every case that `tests/golden/make.py` wrote to `CONVOY_GOLDEN` (default: `tests/golden/data`).
+//! convoy against oracles from outside: every case that `tests/golden/make.py` wrote from PyTorch to `CONVOY_GOLDEN` (default:
+//! `tests/golden/data`), and ONNX's node tests, which `tests/golden/onnx_nodes.py` wrote to `tests/golden/onnx`.
 
 mod common;
 #[path = "golden/fixture.rs"]
@@ -67,4 +68,27 @@ fn cpu_agrees_with_pytorch() {
 #[test]
 fn gpu_agrees_with_pytorch() {
     check_pytorch(common::gpu);
+}
+
+/// Each of ONNX's tests that the table does not say why it was left out of.
+fn check_onnx(open: fn() -> Box<dyn Device>) {
+    let cases = Fixture::read_all(&folder("onnx"));
+    let table = std::fs::read_to_string(folder("onnx/tests.tsv")).expect("onnx_nodes.py writes it");
+    let used = table.lines().skip(1).filter_map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
+        [_, test, ""] => Some(test),
+        [_, _, _] => None,
+        _ => panic!("tests.tsv: {line}"),
+    });
+    assert_eq!(cases.iter().map(|case| &*case.case).collect::<BTreeSet<_>>(), used.collect());
+    check_all(open, &cases);
+}
+
+#[test]
+fn cpu_agrees_with_onnx() {
+    check_onnx(common::cpu);
+}
+
+#[test]
+fn gpu_agrees_with_onnx() {
+    check_onnx(common::gpu);
 }

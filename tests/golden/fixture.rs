@@ -24,7 +24,7 @@ pub struct Fixture {
     /// The file's name, without its extension: of a graph, the op that it is about.
     pub file: String,
     /// The case's name.
-    case: String,
+    pub case: String,
     /// `graph`, `optimizer`, `training` or `step`.
     pub kind: String,
     options: Value,
