@@ -148,8 +148,8 @@ def batch(make):
         pixels = (philox.words(seed, philox.TEST, number, 224 * 224 * 3) & np.uint64(255)).reshape(224, 224, 3)
         return torch.from_numpy((pixels / 255 - 0.5) / 0.5).permute(2, 0, 1)
 
-    # Pictures with an activation so near a kink that f32 may take the other side are passed over; among any four, as seeds go,
-    # one in three times a max-pool window has two maxima as good as equal, and conv1's gradients differ by 2 %.
+    # Pictures with an activation so near a kink that f32 may take the other side are passed over. In 2 of 6 batches of any four
+    # pictures a window of pool1 had two maxima as good as equal, and a channel of conv1's gradient was off by 2 %.
     pictures, number = [], 0
     with torch.no_grad():
         while len(pictures) < batch:
