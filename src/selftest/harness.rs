@@ -41,7 +41,7 @@ impl OneOp {
 }
 
 /// Whether `op` overwrites its input `n` (an optimizer its weight; a view only shares memory).
-fn updates(op: &Op, n: usize) -> bool {
+pub fn updates(op: &Op, n: usize) -> bool {
     matches!(op, Op::Sgd(_) | Op::Adam(_)) && op.aliases().iter().any(|&(_, input)| input == n)
 }
 
