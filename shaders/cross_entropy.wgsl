@@ -1,5 +1,8 @@
-// Cross entropy of logits [rows, classes] against labels. A label that is not below `classes` takes its row out.
+// Cross entropy of logits [rows, classes] against labels.
 //!include workgroup
+
+// The label of a row that takes no part.
+const IGNORE: u32 = 0xffffffffu;
 
 struct Params {
     rows: u32,
@@ -49,8 +52,12 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     if (local == 0u) {
         let label = labels[params.labels_first + row];
         var loss = 0.0;
-        if (label < params.classes) {
-            let own = normaliser - (logits[start + label] - statistics.x);
+        if (label != IGNORE) {
+            // A label beyond the classes is a caller's mistake: NaN, so that the step is seen to fail.
+            var own = bitcast<f32>(label | 0x7fc00000u);
+            if (label < params.classes) {
+                own = normaliser - (logits[start + label] - statistics.x);
+            }
             loss = (1.0 - params.smoothing) * own + params.smoothing * (sum / f32(params.classes));
         }
         out[params.out_first + row] = loss;
@@ -59,7 +66,6 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
 
 struct Totals {
     rows: u32,
-    classes: u32,
 }
 @group(0) @binding(6) var<uniform> totals: Totals;
 @group(0) @binding(7) var<storage, read> losses: array<f32>;
@@ -67,7 +73,7 @@ struct Totals {
 fn count_labelled(local: u32) -> f32 {
     var count = 0.0;
     for (var row = local; row < totals.rows; row += 256u) {
-        count += select(0.0, 1.0, labels[row] < totals.classes);
+        count += select(0.0, 1.0, labels[row] != IGNORE);
     }
     return workgroup_sum(local, count);
 }
@@ -107,7 +113,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let result = params.out_first + row * params.classes;
     let statistics = row_statistics(start, local);
     let label = labels[params.labels_first + row];
-    let takes_part = label < params.classes;
+    let takes_part = label != IGNORE;
     let factor = dloss[0] / max(labelled[0], 1.0);
     for (var k = local; k < params.classes; k += 256u) {
         let probability = exp(logits[start + k] - statistics.x) / statistics.y;

@@ -9,7 +9,8 @@ use std::time::Instant;
 use convoy::backend::Device;
 use convoy::backend::cpu::CpuDevice;
 use convoy::backend::wgpu::WgpuOptions;
-use convoy::ops::Op;
+use convoy::ops::case::Case;
+use convoy::ops::{Op, draw};
 use convoy::selftest::{Selection, Suite, coverage, gradient, harness};
 
 /// All cases, evaluated once for all devices.
@@ -73,11 +74,12 @@ fn assert_same(suite: &Suite, one: &mut dyn Device, other: &mut dyn Device) {
     common::assert_none(failures);
 }
 
-/// Every gradient rule against central differences of the f64 reference, with a random cotangent.
+/// Every gradient rule against central differences of the f64 reference, with a random cotangent, on fixed and random shapes.
 #[test]
 fn gradients_agree_with_central_differences() {
-    let check = |case| gradient::check(&case, 2).err().map(|message| format!("{}: {message}", case.label()));
-    common::assert_none(Op::all_cases().into_iter().filter_map(check).collect());
+    let check = |case: Case| gradient::check(&case, 2).err().map(|message| format!("{}: {message}", case.label()));
+    let drawn = draw::cases(1, 12).map(|(_, case, _)| case.smooth());
+    common::assert_none(Op::all_cases().into_iter().chain(drawn).filter_map(check).collect());
 }
 
 /// Every op has fixed and random cases, and one with a gradient rule has cases that check it.

@@ -13,7 +13,8 @@ use crate::tensor::{DType, Shape, TensorType};
 pub const IGNORE: u32 = u32::MAX;
 
 /// `loss = mean over rows with a label of (1-s) * -logp[label] + s * mean over classes of -logp`. With no labelled row, 0.
-/// Inputs: `logits [N, classes]`, labels `u32 [N]` (below `classes`, or [`IGNORE`]). Output: `loss [1]`.
+/// Inputs: `logits [N, classes]`, labels `u32 [N]` (below `classes`, or [`IGNORE`]). Output: `loss [1]`; NaN with a label
+/// that is neither, so that the mistake is seen.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy {
     /// s in [0, 1).
@@ -70,8 +71,9 @@ impl Operator for CrossEntropy {
             let x = &logits.data[row * classes..][..classes];
             let lse = log_sum_exp(x);
             let uniform = || x.iter().map(|v| lse - v).sum::<f64>() / classes as f64;
+            let own = x.get(label).map_or(f64::NAN, |own| lse - own);
             // Without smoothing, an infinite logit of another class does no harm.
-            (1.0 - s) * (lse - x[label]) + if s > 0.0 { s * uniform() } else { 0.0 }
+            (1.0 - s) * own + if s > 0.0 { s * uniform() } else { 0.0 }
         };
         let sum: f64 = labelled(labels).map(loss).sum();
         vec![Array { shape: [1].into(), data: vec![if rows == 0 { 0.0 } else { sum / rows as f64 }] }]
@@ -85,7 +87,7 @@ impl Operator for CrossEntropy {
             let x = &logits.data[row * classes..][..classes];
             let smoothed = x.iter().map(|v| v.abs()).sum::<f64>() / classes as f64;
             let smoothed = if self.label_smoothing > 0.0 { smoothed } else { 0.0 };
-            1.0 + 2.0 * log_sum_exp(x).abs() + x[label].abs() + smoothed
+            1.0 + 2.0 * log_sum_exp(x).abs() + x.get(label).map_or(0.0, |own| own.abs()) + smoothed
         };
         vec![Array { shape: [1].into(), data: vec![labelled(labels).map(size).sum::<f64>() / rows] }]
     }
@@ -201,6 +203,8 @@ fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Cas
     let many = CaseInput::normal([65_537, 3]);
     let name = "more rows than a side of the grid";
     cases.push(case(0.1, name.into(), many, CaseInput::labels(65_537, 3)).without_gradient());
+    let beyond = CaseInput::labels(33, 3 + 1);
+    cases.push(case(0.1, "labels beyond the classes".into(), CaseInput::normal([33, 3]), beyond).without_gradient());
     let mut nothing = CaseInput::labels(1, 4);
     nothing.ty = TensorType::new([3], DType::U32);
     nothing.fill = Fill::AllIgnored;

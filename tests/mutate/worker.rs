@@ -123,7 +123,7 @@ impl Process {
         match lines.recv_timeout(Duration::from_secs(600)).as_deref() {
             Ok(ALIVE) => Ok(Process { child, stdin, lines }),
             Ok(other) => Err(format!("a worker failed: {other}")),
-            Err(_) => Err("a worker ended before it began; is there a GPU or a software Vulkan device?".into()),
+            Err(_) => Err("a worker ended before it began: `echo | mutate --worker` shows why".into()),
         }
     }
 }

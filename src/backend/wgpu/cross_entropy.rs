@@ -41,7 +41,6 @@ impl WgpuOp for CrossEntropy {
             .bind("labels", labels)
             .bind("out", out)
             .set("rows", n as u32)
-            .set("classes", classes as u32)
             .groups(1)
     }
 }
@@ -53,12 +52,7 @@ impl WgpuOp for CrossEntropyBackward {
         let (n, classes) = (logits.ty.shape[0], logits.ty.shape[1]);
         let labelled = cx.scratch(1);
         let (all_labels, labelled, dloss) = (cx.whole(labels)?, cx.whole(&labelled)?, cx.whole(&inputs[2])?);
-        cx.dispatch(&COUNT)
-            .bind("labels", all_labels)
-            .bind("out", labelled)
-            .set("rows", n as u32)
-            .set("classes", classes as u32)
-            .groups(1)?;
+        cx.dispatch(&COUNT).bind("labels", all_labels).bind("out", labelled).set("rows", n as u32).groups(1)?;
         for range in cx.rows(n, &[logits, labels])? {
             let logits = cx.row_window(logits, n, &range)?;
             let labels = cx.row_window(labels, n, &range)?;

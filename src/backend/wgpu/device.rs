@@ -14,22 +14,18 @@ use crate::backend::{Device, DeviceInfo, Finding, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
 use crate::ops::case::Case;
-use crate::tensor::{DType, Tensor, TensorType};
+use crate::tensor::{Tensor, TensorType};
 
 /// Bytes past the end of a poisoned buffer: what a workgroup of 256 writes, a vec4 each.
 pub(super) const GUARD: u64 = 4096;
 
 /// What the guard of a poisoned buffer holds: large numbers, so that one that is read spoils a sum, and others for each buffer, so
-/// that one which is copied shows. NaN would not do: arithmetic keeps its bits. Past whole numbers lie labels that count.
-pub(super) fn guard(buffer: &wgpu::Buffer, dtype: DType) -> Vec<u32> {
+/// that one which is copied shows. NaN would not do: arithmetic keeps its bits.
+pub(super) fn guard(buffer: &wgpu::Buffer) -> Vec<u32> {
     let mut hasher = DefaultHasher::new();
     buffer.hash(&mut hasher);
     let words = GUARD as u32 / 4;
-    let number = |i: u32| (hasher.finish() as u32).wrapping_add(i);
-    match dtype {
-        DType::U32 => (0..words).map(|i| number(i) % 2).collect(),
-        _ => (0..words).map(|i| 0x5f00_0000 | number(i) & 0x007f_ffff).collect(),
-    }
+    (0..words).map(|i| 0x5f00_0000 | (hasher.finish() as u32).wrapping_add(i) & 0x007f_ffff).collect()
 }
 
 /// How to open a device.
@@ -169,7 +165,7 @@ impl Device for WgpuDevice {
             Some(variable) => {
                 return Err(Error::shape(name, format!("has shape {}, got {}", variable.ty.shape, ty.shape)));
             }
-            None => self.shared.buffer(name, ty.bytes() as u64, ty.dtype)?,
+            None => self.shared.buffer(name, ty.bytes() as u64)?,
         };
         self.shared.write(&buffer, tensor.bytes());
         self.shared.check()?;
@@ -190,11 +186,11 @@ impl Device for WgpuDevice {
 }
 
 impl Shared {
-    /// A storage buffer for `bytes` of elements of a type, rounded up to whole vec4s.
+    /// A storage buffer for `bytes`, rounded up to whole vec4s.
     ///
     /// # Errors
     /// When it is larger than the device can have, or memory runs out.
-    pub fn buffer(&self, name: &str, bytes: u64, dtype: DType) -> Result<wgpu::Buffer> {
+    pub fn buffer(&self, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
         let size = padded(bytes) + if self.poison { GUARD } else { 0 };
         if size > self.max_buffer {
             return Err(Error::device(format!(
@@ -207,7 +203,7 @@ impl Shared {
         let buffer = self.device.create_buffer(&descriptor);
         if self.poison {
             self.write(&buffer, &vec![0xff; padded(bytes) as usize]);
-            self.queue.write_buffer(&buffer, padded(bytes), bytemuck::cast_slice(&guard(&buffer, dtype)));
+            self.queue.write_buffer(&buffer, padded(bytes), bytemuck::cast_slice(&guard(&buffer)));
         }
         self.check()?;
         Ok(buffer)

@@ -116,8 +116,8 @@ fn run_windows(
     words: usize,
 ) -> Result<Vec<u32>> {
     let ty = TensorType::new([outputs], DType::U32);
-    let input = shared.buffer("given", 4 * given.len() as u64, DType::U32)?;
-    let output = shared.buffer("found", 4 * outputs as u64, DType::U32)?;
+    let input = shared.buffer("given", 4 * given.len() as u64)?;
+    let output = shared.buffer("found", 4 * outputs as u64)?;
     shared.write(&input, bytemuck::cast_slice(given));
     shared.write(&output, Tensor::zeros(&ty).bytes());
     let device = &shared.device;

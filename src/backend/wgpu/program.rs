@@ -11,7 +11,7 @@ use crate::backend::{Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan, plan};
 use crate::graph::{Graph, Role, ValueId};
-use crate::tensor::{DType, Tensor, TensorType};
+use crate::tensor::{Tensor, TensorType};
 
 /// A graph on a wgpu device.
 pub(super) struct WgpuProgram {
@@ -76,7 +76,7 @@ impl WgpuProgram {
             let buffer = match value.role {
                 Role::Activation => continue,
                 Role::Input => {
-                    let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64, value.ty.dtype)?;
+                    let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64)?;
                     inputs.insert(id, Variable { ty: value.ty.clone(), buffer: buffer.clone() });
                     buffer
                 }
@@ -92,11 +92,11 @@ impl WgpuProgram {
             memory.by_place.insert(Memory::Source(id), buffer);
         }
         for (index, &bytes) in plan.slots.iter().enumerate() {
-            let buffer = memory.allocate(&shared, "an activation", bytes as u64, DType::F32)?;
+            let buffer = memory.allocate(&shared, "an activation", bytes as u64)?;
             memory.by_place.insert(Memory::Slot(index), buffer);
         }
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
-            let buffer = memory.allocate(&shared, "scratch memory", bytes, DType::F32)?;
+            let buffer = memory.allocate(&shared, "scratch memory", bytes)?;
             memory.by_place.insert(Memory::Scratch(index), buffer);
         }
         for &rows in &lowered.panels {
@@ -119,11 +119,9 @@ impl WgpuProgram {
                 Output { copied: copied(buffer, 0, padded(ty.bytes() as u64)), ty }
             })
             .collect();
-        let guards = memory.by_place.iter().filter(|_| shared.poison).map(|(place, buffer)| {
-            let dtype = if let Memory::Source(id) = place { graph[*id].ty.dtype } else { DType::F32 };
-            (copied(buffer.clone(), buffer.size() - GUARD, GUARD), guard(buffer, dtype))
-        });
-        let guards = guards.collect();
+        let poisoned = memory.by_place.values().filter(|_| shared.poison);
+        let guards =
+            poisoned.map(|buffer| (copied(buffer.clone(), buffer.size() - GUARD, GUARD), guard(buffer))).collect();
         shared.check()?;
         Ok(WgpuProgram {
             shared,
@@ -151,9 +149,9 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64, dtype: DType) -> Result<wgpu::Buffer> {
+    fn allocate(&mut self, shared: &Shared, name: &str, bytes: u64) -> Result<wgpu::Buffer> {
         self.bytes += padded(bytes);
-        shared.buffer(name, bytes, dtype)
+        shared.buffer(name, bytes)
     }
 
     fn add_panels(&mut self, shared: &Shared, rows: u32) {
