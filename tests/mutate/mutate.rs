@@ -120,23 +120,23 @@ impl Tally {
 }
 
 impl Equivalents {
-    /// The numbers of the mutants that are listed.
+    /// The numbers of the mutants that are listed; lines that read alike are listed once.
     ///
     /// # Errors
     /// A mutant of the list does not exist (any more).
     fn numbers(&self, files: &BTreeMap<PathBuf, String>, mutants: &[Mutant]) -> Result<HashSet<usize>, String> {
-        let mut numbers = HashMap::new();
+        let mut known: HashMap<(&str, String), Vec<usize>> = HashMap::new();
         for (number, Mutant { file, mutation }) in mutants.iter().enumerate() {
-            numbers.insert((stem(file), mutation.describe(&files[file])), number);
+            known.entry((stem(file), mutation.describe(&files[file]))).or_default().push(number);
         }
-        let listed = |Equivalent { file, mutants, .. }: &Equivalent| {
-            mutants.iter().map(|mutant| (file.clone(), mutant.clone())).collect::<Vec<_>>()
-        };
-        let number = |(file, mutant): (String, String)| {
-            let known = numbers.get(&(file.as_str(), mutant.clone())).copied();
-            known.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))
-        };
-        self.equivalent.iter().flat_map(listed).map(number).collect()
+        let mut numbers = HashSet::new();
+        for Equivalent { file, mutants, .. } in &self.equivalent {
+            for mutant in mutants {
+                let alike = known.get(&(file.as_str(), mutant.clone()));
+                numbers.extend(alike.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))?);
+            }
+        }
+        Ok(numbers)
     }
 }
 
