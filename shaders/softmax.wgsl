@@ -1,5 +1,6 @@
 // Softmax and log-softmax of the rows of a matrix: one workgroup per row.
 //!include workgroup
+//!include nan
 
 override LOG: bool = false;
 
@@ -24,22 +25,22 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     }
     let start = params.in_first + row * params.classes;
     let result = params.out_first + row * params.classes;
-    var maximum = -3.4028235e38;
+    var maximum = -0x1.fffffep+127;
     for (var k = local; k < params.classes; k += 256u) {
         maximum = max(maximum, x[start + k]);
     }
     maximum = workgroup_max(local, maximum);
     var sum = 0.0;
     for (var k = local; k < params.classes; k += 256u) {
-        sum += exp(x[start + k] - maximum);
+        sum += nan_exp(x[start + k] - maximum);
     }
     sum = workgroup_sum(local, sum);
     for (var k = local; k < params.classes; k += 256u) {
         let v = x[start + k] - maximum;
         if (LOG) {
-            out[result + k] = v - log(sum);
+            out[result + k] = v - nan_log(sum);
         } else {
-            out[result + k] = exp(v) / sum;
+            out[result + k] = nan_exp(v) / sum;
         }
     }
 }
@@ -66,7 +67,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     sum = workgroup_sum(local, sum);
     for (var k = local; k < params.classes; k += 256u) {
         if (LOG) {
-            out[result + k] = dy[d + k] - exp(x[y + k]) * sum;
+            out[result + k] = dy[d + k] - nan_exp(x[y + k]) * sum;
         } else {
             out[result + k] = x[y + k] * (dy[d + k] - sum);
         }
