@@ -22,6 +22,8 @@ pub struct WgpuOptions {
     pub poison: bool,
     /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
     pub gpu_kernels: bool,
+    /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.
+    pub default_limits: bool,
     /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
     pub checked: bool,
 }
@@ -74,14 +76,20 @@ impl WgpuDevice {
     /// [`Error::Device`] when the driver refuses.
     pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
-        let limits = wgpu::Limits {
-            max_buffer_size: supported.max_buffer_size,
-            max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
-            ..wgpu::Limits::default().or_worse_values_from(&supported)
+        let (limits, wanted) = match options.default_limits {
+            true => (wgpu::Limits::default(), wgpu::Features::empty()),
+            false => {
+                let limits = wgpu::Limits {
+                    max_buffer_size: supported.max_buffer_size,
+                    max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
+                    ..wgpu::Limits::default().or_worse_values_from(&supported)
+                };
+                (limits, wgpu::Features::SUBGROUP)
+            }
         };
         let max_buffer = limits.max_buffer_size;
         let max_binding = limits.max_storage_buffer_binding_size.min(max_buffer);
-        let features = adapter.wgpu.features() & wgpu::Features::SUBGROUP;
+        let features = adapter.wgpu.features() & wanted;
         let request = adapter.wgpu.request_device(&wgpu::DeviceDescriptor {
             label: Some("convoy"),
             required_features: features,
