@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::device::{Shared, Variable};
-use super::lowering::{ALIGNMENT, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
 use super::pipeline::{PANEL_FORMAT, Pipeline};
 use super::shaders::BindingKind;
 use crate::backend::{Program, Ticket};
@@ -59,7 +59,7 @@ impl WgpuProgram {
         outputs: &[ValueId],
     ) -> Result<Self> {
         let plan = plan(graph, outputs);
-        let lowered = lower(&shared, graph, &plan)?;
+        let lowered = lower(shared.capability, shared.max_buffer, graph, &plan)?;
         let mut memory = Buffers::default();
         let mut inputs = HashMap::new();
         for id in (0..graph.values.len()).map(ValueId) {
@@ -158,7 +158,7 @@ impl Buffers {
 }
 
 /// Where a value lives. Whatever a node computes has a slot or lives in a source.
-fn place(plan: &Plan, id: ValueId) -> Memory {
+pub(super) fn place(plan: &Plan, id: ValueId) -> Memory {
     match plan.places[id.0] {
         Place::Source(source) => Memory::Source(source),
         Place::Slot(slot) => Memory::Slot(slot),
@@ -166,18 +166,17 @@ fn place(plan: &Plan, id: ValueId) -> Memory {
     }
 }
 
-/// Lowers every node.
-fn lower(shared: &Shared, graph: &Graph, plan: &Plan) -> Result<Lowering> {
-    let mut lowering = Lowering::new(shared.capability);
+/// Lowers every node, for a device whose largest buffer has `max_buffer` bytes.
+pub(super) fn lower(capability: Capability, max_buffer: u64, graph: &Graph, plan: &Plan) -> Result<Lowering> {
+    let mut lowering = Lowering::new(capability);
     let reference = |&id: &ValueId| {
         let value = &graph[id];
-        if value.ty.bytes() as u64 > shared.max_buffer {
+        if value.ty.bytes() as u64 > max_buffer {
             return Err(Error::device(format!(
-                "{} {} needs {} bytes, but this device's largest buffer has {}; lower --batch-size",
+                "{} {} needs {} bytes, but this device's largest buffer has {max_buffer}; lower --batch-size",
                 value.name,
                 value.ty.shape,
                 value.ty.bytes(),
-                shared.max_buffer
             )));
         }
         Ok(ValueRef { memory: place(plan, id), ty: value.ty.clone(), name: value.name.clone() })
@@ -191,8 +190,8 @@ fn lower(shared: &Shared, graph: &Graph, plan: &Plan) -> Result<Lowering> {
     Ok(lowering)
 }
 
-/// Pipelines and bind groups. All uniforms lie in one buffer, each at an aligned offset.
-fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
+/// The uniforms of all dispatches for one buffer, and the aligned offset of each.
+pub(super) fn uniforms(dispatches: &[Dispatch]) -> (Vec<u8>, Vec<u64>) {
     let mut uniforms: Vec<u8> = Vec::new();
     let mut offsets = Vec::new();
     for dispatch in dispatches {
@@ -200,7 +199,13 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
         offsets.push(uniforms.len() as u64);
         uniforms.extend(&dispatch.uniform);
     }
-    uniforms.resize(uniforms.len().next_multiple_of(16).max(16), 0);
+    uniforms.resize(padded(uniforms.len() as u64) as usize, 0);
+    (uniforms, offsets)
+}
+
+/// Pipelines and bind groups.
+fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
+    let (uniforms, offsets) = uniforms(dispatches);
     let uniform_buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("uniforms"),
         size: uniforms.len() as u64,
