@@ -1,5 +1,6 @@
 // Cross entropy of logits [rows, classes] against labels.
 //!include workgroup
+//!include nan
 
 // The label of a row that takes no part.
 const IGNORE: u32 = 0xffffffffu;
@@ -21,14 +22,14 @@ struct Params {
 
 // (maximum, sum of exp(x - maximum)) of a row.
 fn row_statistics(start: u32, local: u32) -> vec2f {
-    var maximum = -3.4028235e38;
+    var maximum = -0x1.fffffep+127;
     for (var k = local; k < params.classes; k += 256u) {
         maximum = max(maximum, logits[start + k]);
     }
     maximum = workgroup_max(local, maximum);
     var sum = 0.0;
     for (var k = local; k < params.classes; k += 256u) {
-        sum += exp(logits[start + k] - maximum);
+        sum += nan_exp(logits[start + k] - maximum);
     }
     return vec2f(maximum, workgroup_sum(local, sum));
 }
@@ -43,7 +44,7 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     }
     let start = params.logits_first + row * params.classes;
     let statistics = row_statistics(start, local);
-    let normaliser = log(statistics.y);
+    let normaliser = nan_log(statistics.y);
     var sum = 0.0;
     for (var k = local; k < params.classes; k += 256u) {
         sum += normaliser - (logits[start + k] - statistics.x);
@@ -116,7 +117,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let takes_part = label != IGNORE;
     let factor = dloss[0] / max(labelled[0], 1.0);
     for (var k = local; k < params.classes; k += 256u) {
-        let probability = exp(logits[start + k] - statistics.x) / statistics.y;
+        let probability = nan_exp(logits[start + k] - statistics.x) / statistics.y;
         let goal = params.smoothing / f32(params.classes) + select(0.0, 1.0 - params.smoothing, k == label);
         out[result + k] = select(0.0, factor * (probability - goal), takes_part);
     }

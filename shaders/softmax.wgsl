@@ -1,5 +1,6 @@
 // Softmax and log-softmax of the rows of a matrix: one workgroup per row.
 //!include workgroup
+//!include nan
 
 override LOG: bool = false;
 
@@ -21,22 +22,22 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
         return;
     }
     let start = params.first + row * params.classes;
-    var maximum = -3.4028235e38;
+    var maximum = -0x1.fffffep+127;
     for (var k = local; k < params.classes; k += 256u) {
         maximum = max(maximum, x[start + k]);
     }
     maximum = workgroup_max(local, maximum);
     var sum = 0.0;
     for (var k = local; k < params.classes; k += 256u) {
-        sum += exp(x[start + k] - maximum);
+        sum += nan_exp(x[start + k] - maximum);
     }
     sum = workgroup_sum(local, sum);
     for (var k = local; k < params.classes; k += 256u) {
         let v = x[start + k] - maximum;
         if (LOG) {
-            out[start + k] = v - log(sum);
+            out[start + k] = v - nan_log(sum);
         } else {
-            out[start + k] = exp(v) / sum;
+            out[start + k] = nan_exp(v) / sum;
         }
     }
 }
@@ -61,7 +62,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     sum = workgroup_sum(local, sum);
     for (var k = local; k < params.classes; k += 256u) {
         if (LOG) {
-            out[start + k] = dy[start + k] - exp(x[start + k]) * sum;
+            out[start + k] = dy[start + k] - nan_exp(x[start + k]) * sum;
         } else {
             out[start + k] = x[start + k] * (dy[start + k] - sum);
         }

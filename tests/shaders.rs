@@ -35,10 +35,12 @@ fn the_gpu_is_right() {
     check(&mut *common::gpu());
 }
 
-/// The kernels that GPUs use, also where the device under test is software and has kernels of its own.
+/// The kernels that GPUs use, also where the device under test is software and has kernels of its own. WebGPU's default limits are
+/// enough for them.
 #[test]
 fn kernels_for_gpus_are_right() {
-    check(&mut *common::gpu_with(WgpuOptions { poison: true, gpu_kernels: true, ..WgpuOptions::default() }));
+    let options = WgpuOptions { poison: true, gpu_kernels: true, default_limits: true, ..WgpuOptions::default() };
+    check(&mut *common::gpu_with(options));
 }
 
 /// Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel reads or writes outside its

@@ -13,6 +13,9 @@ pub struct Expected {
     pub outputs: Vec<Array>,
     /// For each of them, the largest difference that rounding explains.
     pub tolerances: Vec<Vec<f64>>,
+    /// The same of the inputs with 0 for subnormal numbers, where they have any: as good, since WGSL lets a device flush what
+    /// it reads. A large factor, an infinity or a comparison makes much of the difference.
+    pub flushed: Option<Box<Expected>>,
 }
 
 impl Expected {
@@ -21,8 +24,8 @@ impl Expected {
     ///
     /// Adding K products of random signs one after the other wanders to the root of the sum of their squares, which is the
     /// scale, and each addition rounds by at most u of that: a random walk of sqrt(K) steps, and 4 of its standard deviations. 8
-    /// roundings cover the formula around it, transcendental functions among them. Devices may flush subnormal numbers to
-    /// 0, which moves each term by the smallest normal number at most.
+    /// roundings cover the formula around it, transcendental functions among them. Devices may flush subnormal results to 0,
+    /// which moves each term by the smallest normal number at most.
     pub fn of(case: &Case, inputs: &[Array]) -> Self {
         let outputs = case.op.reference(inputs);
         let terms = case.terms.max(1) as f64;
@@ -34,7 +37,13 @@ impl Expected {
         };
         let scales = case.op.scale(inputs, &outputs).into_iter().zip(&outputs);
         let tolerances = scales.map(|(s, y)| s.data.into_iter().zip(&y.data).map(tolerance).collect()).collect();
-        Expected { outputs, tolerances }
+        let subnormal = |v: f64| v != 0.0 && v.abs() < f32::MIN_POSITIVE as f64;
+        let flushed = inputs.iter().any(|input| input.data.iter().any(|&v| subnormal(v))).then(|| {
+            let flush = |&v: &f64| if subnormal(v) { 0.0_f64.copysign(v) } else { v };
+            let flush = |x: &Array| Array { shape: x.shape.clone(), data: x.data.iter().map(flush).collect() };
+            Box::new(Expected::of(case, &inputs.iter().map(flush).collect::<Vec<_>>()))
+        });
+        Expected { outputs, tolerances, flushed }
     }
 }
 

@@ -33,29 +33,35 @@ impl std::fmt::Display for Mismatch {
 
 /// The largest error as a share of its tolerance, or the first output that has wrong elements.
 ///
-/// NaN must be NaN, and an infinity itself; what is beyond f32 may be the infinity of its sign.
+/// NaN must be NaN, and an infinity itself; what is beyond f32 may be the infinity of its sign. An element may be that of
+/// the inputs as they are, or with their subnormal numbers flushed.
 ///
 /// # Errors
 /// What is wrong, boxed since it is large and rare.
 pub fn compare(found: &[Tensor], expected: &Expected) -> Result<f64, Box<Mismatch>> {
     let mut worst = 0.0_f64;
-    for (n, ((found, expected), tolerances)) in
+    let flushed = expected.flushed.as_deref();
+    for (n, ((found, reference), tolerances)) in
         found.iter().zip(&expected.outputs).zip(&expected.tolerances).enumerate()
     {
         let got = Array::from(found);
-        let share = |i: usize| share(got.data[i], expected.data[i], tolerances[i]);
+        let share = |i: usize| {
+            let flushed = flushed.map(|other| share(got.data[i], other.outputs[n].data[i], other.tolerances[n][i]));
+            let shares = [share(got.data[i], reference.data[i], tolerances[i]), flushed.flatten()];
+            shares.into_iter().flatten().reduce(f64::min)
+        };
         let wrong = |i: &usize| share(*i).is_none_or(|share| share > 1.0);
-        let first = if got.shape == expected.shape { (0..got.data.len()).find(wrong) } else { Some(0) };
+        let first = if got.shape == reference.shape { (0..got.data.len()).find(wrong) } else { Some(0) };
         if let Some(first) = first {
-            let mismatched = got.shape != expected.shape;
+            let mismatched = got.shape != reference.shape;
             return Err(Box::new(Mismatch {
                 output: n,
-                index: place(first, &expected.shape),
+                index: place(first, &reference.shape),
                 got: if mismatched { format!("a tensor {}", got.shape) } else { format!("{:e}", got.data[first]) },
                 expected: if mismatched {
-                    format!("a tensor {}", expected.shape)
+                    format!("a tensor {}", reference.shape)
                 } else {
-                    format!("{:e}", expected.data[first])
+                    format!("{:e}", reference.data[first])
                 },
                 tolerance: tolerances.get(first).copied().unwrap_or_default(),
                 wrong: if mismatched { got.data.len() } else { (0..got.data.len()).filter(wrong).count() },
@@ -97,6 +103,9 @@ fn place(mut flat: usize, shape: &Shape) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops::Mul;
+    use crate::ops::case::{Case, CaseInput, Fill};
+    use crate::selftest::Prepared;
 
     #[test]
     fn what_counts_as_right() {
@@ -118,10 +127,20 @@ mod tests {
         }
     }
 
+    /// Nothing in between: 1e4 times a subnormal number is far above all of them.
+    #[test]
+    fn subnormal_inputs_may_be_flushed() {
+        let inputs = [1e4, 1e-39].map(|value| CaseInput::f32([1], Fill::Given(vec![value])));
+        let expected = Prepared::of(Case::new(Mul, "subnormal", inputs.to_vec(), 1), 1).expected;
+        let right = |value| compare(&[Tensor::f32([1], vec![value]).unwrap()], &expected).is_ok();
+        assert!([1e-35, 0.0].into_iter().all(right));
+        assert!(![5e-36, 2e-35, -1e-35].into_iter().any(right));
+    }
+
     #[test]
     fn the_first_wrong_element_is_named() {
         let outputs = vec![Array { shape: [2, 3].into(), data: vec![0.0, 1.0, 2.0, 3.0, 4.0, 5.0] }];
-        let expected = Expected { outputs, tolerances: vec![vec![0.5; 6]] };
+        let expected = Expected { outputs, tolerances: vec![vec![0.5; 6]], flushed: None };
         let found = |data: Vec<f32>| [Tensor::f32([2, 3], data).unwrap()];
         let worst = compare(&found(vec![0.0, 1.25, 2.0, 3.0, 4.0, 5.0]), &expected).unwrap();
         assert_eq!(worst, 0.5);

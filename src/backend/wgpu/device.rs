@@ -6,10 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
-use super::lowering::{ALIGNMENT, Capability, Window, of_case, padded};
+use super::lowering::{ALIGNMENT, Capability, Window, padded};
 use super::pipeline::Pipelines;
 use super::probe;
-use super::program::{WgpuProgram, read_buffer};
+use super::program::{WgpuProgram, of_case, read_buffer};
 use crate::backend::{Device, DeviceInfo, Finding, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
@@ -38,6 +38,8 @@ pub struct WgpuOptions {
     pub poison: bool,
     /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
     pub gpu_kernels: bool,
+    /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.
+    pub default_limits: bool,
     /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
     pub checked: bool,
     /// Texts of shaders, and what to run in their place: for tests that the tests would notice.
@@ -94,14 +96,20 @@ impl WgpuDevice {
     /// [`Error::Device`] when the driver refuses.
     pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
-        let limits = wgpu::Limits {
-            max_buffer_size: supported.max_buffer_size,
-            max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
-            ..wgpu::Limits::default().or_worse_values_from(&supported)
+        let (limits, wanted) = match options.default_limits {
+            true => (wgpu::Limits::default(), wgpu::Features::empty()),
+            false => {
+                let limits = wgpu::Limits {
+                    max_buffer_size: supported.max_buffer_size,
+                    max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
+                    ..wgpu::Limits::default().or_worse_values_from(&supported)
+                };
+                (limits, wgpu::Features::SUBGROUP)
+            }
         };
         let max_buffer = limits.max_buffer_size;
         let max_binding = limits.max_storage_buffer_binding_size.min(max_buffer);
-        let features = adapter.wgpu.features() & wgpu::Features::SUBGROUP;
+        let features = adapter.wgpu.features() & wanted;
         let request = adapter.wgpu.request_device(&wgpu::DeviceDescriptor {
             label: Some("convoy"),
             required_features: features,

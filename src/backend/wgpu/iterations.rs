@@ -9,9 +9,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use super::adapter::adapters;
-use super::lowering::{Dispatch, MAX_ITERATIONS, of_case};
+use super::lowering::{Dispatch, MAX_ITERATIONS};
 use super::pipeline::PANEL_FORMAT;
-use super::program::lower;
+use super::program::{lower, of_case};
 use super::shaders::{BindingKind, Kernel};
 use super::translate::capabilities;
 use crate::graph::Graph;

@@ -11,7 +11,6 @@ use super::shaders::{BindingKind, Kernel};
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::ops::Operator;
-use crate::ops::case::Case;
 use crate::tensor::TensorType;
 
 /// Alignment of every window's offset, bytes: the largest that WebGPU allows a device to ask for.
@@ -381,24 +380,6 @@ impl UniformValue for [u32; 2] {}
 impl UniformValue for [i32; 2] {}
 impl UniformValue for [u32; 4] {}
 impl UniformValue for [f32; 4] {}
-
-/// The dispatches of a case.
-///
-/// # Errors
-/// When the device is too small for it.
-pub(crate) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
-    let types: Vec<_> = case.inputs.iter().map(|input| input.ty.clone()).collect();
-    let value = |slot, ty: &TensorType| ValueRef { memory: Memory::Slot(slot), ty: ty.clone(), name: "value".into() };
-    let inputs: Vec<_> = types.iter().enumerate().map(|(slot, ty)| value(slot, ty)).collect();
-    let aliases = case.op.aliases();
-    let slot = |n| aliases.iter().find(|alias| alias.0 == n).map_or(inputs.len() + n, |alias| alias.1);
-    let outputs = case.op.infer(&types).map_err(Error::input)?;
-    let outputs: Vec<_> = outputs.iter().enumerate().map(|(n, ty)| value(slot(n), ty)).collect();
-    let mut lowering = Lowering::new(capability);
-    lowering.node("case");
-    case.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
-    Ok(lowering.dispatches)
-}
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,8 @@
 //! how it is lowered; its kernels are in `shaders/<op>.wgsl`.
 
 pub mod adapter;
+#[cfg(test)]
+mod dawn;
 mod device;
 #[cfg(test)]
 mod expand; // used by build.rs

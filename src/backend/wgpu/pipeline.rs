@@ -27,8 +27,14 @@ pub(super) struct Pipelines {
     pipelines: HashMap<Key, Arc<Pipeline>>,
 }
 
-/// Kernel name, and the constants' names and bits.
-type Key = (String, Vec<(&'static str, u64)>);
+/// What tells pipelines apart: kernel name, and the constants' names and bits.
+pub(super) type Key = (String, Vec<(&'static str, u64)>);
+
+/// The key of a dispatch's pipeline.
+pub(super) fn key(dispatch: &Dispatch) -> Key {
+    let constants = dispatch.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+    (dispatch.kernel.name.to_string(), constants)
+}
 
 impl Pipelines {
     pub fn new(checked: bool, replace: HashMap<String, String>) -> Self {
@@ -43,8 +49,7 @@ impl Pipelines {
 
     /// The pipeline of a dispatch, made now or before.
     pub fn get(&mut self, device: &wgpu::Device, dispatch: &Dispatch) -> Arc<Pipeline> {
-        let constants = dispatch.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
-        let key = (dispatch.kernel.name.to_string(), constants);
+        let key = key(dispatch);
         if let Some(known) = self.pipelines.get(&key) {
             return known.clone();
         }

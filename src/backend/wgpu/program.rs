@@ -11,6 +11,8 @@ use crate::backend::{Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan, plan};
 use crate::graph::{Graph, Role, ValueId};
+use crate::ops::case::Case;
+use crate::selftest::harness::OneOp;
 use crate::tensor::{Tensor, TensorType};
 
 /// A graph on a wgpu device.
@@ -171,7 +173,7 @@ impl Buffers {
 }
 
 /// Where a value lives. Whatever a node computes has a slot or lives in a source.
-fn place(plan: &Plan, id: ValueId) -> Memory {
+pub(super) fn place(plan: &Plan, id: ValueId) -> Memory {
     match plan.places[id.0] {
         Place::Source(source) => Memory::Source(source),
         Place::Slot(slot) => Memory::Slot(slot),
@@ -179,18 +181,17 @@ fn place(plan: &Plan, id: ValueId) -> Memory {
     }
 }
 
-/// Lowers every node, for a device whose largest buffer has so many bytes.
+/// Lowers every node, for a device whose largest buffer has `max_buffer` bytes.
 pub(super) fn lower(capability: Capability, max_buffer: u64, graph: &Graph, plan: &Plan) -> Result<Lowering> {
     let mut lowering = Lowering::new(capability);
     let reference = |&id: &ValueId| {
         let value = &graph[id];
         if value.ty.bytes() as u64 > max_buffer {
             return Err(Error::device(format!(
-                "{} {} needs {} bytes, but this device's largest buffer has {}; lower --batch-size",
+                "{} {} needs {} bytes, but this device's largest buffer has {max_buffer}; lower --batch-size",
                 value.name,
                 value.ty.shape,
                 value.ty.bytes(),
-                max_buffer
             )));
         }
         Ok(ValueRef { memory: place(plan, id), ty: value.ty.clone(), name: value.name.clone() })
@@ -204,8 +205,8 @@ pub(super) fn lower(capability: Capability, max_buffer: u64, graph: &Graph, plan
     Ok(lowering)
 }
 
-/// Pipelines and bind groups. All uniforms lie in one buffer, each at an aligned offset.
-fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
+/// The uniforms of all dispatches for one buffer, and the aligned offset of each.
+pub(super) fn uniforms(dispatches: &[Dispatch]) -> (Vec<u8>, Vec<u64>) {
     let mut uniforms: Vec<u8> = Vec::new();
     let mut offsets = Vec::new();
     for dispatch in dispatches {
@@ -213,7 +214,24 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
         offsets.push(uniforms.len() as u64);
         uniforms.extend(&dispatch.uniform);
     }
-    uniforms.resize(uniforms.len().next_multiple_of(16).max(16), 0);
+    uniforms.resize(padded(uniforms.len() as u64) as usize, 0);
+    (uniforms, offsets)
+}
+
+/// The dispatches of a case.
+///
+/// # Errors
+/// When the device is too small for it.
+pub(super) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
+    let types: Vec<_> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+    let one = OneOp::new("case", &case.op, &types)?;
+    let lowered = lower(capability, u64::MAX, &one.graph, &plan(&one.graph, &one.outputs))?;
+    Ok(lowered.dispatches)
+}
+
+/// Pipelines and bind groups.
+fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Result<Vec<Step>> {
+    let (uniforms, offsets) = uniforms(dispatches);
     let uniform_buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
         label: Some("uniforms"),
         size: uniforms.len() as u64,

@@ -2,24 +2,30 @@
 //! not at hand: SPIR-V (Vulkan), MSL (Metal), HLSL (DX12), GLSL (GL). What can be checked of the texts here is checked.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
 
 use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 use rayon::prelude::*;
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch, of_case};
-use crate::ops::Op;
+use super::lowering::{ALIGNMENT, Capability, Dispatch};
+use super::pipeline::key;
+use super::program::of_case;
+use super::shaders::Kernel;
 use crate::ops::case::Case;
-use crate::ops::draw;
+use crate::ops::{Op, draw};
 
 /// The limits of WebGPU, which every device has: <https://www.w3.org/TR/webgpu/#limits>.
 const MAX_INVOCATIONS: usize = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16_384;
 const MAX_STORAGE_BUFFERS: usize = 8;
 const MAX_GROUPS: u32 = 65_535;
+
+/// Random cases of each op, beside the fixed ones.
+pub(super) const RANDOM: u32 = 12;
 
 /// GPUs, software with and without subgroups, and a device that binds little at once.
 pub fn capabilities() -> [Capability; 4] {
@@ -33,26 +39,34 @@ pub fn capabilities() -> [Capability; 4] {
     ]
 }
 
-/// Kernel and constants of each pipeline, once.
-fn pipelines() -> Vec<Dispatch> {
-    let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
+/// The dispatches of a case; none where the device is too small for it.
+pub(super) fn dispatches(case: &Case, capability: Capability) -> Vec<Dispatch> {
+    of_case(case, capability).unwrap_or_default()
+}
+
+/// A dispatch of each pipeline.
+pub(super) fn pipelines() -> Vec<Dispatch> {
+    let drawn = draw::cases(1, RANDOM).map(|(_, case, _)| case);
     let cases: Vec<Case> = Op::all_cases().into_iter().chain(drawn).collect();
     let mut found = BTreeMap::new();
     for capability in capabilities() {
-        for dispatch in cases.iter().flat_map(|case| of_case(case, capability).unwrap_or_default()) {
+        for dispatch in cases.iter().flat_map(|case| dispatches(case, capability)) {
             assert!(dispatch.groups.iter().all(|&n| n <= MAX_GROUPS), "{}: {:?}", dispatch.label, dispatch.groups);
-            let constants = dispatch.overrides.iter().map(|(name, value)| format!("{name} {value}"));
-            let key = (dispatch.kernel.name.to_string(), constants.collect::<Vec<_>>());
-            found.entry(key).or_insert(dispatch);
+            found.entry(key(&dispatch)).or_insert(dispatch);
         }
     }
     found.into_values().collect()
 }
 
+/// The kernel's module.
+pub(super) fn parse(kernel: &Kernel) -> Module {
+    naga::front::wgsl::parse_str(&kernel.source).unwrap_or_else(|e| panic!("{}: {e}", kernel.name))
+}
+
 /// The module of a pipeline, its constants filled in.
 fn module(dispatch: &Dispatch) -> (Module, ModuleInfo) {
     let kernel = &dispatch.kernel;
-    let module = naga::front::wgsl::parse_str(&kernel.source).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
+    let module = parse(kernel);
     let validator = || Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
     let info = validator().validate(&module).unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name));
     let constants = dispatch.overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
@@ -75,19 +89,30 @@ fn to_msl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<(), String>
     msl::write_string(module, info, &options, &pipeline).map(drop).map_err(|e| format!("MSL: {e}"))
 }
 
-fn to_hlsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<(), String> {
-    // Shader model 6 has wave operations; 5.1 is what FXC, Windows' own compiler, takes.
-    let shader_model = if uses_subgroups(module) { hlsl::ShaderModel::V6_0 } else { hlsl::ShaderModel::V5_1 };
-    let options = hlsl::Options { shader_model, ..Default::default() };
+/// The text as wgpu asks for it, and what the entry point is called there.
+fn to_hlsl(
+    module: &Module,
+    info: &ModuleInfo,
+    entry: &str,
+    shader_model: hlsl::ShaderModel,
+) -> Result<(String, String), String> {
+    let options = hlsl::Options {
+        shader_model,
+        // Where DX12 keeps the number of workgroups.
+        special_constants_binding: Some(hlsl::BindTarget { space: 255, ..Default::default() }),
+        zero_initialize_workgroup_memory: false,
+        restrict_indexing: false,
+        force_loop_bounding: false,
+        ..Default::default()
+    };
     let pipeline = hlsl::PipelineOptions { entry_point: Some((ShaderStage::Compute, entry.into())) };
     let mut text = String::new();
-    hlsl::Writer::new(&mut text, &options, &pipeline)
-        .write(module, info, None)
-        .map(drop)
-        .map_err(|e| format!("HLSL: {e}"))
+    let written = hlsl::Writer::new(&mut text, &options, &pipeline).write(module, info, None);
+    let name = written.map_err(|e| format!("HLSL: {e}"))?.entry_point_names.pop().expect("one entry point");
+    Ok((text, name.map_err(|e| format!("HLSL: {e}"))?))
 }
 
-fn to_glsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<(), String> {
+fn to_glsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<String, String> {
     let options =
         glsl::Options { version: glsl::Version::Embedded { version: 310, is_webgl: false }, ..Default::default() };
     let pipeline =
@@ -95,11 +120,11 @@ fn to_glsl(module: &Module, info: &ModuleInfo, entry: &str) -> Result<(), String
     let mut text = String::new();
     glsl::Writer::new(&mut text, module, info, &options, &pipeline, Default::default())
         .and_then(|mut writer| writer.write())
-        .map(drop)
-        .map_err(|e| format!("GLSL: {e}"))
+        .map_err(|e| format!("GLSL: {e}"))?;
+    Ok(text)
 }
 
-fn uses_subgroups(module: &Module) -> bool {
+pub(super) fn uses_subgroups(module: &Module) -> bool {
     let statements = |function: &naga::Function| format!("{:?}", function.body).contains("Subgroup");
     module.functions.iter().any(|(_, function)| statements(function))
         || module.entry_points.iter().any(|entry| statements(&entry.function))
@@ -114,34 +139,98 @@ fn spirv_val(words: &[u32]) -> Option<Result<(), String>> {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut process = command.spawn().ok()?;
-    process.stdin.take()?.write_all(bytemuck::cast_slice(words)).ok()?;
-    let output = process.wait_with_output().ok()?;
+    // It may be done before it has read all: its status says what it found.
+    let _ = process.stdin.take()?.write_all(bytemuck::cast_slice(words));
+    Some(verdict("spirv-val", process.wait_with_output()))
+}
+
+/// What the reference compiler of GLSL says of files, where it is installed (Debian: glslang-tools).
+fn glslang(files: &[PathBuf]) -> Option<Result<(), String>> {
+    let output = Command::new("glslangValidator").args(files).output();
+    (!matches!(&output, Err(e) if e.kind() == ErrorKind::NotFound)).then(|| verdict("glslangValidator", output))
+}
+
+fn verdict(name: &str, output: std::io::Result<Output>) -> Result<(), String> {
+    let output = output.map_err(|e| format!("{name}: {e}"))?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-    Some(if output.status.success() { Ok(()) } else { Err(format!("spirv-val: {said}")) })
+    if output.status.success() { Ok(()) } else { Err(format!("{name}: {said}")) }
+}
+
+/// What is wrong with a pipeline's translations. The GLSL is left in the folder, to be compiled with all others at once: its
+/// compiler reads a library of its own first.
+fn problems(number: usize, dispatch: &Dispatch, folder: &Path) -> Vec<String> {
+    let (module, info) = module(dispatch);
+    let Dispatch { kernel, overrides, .. } = dispatch;
+    let spirv = to_spirv(&module, &info, kernel.entry);
+    let checked = spirv.as_ref().ok().and_then(|words| spirv_val(words)).unwrap_or(Ok(()));
+    let mut results = vec![spirv.map(drop), checked, to_msl(&module, &info, kernel.entry)];
+    // Shader model 6 has subgroups; 5.1 is what FXC, Windows' own compiler, takes. GL has none, and wgpu offers none there.
+    if uses_subgroups(&module) {
+        results.push(to_hlsl(&module, &info, kernel.entry, hlsl::ShaderModel::V6_0).map(drop));
+    } else {
+        results.push(to_hlsl(&module, &info, kernel.entry, hlsl::ShaderModel::V5_1).map(drop));
+        let glsl = to_glsl(&module, &info, kernel.entry);
+        let file = folder.join(format!("{number} {}.comp", kernel.name));
+        results.push(glsl.map(|text| std::fs::write(file, text).unwrap()));
+    }
+    let told = |problem| format!("{} {overrides:?}: {problem}", kernel.name);
+    results.into_iter().filter_map(Result::err).map(told).collect()
 }
 
 #[test]
 fn every_kernel_translates_for_every_system() {
     let pipelines = pipelines();
-    let problems: Vec<String> = pipelines
-        .par_iter()
-        .flat_map_iter(|dispatch| {
-            let (module, info) = module(dispatch);
-            let entry = dispatch.kernel.entry;
-            let spirv = to_spirv(&module, &info, entry);
-            let checked = spirv.as_ref().ok().and_then(|words| spirv_val(words)).unwrap_or(Ok(()));
-            let results =
-                [spirv.map(drop), checked, to_msl(&module, &info, entry), to_hlsl(&module, &info, entry)].into_iter();
-            // GL has no subgroups, and wgpu offers none there.
-            let glsl = (!uses_subgroups(&module)).then(|| to_glsl(&module, &info, entry));
-            let told = |problem| format!("{} {:?}: {problem}", dispatch.kernel.name, dispatch.overrides);
-            results.chain(glsl).filter_map(Result::err).map(told).collect::<Vec<_>>()
-        })
-        .collect();
-    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     assert!(pipelines.len() > 100, "only {} pipelines: the cases ask for more", pipelines.len());
-    let validated = if spirv_val(&[]).is_some() { "and validated" } else { "(spirv-val is not installed)" };
-    println!("{} pipelines translated to SPIR-V {validated}, MSL, HLSL and GLSL", pipelines.len());
+    let folder = tempfile::tempdir().unwrap();
+    let told = |(number, dispatch)| problems(number, dispatch, folder.path());
+    let mut problems: Vec<String> = pipelines.par_iter().enumerate().flat_map_iter(told).collect();
+    let files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    problems.extend(glslang(&files).and_then(Result::err));
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    // A checker that is there refuses what is no shader.
+    let checked = |verdict| match verdict {
+        Some(Ok(())) => panic!("a checker takes everything"),
+        Some(Err(_)) => "checked",
+        None => "not checked: there is no checker",
+    };
+    let wrong = folder.path().join("wrong.comp");
+    std::fs::write(&wrong, "wrong").unwrap();
+    let (spirv, glsl) = (checked(spirv_val(&[])), checked(glslang(&[wrong])));
+    println!("{} pipelines translated to SPIR-V ({spirv}), MSL, HLSL and GLSL ({glsl})", pipelines.len());
+}
+
+/// DXC, with which wgpu compiles for DX12 where it finds it.
+#[test]
+#[ignore = "needs `tests/compilers/install dxc`"]
+fn dxc_takes_every_kernel() {
+    let pipelines = pipelines();
+    let translate = |dispatch: &Dispatch| {
+        let (module, info) = module(dispatch);
+        to_hlsl(&module, &info, dispatch.kernel.entry, hlsl::ShaderModel::V6_0).unwrap()
+    };
+    let mut shaders = vec![("[numthreads(1, 1, 1)] void wrong() { unknown(); }".to_string(), "wrong".to_string())];
+    shaders.extend(pipelines.iter().map(translate));
+    let request = |(text, entry): &(String, String)| serde_json::json!({ "text": text, "entry": entry }).to_string();
+    let requests: Vec<String> = shaders.iter().map(request).collect();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compilers/dxc.py");
+    let library = concat!(env!("CARGO_MANIFEST_DIR"), "/target/compilers/libdxcompiler.so");
+    let mut command = Command::new("python3");
+    let piped = command.args([script, library]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = piped.spawn().unwrap();
+    process.stdin.take().unwrap().write_all(requests.join("\n").as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "dxc.py: {}", output.status);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let answers: Vec<Option<String>> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [Some(wrong), answers @ ..] = &answers[..] else { panic!("DXC takes an unknown function") };
+    assert!(wrong.contains("unknown"), "{wrong}");
+    assert_eq!(answers.len(), pipelines.len());
+    let told = |(dispatch, answer): (&Dispatch, &Option<String>)| {
+        answer.as_ref().map(|e| format!("{} {:?}: {e}", dispatch.kernel.name, dispatch.overrides))
+    };
+    let problems: Vec<String> = pipelines.iter().zip(answers).filter_map(told).collect();
+    assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+    println!("DXC compiles {} pipelines", answers.len());
 }
 
 /// No kernel asks for more than the limits that every WebGPU device has.
