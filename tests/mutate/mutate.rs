@@ -39,6 +39,12 @@ struct Args {
     /// Seconds that a case may take before its mutant counts as noticed
     #[arg(long, default_value_t = 120)]
     patience: u64,
+    /// Seconds of cases that a mutant is tried with before it counts as a survivor
+    #[arg(long, default_value_t = 60)]
+    budget: u64,
+    /// Try the mutants of equivalent.toml too
+    #[arg(long)]
+    equivalents: bool,
     /// Print every mutant and who noticed it
     #[arg(long, short)]
     verbose: bool,
@@ -145,7 +151,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files = shaders()?;
     let mutants = mutants(&files);
     if args.worker {
-        return worker::serve(&files, &mutants);
+        return worker::serve(&files, &mutants, Duration::from_secs(args.budget));
     }
     let start = Instant::now();
     let equivalents: Equivalents = toml::from_str(include_str!("equivalent.toml"))?;
@@ -158,7 +164,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         chosen.sort_unstable();
     }
     let total = chosen.len();
-    let verdicts = judge(&args, &chosen, |number, verdict| {
+    let known = |number: &usize| equivalents.contains(number) && !args.equivalents;
+    let (left_out, tried): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(known);
+    let verdicts = judge(&args, &tried, |number, verdict| {
         let Mutant { file, mutation } = &mutants[number];
         let survives = matches!(verdict, Verdict::Survives) && !equivalents.contains(&number);
         if args.verbose || survives {
@@ -168,7 +176,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut all = Tally::default();
-    for (number, verdict) in verdicts {
+    for (number, verdict) in verdicts.into_iter().chain(left_out.into_iter().map(|n| (n, Verdict::Survives))) {
         for tally in [&mut all, tallies.entry(stem(&mutants[number].file)).or_default()] {
             tally.add(&verdict, equivalents.contains(&number));
         }
@@ -200,7 +208,7 @@ fn judge(
 ) -> Result<Vec<(usize, Verdict)>, Box<dyn Error>> {
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, Verdict)>, String> {
-        let mut worker = Worker::new(Duration::from_secs(args.patience));
+        let mut worker = Worker::new(args);
         let mut verdicts = Vec::new();
         while let Some(&number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
             let verdict = worker.judge(number)?;

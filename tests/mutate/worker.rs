@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use convoy::backend::wgpu::adapter::{Adapter, adapters};
 use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
@@ -17,8 +17,8 @@ use convoy::backend::{Device, Finding};
 use convoy::selftest::{Selection, Suite};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-use crate::Mutant;
 use crate::compose::Source;
+use crate::{Args, Mutant};
 
 /// What became of a mutant.
 pub enum Verdict {
@@ -49,6 +49,8 @@ const ALIVE: &str = "alive";
 /// A worker process, from outside.
 pub struct Worker {
     patience: Duration,
+    /// Seconds.
+    budget: u64,
     process: Option<Process>,
 }
 
@@ -59,9 +61,10 @@ struct Process {
 }
 
 impl Worker {
-    /// A worker that is given up after so long without a word.
-    pub fn new(patience: Duration) -> Self {
-        Worker { patience, process: None }
+    /// A worker that is given up when its patience ends without a word.
+    pub fn new(args: &Args) -> Self {
+        let Args { patience, budget, .. } = *args;
+        Worker { patience: Duration::from_secs(patience), budget, process: None }
     }
 
     /// Has a mutant judged, by its number.
@@ -71,7 +74,7 @@ impl Worker {
     pub fn judge(&mut self, number: usize) -> Result<Verdict, String> {
         let process = match &mut self.process {
             Some(process) => process,
-            None => self.process.insert(Process::start()?),
+            None => self.process.insert(Process::start(self.budget)?),
         };
         // A process that ended while it was idle is noticed below.
         writeln!(process.stdin, "{number}").ok();
@@ -104,11 +107,15 @@ impl Drop for Worker {
 }
 
 impl Process {
-    fn start() -> Result<Process, String> {
+    fn start(budget: u64) -> Result<Process, String> {
         let text = |e: std::io::Error| format!("a worker cannot be started: {e}");
         let program = std::env::current_exe().map_err(text)?;
         let mut command = Command::new(program);
-        command.arg("--worker").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+            .args(["--worker", "--budget", &budget.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
         let mut child = command.spawn().map_err(text)?;
         let (stdin, stdout) = (child.stdin.take().expect("piped"), child.stdout.take().expect("piped"));
         let (sender, lines) = channel();
@@ -153,13 +160,13 @@ struct Trial {
 ///
 /// # Errors
 /// No device, or stdin or stdout are gone.
-pub fn serve(files: &BTreeMap<PathBuf, String>, mutants: &[Mutant]) -> Result<(), Box<dyn Error>> {
+pub fn serve(files: &BTreeMap<PathBuf, String>, mutants: &[Mutant], budget: Duration) -> Result<(), Box<dyn Error>> {
     let adapter = adapters(false).into_iter().next().ok_or("no GPU or software Vulkan device")?;
     let mut judge = Judge::new(files, adapter)?;
     println!("{ALIVE}");
     for line in std::io::stdin().lines() {
         let mutant = &mutants[line?.trim().parse::<usize>()?];
-        println!("{}", judge.judge(mutant)?);
+        println!("{}", judge.judge(mutant, budget)?);
     }
     Ok(())
 }
@@ -211,7 +218,7 @@ impl<'a> Judge<'a> {
     }
 
     /// The verdict, in a word or two.
-    fn judge(&mut self, mutant: &Mutant) -> convoy::Result<String> {
+    fn judge(&mut self, mutant: &Mutant, budget: Duration) -> convoy::Result<String> {
         let mutated = |path: &Path| {
             let text = &self.files[path];
             Ok(if path == mutant.file { mutant.mutation.apply(text) } else { text.clone() })
@@ -235,7 +242,11 @@ impl<'a> Judge<'a> {
         }
         let mut changed: Vec<Option<WgpuDevice>> = devices().iter().map(|_| None).collect();
         let Some(trials) = self.trials.get_mut(&mutant.file) else { return Ok("survives".into()) };
+        let start = Instant::now();
         for n in 0..trials.len() {
+            if start.elapsed() > budget {
+                break;
+            }
             let trial = &mut trials[n];
             let prepared = &self.suite.cases()[trial.case];
             let sound = &mut self.sound[trial.device];
