@@ -7,7 +7,7 @@ use convoy::ops::{Array, Op};
 use convoy::tensor::{Tensor, TensorType};
 use rayon::prelude::*;
 
-/// The shape rule says what the reference does, and the reference is finite on every fixed case.
+/// The shape rule says what the reference does, and the reference is finite on every fixed case but the one of a mistake.
 #[test]
 fn shape_rules_agree_with_the_reference() {
     let check = |case: Case| {
@@ -18,7 +18,12 @@ fn shape_rules_agree_with_the_reference() {
         let inferred = case.op.infer(&types).unwrap_or_else(|e| panic!("{label}: {e}"));
         let shapes: Vec<_> = inferred.iter().map(|ty| &ty.shape).collect();
         assert_eq!(shapes, outputs.iter().map(|a| &a.shape).collect::<Vec<_>>(), "{label}");
-        assert!(outputs.iter().all(|a| a.data.iter().all(|v| v.is_finite())), "{label}: the reference is not finite");
+        let finite = outputs.iter().all(|output| output.data.iter().all(|v| v.is_finite()));
+        assert_eq!(
+            finite,
+            label != "cross_entropy [labels beyond the classes]",
+            "{label}: whether the reference is finite"
+        );
     };
     Op::all_cases().into_par_iter().for_each(check);
 }

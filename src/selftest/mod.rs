@@ -63,6 +63,11 @@ impl Prepared {
         Prepared { case, random, inputs, expected }
     }
 
+    /// Whether it is a random case.
+    pub fn is_random(&self) -> bool {
+        self.random.is_some()
+    }
+
     /// The outputs of the case on `device`.
     ///
     /// # Errors
