@@ -40,7 +40,7 @@ struct Args {
     #[arg(long, default_value_t = 120)]
     patience: u64,
     /// Seconds of cases that a mutant is tried with before it counts as a survivor
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, default_value_t = 120)]
     budget: u64,
     /// Try the mutants of equivalent.toml too
     #[arg(long)]

@@ -210,10 +210,13 @@ impl<'a> Judge<'a> {
             }
         }
         let findings = sound[0].probe()?;
-        // Small cases first.
-        let size =
-            |trial: &Trial| suite.cases()[trial.case].case.inputs.iter().map(|x| x.ty.shape.elements()).sum::<usize>();
-        trials.values_mut().for_each(|trials| trials.sort_by_key(size));
+        // Fixed cases first, small ones before large ones.
+        let order = |trial: &Trial| {
+            let prepared = &suite.cases()[trial.case];
+            let elements: usize = prepared.case.inputs.iter().map(|x| x.ty.shape.elements()).sum();
+            (prepared.is_random(), elements)
+        };
+        trials.values_mut().for_each(|trials| trials.sort_by_key(order));
         Ok(Judge { files, sources, adapter, suite, sound, findings, trials })
     }
 
