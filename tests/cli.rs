@@ -115,9 +115,10 @@ fn signal_in_second_epoch(child: &mut Child, signal: &str) -> impl Iterator<Item
 fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     let place = Place::new();
     place.pictures("pictures", 8);
-    place.convoy(&format!("{TRAIN} --epochs 240 --out . --name straight")).ok();
+    // So long that what it says fills the pipe: it cannot end before it is read.
+    place.convoy(&format!("{TRAIN} --epochs 700 --out . --name straight")).ok();
     let mut child = place
-        .command(&format!("{TRAIN} --epochs 240 --out . --name stopped"))
+        .command(&format!("{TRAIN} --epochs 700 --out . --name stopped"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -245,9 +245,9 @@ impl<'a> Judge<'a> {
         }
         let mut changed: Vec<Option<WgpuDevice>> = devices().iter().map(|_| None).collect();
         let Some(trials) = self.trials.get_mut(&mutant.file) else { return Ok("survives".into()) };
-        let start = Instant::now();
+        let mut spent = Duration::ZERO;
         for n in 0..trials.len() {
-            if start.elapsed() > budget {
+            if spent > budget {
                 break;
             }
             let trial = &mut trials[n];
@@ -262,7 +262,9 @@ impl<'a> Judge<'a> {
             }
             let device = changed[trial.device].as_mut().expect("opened above");
             println!("{ALIVE}");
+            let start = Instant::now();
             let noticed = prepared.check(device).is_err();
+            spent += start.elapsed();
             if noticed {
                 trial.killed += 1;
                 let verdict = format!("noticed {}", prepared.case.label());
