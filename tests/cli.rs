@@ -116,9 +116,9 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     let place = Place::new();
     place.pictures("pictures", 8);
     // So long that what it says fills the pipe: it cannot end before it is read.
-    place.convoy(&format!("{TRAIN} --epochs 700 --out . --name straight")).ok();
+    place.convoy(&format!("{TRAIN} --epochs 500 --out . --name straight")).ok();
     let mut child = place
-        .command(&format!("{TRAIN} --epochs 700 --out . --name stopped"))
+        .command(&format!("{TRAIN} --epochs 500 --out . --name stopped"))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -10,8 +10,9 @@ use convoy::ops::Op;
 use convoy::selftest::{Prepared, Wrong};
 
 /// The device under test, as if it could bind no more than this many bytes at once.
-fn limited(bytes: u64) -> Box<dyn Device> {
-    common::gpu_with(WgpuOptions { max_binding_bytes: Some(bytes), poison: true, ..WgpuOptions::default() })
+fn limited(bytes: u64, gpu_kernels: bool) -> Box<dyn Device> {
+    let max_binding_bytes = Some(bytes);
+    common::gpu_with(WgpuOptions { max_binding_bytes, gpu_kernels, poison: true, ..WgpuOptions::default() })
 }
 
 /// What a picture of the narrow AlexNet takes, 3 x 67 x 67 f32, and a little more: a device must bind one at once.
@@ -22,7 +23,7 @@ const ONE_PICTURE: u64 = 56 * 1024;
 fn a_training_under_a_small_limit_gives_the_same_numbers() {
     for optimizer in [OptimizerConfig::sgd(0.9, 5e-4), OptimizerConfig::adamw(0.01)] {
         let whole = train(&mut *common::gpu(), &optimizer, 1e-3, 4);
-        let parts = train(&mut *limited(ONE_PICTURE), &optimizer, 1e-3, 4);
+        let parts = train(&mut *limited(ONE_PICTURE, false), &optimizer, 1e-3, 4);
         common::compare("losses", &parts.losses, &whole.losses, (0.0, 1e-5)).unwrap();
         let largest = whole.values.iter().map(|(_, tensor)| tensor.bytes().len() as u64).max();
         assert!(largest > Some(3 * ONE_PICTURE), "nothing had to be cut: the largest value has {largest:?} bytes");
@@ -57,8 +58,8 @@ fn every_op_under_a_small_limit_is_right_or_refuses() {
         "tanh_backward",
     ];
     let (mut failures, mut right, mut refused) = (Vec::new(), 0, 0);
-    for limit in [4 * 1024, ONE_PICTURE] {
-        let mut device = limited(limit);
+    for (limit, gpu_kernels) in [(4 * 1024, false), (ONE_PICTURE, false), (ONE_PICTURE, true)] {
+        let mut device = limited(limit, gpu_kernels);
         for case in Op::all_cases() {
             let label = format!("{} within {limit} bytes", case.label());
             let op = case.op.name();

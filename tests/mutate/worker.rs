@@ -135,8 +135,8 @@ impl Process {
     }
 }
 
-/// Kinds of devices: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [WgpuOptions; 4] {
+/// Kinds of devices, as tests/shaders.rs and tests/sharding.rs have them: each has kernels, or ways through them, that the others do not take.
+fn devices() -> [WgpuOptions; 5] {
     let options = |gpu_kernels, max_binding_bytes| WgpuOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
@@ -144,7 +144,9 @@ fn devices() -> [WgpuOptions; 4] {
         max_binding_bytes,
         ..WgpuOptions::default()
     };
-    [options(true, None), options(false, None), options(true, Some(4 * 1024)), options(true, Some(56 * 1024))]
+    let kinds =
+        [(true, None), (false, None), (false, Some(4 * 1024)), (false, Some(56 * 1024)), (true, Some(56 * 1024))];
+    kinds.map(|(gpu_kernels, max_binding_bytes)| options(gpu_kernels, max_binding_bytes))
 }
 
 /// A case on a kind of device.
