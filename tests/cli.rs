@@ -115,14 +115,17 @@ fn signal_in_second_epoch(child: &mut Child, signal: &str) -> impl Iterator<Item
 fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
     let place = Place::new();
     place.pictures("pictures", 8);
-    // So long that what it says fills the pipe: it cannot end before it is read.
-    place.convoy(&format!("{TRAIN} --epochs 500 --out . --name straight")).ok();
-    let mut child = place
-        .command(&format!("{TRAIN} --epochs 500 --out . --name stopped"))
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    place.convoy(&format!("{TRAIN} --epochs 240 --out . --name straight")).ok();
+    let mut command = place.command(&format!("{TRAIN} --epochs 240 --out . --name stopped"));
+    // A shell has its background jobs ignore Ctrl-C, these tests perhaps among them, and convoy respects that.
+    // SAFETY: signal is one of the functions that may be called between fork and exec.
+    unsafe {
+        std::os::unix::process::CommandExt::pre_exec(&mut command, || {
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
+            Ok(())
+        });
+    }
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let lines = signal_in_second_epoch(&mut child, "-INT");
     let rest = lines.count();
     assert_eq!(child.wait().unwrap().code(), Some(130), "after {rest} more lines");
