@@ -70,6 +70,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
 
 fn known() -> Vec<&'static str> {
     let mut names: Vec<&str> = Op::all_cases().iter().map(|case| case.op.name()).collect();
+    names.sort_unstable();
     names.dedup();
     names
 }

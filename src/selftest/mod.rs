@@ -5,6 +5,7 @@ pub mod gradient;
 pub mod harness;
 
 use std::collections::BTreeMap;
+use std::mem::discriminant;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -166,15 +167,21 @@ impl Suite {
     /// Tells of a failure, by the smallest case found that fails too.
     fn failure(&self, device: &mut dyn Device, prepared: &Prepared, wrong: Wrong) -> Failure {
         let Some((generator, choices)) = &prepared.random else { return Failure::new(&prepared.case, wrong) };
-        let smaller = |choices: &[u32]| {
+        // A device keeps parameters by a case's label: each attempt has its own.
+        let mut attempts = 0;
+        let mut smaller = |choices: &[u32]| {
+            attempts += 1;
             let case = Draw::replay(choices.to_vec()).case(*generator).0;
-            Prepared::new(case.named(format!("{}, made smaller", prepared.case.name)), self.seed, None)
+            Prepared::new(case.named(format!("{}, made smaller {attempts}", prepared.case.name)), self.seed, None)
         };
-        let choices = shrink(choices.clone(), SHRINK_ATTEMPTS, |choices| smaller(choices).check(device).is_err());
+        // A refusal of the smaller case is another fault than wrong numbers.
+        let alike = |found: Result<f64, Wrong>| found.err().filter(|found| discriminant(found) == discriminant(&wrong));
+        let fails = |choices: &[u32]| alike(smaller(choices).check(device)).is_some();
+        let choices = shrink(choices.clone(), SHRINK_ATTEMPTS, fails);
         let smallest = smaller(&choices);
-        match smallest.check(device) {
-            Err(wrong) => Failure::new(&smallest.case, wrong),
-            Ok(_) => Failure::new(&prepared.case, wrong), // nothing smaller failed, or not every time
+        match alike(smallest.check(device)) {
+            Some(wrong) => Failure::new(&smallest.case, wrong),
+            None => Failure::new(&prepared.case, wrong), // nothing smaller failed, or not every time
         }
     }
 }
@@ -305,4 +312,75 @@ pub fn coverage(selection: &Selection) -> Vec<Coverage> {
         }
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuDevice;
+    use crate::backend::{Program, Ticket};
+    use crate::graph::{Graph, ValueId};
+    use crate::tensor::Data;
+
+    /// The CPU backend, but for the first element of every output.
+    struct Broken(CpuDevice);
+
+    struct BrokenProgram(Box<dyn Program>);
+
+    impl Device for Broken {
+        fn info(&self) -> &DeviceInfo {
+            self.0.info()
+        }
+        fn probe(&mut self) -> Result<Vec<Finding>> {
+            self.0.probe()
+        }
+        fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+            self.0.set(name, tensor)
+        }
+        fn get(&mut self, name: &str) -> Result<Tensor> {
+            self.0.get(name)
+        }
+        fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
+            Ok(Box::new(BrokenProgram(self.0.compile(graph, outputs)?)))
+        }
+    }
+
+    impl Program for BrokenProgram {
+        fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
+            self.0.write(input, tensor)
+        }
+        fn submit(&mut self) -> Result<Ticket> {
+            self.0.submit()
+        }
+        fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>> {
+            let mut outputs = self.0.outputs(ticket, wait)?.expect("waited for");
+            if let Data::F32(values) = outputs[0].data() {
+                let mut values = values.clone();
+                values[0] = if values[0].is_finite() { values[0] * 1.5 + 1.0 } else { 0.0 };
+                outputs[0] = Tensor::f32(outputs[0].shape().clone(), values).map_err(crate::Error::device)?;
+            }
+            Ok(Some(outputs))
+        }
+        fn memory_bytes(&self) -> u64 {
+            self.0.memory_bytes()
+        }
+    }
+
+    /// The report names the first bad element of a smaller case, for ops with parameters on the device too.
+    #[test]
+    fn a_wrong_device_is_convicted() {
+        for op in ["adam", "sgd", "lrn_backward"] {
+            let suite = Suite::new(&Selection { random: 3, ops: vec![op.into()], ..Selection::default() });
+            let mut device = Broken(CpuDevice::new(Some(1)).unwrap());
+            let report = suite.run(&mut device, |_| {}).unwrap();
+            assert_eq!(report.failed, report.cases, "{op}");
+            let random = Suite { seed: 1, cases: suite.cases.into_iter().filter(Prepared::is_random).collect() };
+            for failure in random.run(&mut device, |_| {}).unwrap().failures {
+                let element = failure.element.as_ref().unwrap_or_else(|| panic!("{failure}"));
+                assert!(failure.case.contains("made smaller"), "{failure}");
+                assert!(element.index.iter().all(|&at| at == 0), "{failure}");
+                assert!(failure.inputs[0].starts_with("[1"), "{failure}");
+            }
+        }
+    }
 }
