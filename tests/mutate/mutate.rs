@@ -56,6 +56,8 @@ struct Args {
 struct Mutant {
     file: PathBuf,
     mutation: Mutation,
+    /// The line and the change in it; with `#2` the second one of a file that reads so.
+    description: String,
 }
 
 /// The files of `shaders/` by path.
@@ -72,8 +74,16 @@ fn shaders() -> Result<BTreeMap<PathBuf, String>, Box<dyn Error>> {
 /// Every mutant of every file, in an order that parent and workers agree on.
 fn mutants(files: &BTreeMap<PathBuf, String>) -> Vec<Mutant> {
     let of_file = |(file, text): (&PathBuf, &String)| {
-        let file = file.clone();
-        tokens::mutations(text).into_iter().map(move |mutation| Mutant { file: file.clone(), mutation })
+        let (file, text) = (file.clone(), text.clone());
+        let mut seen: HashMap<String, usize> = HashMap::new();
+        tokens::mutations(&text).into_iter().map(move |mutation| {
+            let mut description = mutation.describe(&text);
+            let nth = seen.entry(description.clone()).and_modify(|nth| *nth += 1).or_insert(1);
+            if *nth > 1 {
+                description += &format!(" #{nth}");
+            }
+            Mutant { file: file.clone(), mutation, description }
+        })
     };
     files.iter().flat_map(of_file).collect()
 }
@@ -86,7 +96,7 @@ fn stem(file: &Path) -> &str {
 #[derive(Deserialize)]
 struct Equivalent {
     file: String,
-    /// As [`Mutation::describe`] writes them.
+    /// As [`Mutant::description`] has them.
     mutants: Vec<String>,
     #[allow(dead_code)] // for who reads the file
     why: String,
@@ -126,20 +136,20 @@ impl Tally {
 }
 
 impl Equivalents {
-    /// The numbers of the mutants that are listed; lines that read alike are listed once.
+    /// The numbers of the mutants that are listed.
     ///
     /// # Errors
     /// A mutant of the list does not exist (any more).
-    fn numbers(&self, files: &BTreeMap<PathBuf, String>, mutants: &[Mutant]) -> Result<HashSet<usize>, String> {
-        let mut known: HashMap<(&str, String), Vec<usize>> = HashMap::new();
-        for (number, Mutant { file, mutation }) in mutants.iter().enumerate() {
-            known.entry((stem(file), mutation.describe(&files[file]))).or_default().push(number);
-        }
+    fn numbers(&self, mutants: &[Mutant]) -> Result<HashSet<usize>, String> {
+        let key =
+            |(number, mutant): (usize, &Mutant)| ((stem(&mutant.file).to_string(), mutant.description.clone()), number);
+        let known: HashMap<(String, String), usize> = mutants.iter().enumerate().map(key).collect();
         let mut numbers = HashSet::new();
         for Equivalent { file, mutants, .. } in &self.equivalent {
             for mutant in mutants {
-                let alike = known.get(&(file.as_str(), mutant.clone()));
-                numbers.extend(alike.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))?);
+                let number = known.get(&(file.clone(), mutant.clone()));
+                numbers
+                    .insert(*number.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))?);
             }
         }
         Ok(numbers)
@@ -155,7 +165,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let start = Instant::now();
     let equivalents: Equivalents = toml::from_str(include_str!("equivalent.toml"))?;
-    let equivalents = equivalents.numbers(&files, &mutants)?;
+    let equivalents = equivalents.numbers(&mutants)?;
     let selected = |n: &usize| args.files.is_empty() || args.files.iter().any(|file| file == stem(&mutants[*n].file));
     let mut chosen: Vec<usize> = (0..mutants.len()).filter(selected).collect();
     if let Some(sample) = args.sample {
@@ -167,11 +177,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let known = |number: &usize| equivalents.contains(number) && !args.equivalents;
     let (left_out, tried): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(known);
     let verdicts = judge(&args, &tried, |number, verdict| {
-        let Mutant { file, mutation } = &mutants[number];
+        let Mutant { file, mutation, description } = &mutants[number];
         let survives = matches!(verdict, Verdict::Survives) && !equivalents.contains(&number);
         if args.verbose || survives {
-            let text = &files[file];
-            println!("{}.wgsl:{}: {}: {verdict}", stem(file), mutation.line(text), mutation.describe(text));
+            println!("{}.wgsl:{}: {description}: {verdict}", stem(file), mutation.line(&files[file]));
         }
     })?;
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
