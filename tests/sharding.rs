@@ -9,10 +9,16 @@ use convoy::models::OptimizerConfig;
 use convoy::ops::Op;
 use convoy::selftest::{Prepared, Wrong};
 
-/// The device under test, as if it could bind no more than this many bytes at once.
+/// The device under test, as if it could bind no more than this many bytes at once, and run 5 workgroups side by side.
 fn limited(bytes: u64, gpu_kernels: bool) -> Box<dyn Device> {
     let max_binding_bytes = Some(bytes);
-    common::gpu_with(WgpuOptions { max_binding_bytes, gpu_kernels, poison: true, ..WgpuOptions::default() })
+    common::gpu_with(WgpuOptions {
+        max_binding_bytes,
+        grid_side: Some(5),
+        gpu_kernels,
+        poison: true,
+        ..WgpuOptions::default()
+    })
 }
 
 /// What a picture of the narrow AlexNet takes, 3 x 67 x 67 f32, and a little more: a device must bind one at once.

@@ -200,9 +200,11 @@ fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Cas
         let name = format!("large logit {place}");
         cases.push(case(0.1, name, logits, CaseInput::labels(1, 700)).without_gradient());
     }
-    let many = CaseInput::normal([65_540, 2]);
-    let name = "more rows than a side of the grid";
-    cases.push(case(0.1, name.into(), many, CaseInput::labels(65_540, 2)).without_gradient());
+    let negative = CaseInput::f32([3, 2], Fill::Given(vec![-3e38, -3.2e38]));
+    cases.push(case(0.0, "large negative logits".into(), negative, CaseInput::labels(3, 2)).without_gradient());
+    // More rows than a workgroup has invocations.
+    cases
+        .push(case(0.1, "many rows".into(), CaseInput::normal([600, 2]), CaseInput::labels(600, 2)).without_gradient());
     let beyond = CaseInput::labels(33, 3 + 1);
     cases.push(case(0.1, "labels beyond the classes".into(), CaseInput::normal([33, 3]), beyond).without_gradient());
     let mut nothing = CaseInput::labels(1, 4);

@@ -87,11 +87,12 @@ impl Operator for Softmax {
             // In the second round of a workgroup's first invocation, and in the middle of its invocations.
             case("large logit 256", [1, 700], Fill::Spike(256));
             case("large logit 128", [1, 700], Fill::Spike(128));
-            case("more rows than a side of the grid", [65_537, 3], Fill::Normal(1.0));
+            case("many rows", [333, 3], Fill::Normal(1.0));
+            // Where a maximum that begins too high would leave nothing of the sum.
+            case("large negative logits", [3, 2], Fill::Given(vec![-3e38, -3.2e38]));
         }
-        // Central differences lose all digits at 1e4, and take long for many rows.
-        let checked = |name: &str| !name.contains("large") && !name.contains("grid");
-        cases.into_iter().map(|c| if checked(&c.name) { c } else { c.without_gradient() }).collect()
+        // Central differences lose all digits at 1e4.
+        cases.into_iter().map(|c| if c.name.contains("large") { c.without_gradient() } else { c }).collect()
     }
 
     fn random(draw: &mut Draw) -> Case {
@@ -151,7 +152,7 @@ impl Operator for SoftmaxBackward {
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for log in [false, true] {
-            for shape in [[3, 1], [5, 7], [3, 1000], [65_537, 3]] {
+            for shape in [[3, 1], [5, 7], [3, 1000], [333, 3]] {
                 // Outputs of a softmax are in (0, 1), of a log-softmax below 0.
                 let y = if log { Fill::Uniform(-9.0, 0.0) } else { Fill::Uniform(0.0, 1.0) };
                 let inputs = vec![CaseInput::f32(shape, y), CaseInput::normal(shape)];

@@ -142,6 +142,7 @@ fn devices() -> [WgpuOptions; 5] {
         checked: true, // a mutant may reach anywhere
         gpu_kernels,
         max_binding_bytes,
+        grid_side: max_binding_bytes.map(|_| 5),
         ..WgpuOptions::default()
     };
     let kinds =

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch, Memory, PANEL_WIDTH, padded};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, MAX_GROUPS, Memory, PANEL_WIDTH, padded};
 use super::pipeline::{Key, key};
 use super::program::{lower, place, uniforms};
 use super::shaders::{BindingKind, Kernel};
@@ -169,7 +169,8 @@ impl DawnDevice {
             subgroups: subgroup.is_some(),
             timestamps: false,
         };
-        let capability = Capability { max_window: max_binding_bytes / ALIGNMENT * ALIGNMENT, software, subgroup };
+        let max_window = max_binding_bytes / ALIGNMENT * ALIGNMENT;
+        let capability = Capability { max_window, grid_side: MAX_GROUPS, software, subgroup };
         Ok(DawnDevice { info, capability, dawn: Rc::new(RefCell::new(dawn)), variables: HashMap::new() })
     }
 }

@@ -6,7 +6,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
-use super::lowering::{ALIGNMENT, Capability, Window, padded};
+use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Window, padded};
 use super::pipeline::Pipelines;
 use super::probe;
 use super::program::{WgpuProgram, of_case, read_buffer};
@@ -33,6 +33,8 @@ pub(super) fn guard(buffer: &wgpu::Buffer) -> Vec<u32> {
 pub struct WgpuOptions {
     /// Bind at most this many bytes at once, as if the device could no more: for tests of large values.
     pub max_binding_bytes: Option<u64>,
+    /// Run at most this many workgroups in a row of a grid of two dimensions: for tests of grids that are folded.
+    pub grid_side: Option<usize>,
     /// Fill fresh memory with NaN, and give every buffer a guard past its end, within the kernels' reach: a test sees what a kernel
     /// forgot to write, and a step fails that writes where it must not.
     pub poison: bool,
@@ -136,6 +138,7 @@ impl WgpuDevice {
             queue,
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
+                grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
                 software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
             },

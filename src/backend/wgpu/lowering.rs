@@ -20,7 +20,7 @@ pub(crate) const ALIGNMENT: u64 = 256;
 pub(crate) const PANEL_WIDTH: u32 = 4096;
 
 /// Largest extent of a dispatch in workgroups: WebGPU's default limit.
-const MAX_GROUPS: usize = 65_535;
+pub(crate) const MAX_GROUPS: usize = 65_535;
 
 /// Iterations of an invocation's loops, all together, at most: some drivers end them silently after 65,535 by their own count.
 pub(crate) const MAX_ITERATIONS: usize = 60_000;
@@ -91,6 +91,8 @@ pub(crate) struct Dispatch {
 pub(crate) struct Capability {
     /// Largest window, bytes; a multiple of [`ALIGNMENT`].
     pub max_window: u64,
+    /// Workgroups in a row of a grid that [`Builder::groups`] folds: as many as a device can do, fewer in tests.
+    pub grid_side: usize,
     /// Whether it is a GPU interface run by the processor, where barriers and scattered loads are dear.
     pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
@@ -335,7 +337,7 @@ impl Builder<'_> {
 
     /// Runs at least `groups` workgroups in a grid of one or two dimensions (see `shaders/grid.wgsl`).
     pub fn groups(self, groups: usize) -> Result<()> {
-        let y = groups.div_ceil(MAX_GROUPS).max(1);
+        let y = groups.div_ceil(self.lowering.capability.grid_side).max(1);
         self.grid([groups.div_ceil(y), y, 1])
     }
 
@@ -386,7 +388,7 @@ mod tests {
     use super::*;
 
     fn lowering(max_window: u64) -> Lowering {
-        Lowering::new(Capability { max_window, software: false, subgroup: None })
+        Lowering::new(Capability { max_window, grid_side: MAX_GROUPS, software: false, subgroup: None })
     }
 
     fn value(rows: usize, columns: usize) -> ValueRef {

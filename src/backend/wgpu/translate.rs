@@ -11,7 +11,7 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 use rayon::prelude::*;
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, MAX_GROUPS};
 use super::pipeline::key;
 use super::program::of_case;
 use super::shaders::Kernel;
@@ -22,14 +22,14 @@ use crate::ops::{Op, draw};
 const MAX_INVOCATIONS: usize = 256;
 const MAX_WORKGROUP_BYTES: u32 = 16_384;
 const MAX_STORAGE_BUFFERS: usize = 8;
-const MAX_GROUPS: u32 = 65_535;
 
 /// Random cases of each op, beside the fixed ones.
 pub(super) const RANDOM: u32 = 12;
 
 /// GPUs, software with and without subgroups, and a device that binds little at once.
 pub fn capabilities() -> [Capability; 4] {
-    let capability = |max_window, software, subgroup| Capability { max_window, software, subgroup };
+    let capability =
+        |max_window, software, subgroup| Capability { max_window, grid_side: MAX_GROUPS, software, subgroup };
     let large = 128 << 20;
     [
         capability(large, false, Some(32)),
@@ -51,7 +51,12 @@ pub(super) fn pipelines() -> Vec<Dispatch> {
     let mut found = BTreeMap::new();
     for capability in capabilities() {
         for dispatch in cases.iter().flat_map(|case| dispatches(case, capability)) {
-            assert!(dispatch.groups.iter().all(|&n| n <= MAX_GROUPS), "{}: {:?}", dispatch.label, dispatch.groups);
+            assert!(
+                dispatch.groups.iter().all(|&n| n as usize <= MAX_GROUPS),
+                "{}: {:?}",
+                dispatch.label,
+                dispatch.groups
+            );
             found.entry(key(&dispatch)).or_insert(dispatch);
         }
     }
