@@ -345,6 +345,7 @@ fn shapes() -> Vec<ConvShape> {
             kernel: [5, 3],
         },
         square("more rows and columns than one tile", 1, 1, 1, 1, [2, 35, 17, 23], 67, 3),
+        square("more terms than an invocation sums", 1, 0, 1, 1, [1, 2, 317, 317], 3, 1),
         square("alexnet conv1", 4, 2, 1, 1, [2, 3, 224, 224], 5, 11),
         square("alexnet conv2", 1, 2, 1, 1, [2, 12, 27, 27], 16, 5),
         square("alexnet conv2, two towers", 1, 2, 1, 2, [1, 24, 27, 27], 16, 5),

@@ -193,7 +193,7 @@ fn two(a: [usize; 2], b: [usize; 2], draw: &mut Draw) -> Vec<CaseInput> {
 }
 
 /// (name, batch, inputs, outputs).
-fn sizes() -> [(&'static str, usize, usize, usize); 7] {
+fn sizes() -> [(&'static str, usize, usize, usize); 9] {
     [
         ("one of everything", 1, 1, 1),
         ("odd sizes", 3, 37, 29),
@@ -202,5 +202,7 @@ fn sizes() -> [(&'static str, usize, usize, usize); 7] {
         ("many inputs", 5, 9216, 6),
         ("many outputs", 5, 6, 4099),
         ("a batch of 129", 129, 33, 35),
+        ("more rows than an invocation sums", 33_000, 3, 2),
+        ("more outputs than an invocation sums", 2, 3, 33_000),
     ]
 }

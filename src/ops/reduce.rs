@@ -73,7 +73,7 @@ impl Operator for Reduce {
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for kind in [ReduceKind::Sum, ReduceKind::Mean] {
-            for n in [1, 31, 4099, 300_007] {
+            for n in [1, 31, 4099, 20_011, 300_007] {
                 let case = Case::new(Reduce { kind }, format!("{n} elements"), vec![CaseInput::normal([n])], n);
                 cases.push(case);
             }

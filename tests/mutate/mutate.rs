@@ -196,9 +196,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("{name:<16}{:>8}{killed:>8}{stopped:>8}{equivalent:>12}{survivors:>10}", tally.valid());
     }
     println!(
-        "{:.1} % of {} mutants killed; {} change nothing that can be seen (equivalent.toml); {} of {total} do not compile; {:.0} s",
-        100.0 * (all.killed + all.stopped) as f64 / all.valid().max(1) as f64,
+        "{} of {} mutants killed: {:.1} %, {:.1} % of those that change something; {} change nothing that can be seen \
+         (equivalent.toml); {} of {total} do not compile; {:.0} s",
+        all.killed + all.stopped,
         all.valid(),
+        100.0 * (all.killed + all.stopped) as f64 / all.valid().max(1) as f64,
+        100.0 * (all.killed + all.stopped) as f64 / (all.valid() - all.equivalent).max(1) as f64,
         all.equivalent,
         all.invalid,
         start.elapsed().as_secs_f64()
