@@ -113,8 +113,8 @@ impl Operator for Adam {
 
     fn random(draw: &mut Draw) -> Case {
         let op = Adam {
-            beta1: 0.9,
-            beta2: 0.999,
+            beta1: draw.pick([0.9, 0.5]),
+            beta2: draw.pick([0.999, 0.9]),
             epsilon: draw.pick([1e-8, 0.01]),
             weight_decay: draw.pick([0.0, 0.01]),
             decoupled: draw.below(2) == 1,

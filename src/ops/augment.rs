@@ -212,8 +212,12 @@ impl Operator for Augment {
             Crop::Resized { .. } => draw.pair(1, 40),
             _ => stored.map(|extent| draw.between(1, extent)),
         };
-        let op =
-            Augment { output, crop, flip: draw.below(2) == 1, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+        let (mean, std) = draw.pick([
+            ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+            ([0.0; 3], [1.0; 3]),
+            ([0.1, 0.5, 0.9], [0.5, 0.25, 2.0]),
+        ]);
+        let op = Augment { output, crop, flip: draw.below(2) == 1, mean, std };
         let pictures =
             CaseInput { ty: TensorType::new([batch, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
         Case::new(op, "random", vec![pictures, CaseInput::counter()], 4)

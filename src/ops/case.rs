@@ -152,7 +152,7 @@ impl CaseInput {
             Fill::AllIgnored => Data::U32(vec![super::IGNORE; n]),
             Fill::Bytes => Data::U8((0..n).map(|i| random.word(i as u32) as u8).collect()),
             Fill::Given(values) => Data::F32((0..n).map(|i| values[i % values.len()]).collect()),
-            Fill::Counter => Data::U32(vec![seed as u32, (seed >> 32) as u32, 3, 0]),
+            Fill::Counter => Data::U32(vec![random.word(0), random.word(1), random.word(2), 0]),
         };
         Tensor::new(self.ty.shape.clone(), data).expect("a case's fill makes as many elements as its shape has")
     }
