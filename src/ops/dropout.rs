@@ -88,6 +88,8 @@ impl Operator for Dropout {
             case(0.1, DropoutScaling::Inverted, &[2, 5, 7, 3]),
             case(0.0, DropoutScaling::Inverted, &[13]),
             case(0.9, DropoutScaling::Inverted, &[5, 4096]),
+            // So many words that every carry of the products is seen.
+            case(0.25, DropoutScaling::Paper, &[130, 4096]),
         ]
     }
 
