@@ -13,7 +13,7 @@ use super::matmul::{Matrix, matmul};
 use super::memory::Io;
 use super::padded::Padded;
 use super::parallel::Pieces;
-use super::simd::{lanes, vectorised};
+use super::simd::{each, lanes, vectorised};
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use crate::tensor::TensorType;
 
@@ -257,11 +257,9 @@ vectorised! {
             let from = &from[i * step..][..q];
             if let (Some(last), Some(last_from)) = (to.last_chunk_mut::<LANES>(), from.last_chunk()) {
                 *last = *last_from;
-                for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks().0) {
-                    *to = *from;
-                }
+                each(to.as_chunks_mut::<LANES>().0, from.as_chunks().0, |to, from| *to = *from);
             } else {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+                each(to, from, |to, from| *to = *from);
             }
         }
     }
@@ -278,12 +276,10 @@ vectorised! {
             let to = &mut to[i * step..][..q];
             if let (Some(last), Some(last_from)) = (to.last_chunk::<LANES>(), from.last_chunk()) {
                 let last = sum(last, last_from);
-                for (to, from) in to.as_chunks_mut::<LANES>().0.iter_mut().zip(from.as_chunks().0) {
-                    *to = sum(to, from);
-                }
+                each(to.as_chunks_mut::<LANES>().0, from.as_chunks().0, |to, from| *to = sum(to, from));
                 to[q - LANES..].copy_from_slice(&last);
             } else {
-                to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+                each(to, from, |to, from| *to += from);
             }
         }
     }

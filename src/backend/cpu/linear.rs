@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::CpuOp;
 use super::matmul::{Matrix, matmul};
 use super::memory::Io;
-use super::simd::{fused_lanes, lanes, vectorised};
+use super::simd::{each, fused_lanes, lanes, vectorised};
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 use crate::tensor::TensorType;
 
@@ -82,12 +82,9 @@ vectorised! {
             let vectors = w_vectors.iter().chain(&x_vectors).map(|row| row.0.len()).min().unwrap_or(0);
             for i in 0..vectors {
                 let w: [[f32; LANES]; O] = lanes([0.0; LANES], |o| w_vectors[o].0[i]);
-                for (sums, x) in sums.iter_mut().zip(x_vectors) {
-                    let x = x.0[i];
-                    for (sum, w) in sums.iter_mut().zip(w) {
-                        *sum = fused_lanes::<FMA>(x, w, *sum);
-                    }
-                }
+                each(&mut sums, &x_vectors, |sums, x| {
+                    each(sums, &w, |sum, w| *sum = fused_lanes::<FMA>(x.0[i], *w, *sum));
+                });
             }
             let mut dots = [[0.0; O]; N];
             for (n, dots) in dots.iter_mut().enumerate() {
@@ -110,12 +107,12 @@ vectorised! {
                 if wide && n + 3 <= y.len() {
                     let sums = tile::<FMA, 4, 3>(lanes(&[][..], |i| w_row(o + i)), lanes(&[][..], |i| x_row(n + i)));
                     for (i, sums) in sums.iter().enumerate() {
-                        y[n + i][o..o + 4].iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+                        each(&mut y[n + i][o..o + 4], sums, |y, sum| *y += sum);
                     }
                     n += 3;
                 } else if wide {
                     let [sums] = tile::<FMA, 4, 1>(lanes(&[][..], |i| w_row(o + i)), [x_row(n)]);
-                    y[n][o..o + 4].iter_mut().zip(sums).for_each(|(y, sum)| *y += sum);
+                    each(&mut y[n][o..o + 4], &sums, |y, sum| *y += sum);
                     n += 1;
                 } else {
                     y[n][o] += tile::<FMA, 1, 1>([w_row(o)], [x_row(n)])[0][0];

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::simd::vectorised;
+use super::simd::{each, vectorised};
 
 /// Elements of one task: large against a task's cost (about a microsecond), small against a core's L2 cache.
 pub(super) const CHUNK: usize = 1 << 14;
@@ -64,9 +64,7 @@ vectorised! {
         let mut lanes = [0.0f64; 8];
         let (blocks, rest) = x.as_chunks::<8>();
         for block in blocks {
-            for (lane, &x) in lanes.iter_mut().zip(block) {
-                *lane += x as f64;
-            }
+            each(&mut lanes, block, |lane, &x| *lane += x as f64);
         }
         lanes.iter().sum::<f64>() + rest.iter().map(|&x| x as f64).sum::<f64>()
     }

@@ -40,6 +40,17 @@ pub(super) fn lanes<T: Copy, const N: usize>(zero: T, f: impl Fn(usize) -> T) ->
     lanes
 }
 
+/// f(&mut y[i], &x[i]) for every i that both have. (`Iterator::zip` too begins with a call where it lands in another codegen
+/// unit, and that counts where rows are short.)
+#[inline(always)]
+pub(super) fn each<Y, X>(y: &mut [Y], x: &[X], f: impl Fn(&mut Y, &X)) {
+    let both = y.len().min(x.len());
+    let (y, x) = (&mut y[..both], &x[..both]);
+    for i in 0..both {
+        f(&mut y[i], &x[i]);
+    }
+}
+
 /// a * b + c on eight lanes, in one instruction and rounding where there is one. (Without it `mul_add` would be a slow function
 /// call; and left to itself the compiler turns blocks of such sums on their side.)
 #[inline(always)]
