@@ -25,7 +25,7 @@ fn accurate_tanh(v: vec4f) -> vec4f {
     return select(far, near, abs(v) < vec4f(0.3));
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
@@ -42,7 +42,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     y[i] = keep_nan(result, v);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);

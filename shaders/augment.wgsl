@@ -100,7 +100,7 @@ fn pixel(picture_start: u32, row: u32, column: u32) -> vec3f {
 }
 
 // One invocation per output pixel.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let index = flat_thread(group, groups, local);

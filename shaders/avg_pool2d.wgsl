@@ -31,7 +31,7 @@ fn divisor(i: u32, j: u32) -> f32 {
     return f32(positions(i, KERNEL_H, STRIDE_H, PADDING_H, params.h) * positions(j, KERNEL_W, STRIDE_W, PADDING_W, params.w));
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let index = flat_thread(group, groups, local);
@@ -52,7 +52,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     out[params.out_first + index] = sum / divisor(i, j);
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
     let index = flat_thread(group, groups, local);

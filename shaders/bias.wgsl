@@ -14,7 +14,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 
 // y = x + bias[channel]
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
@@ -53,7 +53,7 @@ struct Planes {
 @group(0) @binding(6) var<storage, read_write> sums: array<f32>;
 
 // sums[split, c] = the sum of dy[n, c, :] over the split's pictures; one workgroup per (split, c).
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn plane_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) local: u32) {
     let index = flat_group(group, groups);
@@ -66,7 +66,7 @@ fn plane_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     var sum = 0.0;
     for (var n = split * planes.rows_per_split; n < end; n += 1u) {
         let start = planes.dy_first + (n * planes.channels + channel) * planes.inner;
-        for (var k = local; k < planes.inner; k += 256u) {
+        for (var k = local; k < planes.inner; k += LANES) {
             sum += dy[start + k];
         }
     }
@@ -85,7 +85,7 @@ struct Columns {
 @group(0) @binding(7) var<uniform> columns: Columns;
 
 // sums[c] = the sum over rows of dy[:, c], or that much more; one invocation per column.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn column_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
                @builtin(local_invocation_index) local: u32) {
     let column = flat_thread(group, groups, local);

@@ -19,18 +19,22 @@
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 
+// Terms from k to k_end, of a row or column of C; none of one outside of it.
+fn terms_left(stored: bool, k: u32, k_end: u32) -> u32 {
+    return select(0u, max(k, k_end) - k, stored);
+}
+
 // Row m of A, read term by term.
 struct WalkA {
     address: u32,
     inner: u32,
-    // Terms left before k_end; none in a row outside of C.
     left: u32,
 }
 
 fn start_a(group: u32, m: u32, k: u32, k_end: u32) -> WalkA {
     let base = params.a_first + group * params.a_group + m * params.a_row;
     let inner = k % params.a_inner;
-    let left = select(0u, k_end - k, m < params.m && k < k_end);
+    let left = terms_left(m < params.m, k, k_end);
     return WalkA(base + (k / params.a_inner) * params.a_outer + inner, inner, left);
 }
 
@@ -55,7 +59,6 @@ struct WalkB {
     origin: vec2i,
     place: vec2i,
     term: vec2u,
-    // Terms left before k_end; none in a column outside of C.
     left: u32,
 }
 
@@ -66,7 +69,7 @@ fn start_b(group: u32, n: u32, k: u32, k_end: u32) -> WalkB {
     let term = vec2u((k % terms) / params.term_grid.y, k % params.term_grid.y);
     let origin = params.origin + vec2i(column) * params.column_step;
     let base = params.b_first + group * params.b_group + (n / columns) * params.b_column + (k / terms) * params.b_term;
-    let left = select(0u, k_end - k, n < params.n && k < k_end);
+    let left = terms_left(n < params.n, k, k_end);
     return WalkB(base, origin, origin + vec2i(term) * params.term_step, term, left);
 }
 

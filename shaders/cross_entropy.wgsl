@@ -23,19 +23,19 @@ struct Params {
 // (maximum, sum of exp(x - maximum)) of a row.
 fn row_statistics(start: u32, local: u32) -> vec2f {
     var maximum = -0x1.fffffep+127;
-    for (var k = local; k < params.classes; k += 256u) {
+    for (var k = local; k < params.classes; k += LANES) {
         maximum = max(maximum, logits[start + k]);
     }
     maximum = workgroup_max(local, maximum);
     var sum = 0.0;
-    for (var k = local; k < params.classes; k += 256u) {
+    for (var k = local; k < params.classes; k += LANES) {
         sum += nan_exp(logits[start + k] - maximum);
     }
     return vec2f(maximum, workgroup_sum(local, sum));
 }
 
 // out[row] = (1-s) * -logp[label] + s * the mean over classes of -logp, 0 without a label; one workgroup per row.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) local: u32) {
     let row = flat_group(group, groups);
@@ -46,7 +46,7 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     let statistics = row_statistics(start, local);
     let normaliser = nan_log(statistics.y);
     var sum = 0.0;
-    for (var k = local; k < params.classes; k += 256u) {
+    for (var k = local; k < params.classes; k += LANES) {
         sum += normaliser - (logits[start + k] - statistics.x);
     }
     sum = workgroup_sum(local, sum);
@@ -73,14 +73,14 @@ struct Totals {
 
 fn count_labelled(local: u32) -> f32 {
     var count = 0.0;
-    for (var row = local; row < totals.rows; row += 256u) {
+    for (var row = local; row < totals.rows; row += LANES) {
         count += select(0.0, 1.0, labels[row] != IGNORE);
     }
     return workgroup_sum(local, count);
 }
 
 // out[0] = the number of rows with a label; one workgroup.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn count(@builtin(local_invocation_index) local: u32) {
     let count = count_labelled(local);
     if (local == 0u) {
@@ -89,10 +89,10 @@ fn count(@builtin(local_invocation_index) local: u32) {
 }
 
 // out[0] = the mean of the losses over the rows with a label; one workgroup.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn mean(@builtin(local_invocation_index) local: u32) {
     var sum = 0.0;
-    for (var row = local; row < totals.rows; row += 256u) {
+    for (var row = local; row < totals.rows; row += LANES) {
         sum += losses[row];
     }
     sum = workgroup_sum(local, sum);
@@ -103,7 +103,7 @@ fn mean(@builtin(local_invocation_index) local: u32) {
 }
 
 // out = dloss / labelled rows * (softmax - (1-s) * onehot - s / classes); one workgroup per row.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
     let row = flat_group(group, groups);
@@ -116,7 +116,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let label = labels[params.labels_first + row];
     let takes_part = label != IGNORE;
     let factor = dloss[0] / max(labelled[0], 1.0);
-    for (var k = local; k < params.classes; k += 256u) {
+    for (var k = local; k < params.classes; k += LANES) {
         let probability = nan_exp(logits[start + k] - statistics.x) / statistics.y;
         let goal = params.smoothing / f32(params.classes) + select(0.0, 1.0 - params.smoothing, k == label);
         out[result + k] = select(0.0, factor * (probability - goal), takes_part);

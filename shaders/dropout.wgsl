@@ -14,7 +14,7 @@ struct Params {
 @group(0) @binding(2) var<storage, read> counter: array<vec4u>;
 @group(0) @binding(3) var<storage, read_write> y: array<vec4f>;
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);

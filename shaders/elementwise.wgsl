@@ -10,7 +10,7 @@ struct Constant { count: u32, value: f32 }
 @group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 // y = a + b
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
        @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
@@ -20,7 +20,7 @@ fn add(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec
 }
 
 // y = a * b
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn mul(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
        @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
@@ -30,7 +30,7 @@ fn mul(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec
 }
 
 // y = a * value
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn scale(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
          @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
@@ -40,7 +40,7 @@ fn scale(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: v
 }
 
 // y = value
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn fill(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
         @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);

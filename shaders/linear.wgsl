@@ -23,6 +23,11 @@ struct Params {
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
 
+// Number i, or for one beyond the end the last of `count`: it can be read, and what comes of it is not stored.
+fn within(i: u32, count: u32) -> u32 {
+    return min(i, count - 1);
+}
+
 fn dot_f32(a: f32, b: f32) -> f32 {
     return a * b;
 }
@@ -49,12 +54,11 @@ var<workgroup> lane_sums_${n}_$element: array<array<f32, 64>, 8 * $n>;
 fn forward_${n}_$element(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let row = group.x * $n;
     let output = group.y * 8;
-    // Rows and outputs beyond the last repeat it; they are not stored.
     //# for r in 0..$n
-    let x$r = params.x_first + min(row + $r, params.rows - 1) * params.inputs;
+    let x$r = params.x_first + within(row + $r, params.rows) * params.inputs;
     //# end
     //# for o in 0..8
-    let w$o = params.w_first + min(output + $o, params.outputs - 1) * params.inputs;
+    let w$o = params.w_first + within(output + $o, params.outputs) * params.inputs;
     //# for r in 0..$n
     var sum${o}_$r = 0.0;
     //# end
@@ -102,7 +106,7 @@ fn backward_input_${n}_$element(@builtin(workgroup_id) group: vec3u, @builtin(lo
     }
     let row = group.y * $n;
     //# for r in 0..$n
-    let dy$r = params.y_first + min(row + $r, params.rows - 1) * params.y_row;
+    let dy$r = params.y_first + within(row + $r, params.rows) * params.y_row;
     var sum$r = $element();
     //# end
     let first = group.z * params.split;
@@ -134,11 +138,10 @@ fn backward_weight_$element(@builtin(workgroup_id) group: vec3u, @builtin(local_
     if (i0 >= params.inputs) {
         return;
     }
-    // Inputs and outputs beyond the last repeat it; they are not stored.
-    let read1 = min(i1, params.inputs - 1);
+    let read1 = within(i1, params.inputs);
     let output = group.y * 8;
     //# for o in 0..8
-    let dy$o = params.y_first + min(output + $o, params.outputs - 1);
+    let dy$o = params.y_first + within(output + $o, params.outputs);
     var sum${o}_0 = $element();
     var sum${o}_1 = $element();
     //# end

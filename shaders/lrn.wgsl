@@ -40,7 +40,7 @@ fn power(s: f32) -> f32 {
     return select(exp2(-BETA * log2(s)), s, is_nan(s));
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);
@@ -52,7 +52,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
 }
 
 // da[c] = db[c] * s[c]^-beta - 2 * alpha * beta * a[c] * the sum of db[j] * a[j] * s[j]^(-beta-1) over the window of c.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);

@@ -38,7 +38,7 @@ fn first_maximum(plane: u32, i: u32, j: u32) -> u32 {
     return best;
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
     let index = flat_thread(group, groups, local);
@@ -51,7 +51,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     out[params.out_first + index] = x[first_maximum(plane, i, j)];
 }
 
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
     let index = flat_thread(group, groups, local);

@@ -6,25 +6,26 @@
 
 var<workgroup> shared_words: array<u32, 4096>; // 16 KiB: WebGPU's default
 
-// The number of iterations that a loop of given[0] makes.
+// The number of iterations that a loop of given[0] makes; where given[1] is 1, every other counts twice.
 @compute @workgroup_size(1)
 fn loops() {
     var count = 0u;
     for (var i = 0u; i < given[0]; i += 1u) {
-        count += 1u + (given[1] & i); // given[1] is 0
+        count += 1u + (given[1] & i);
     }
     found[0] = count;
 }
 
-// Every word of the largest workgroup memory, written by one invocation and read by another: found[i] = i + given[0].
+// Every word of the largest workgroup memory, zero at first, written by one invocation and read by another, once:
+// found[i] += i + given[0].
 @compute @workgroup_size(256)
 fn workgroup_memory(@builtin(local_invocation_index) local: u32) {
     for (var i = local; i < 4096u; i += 256u) {
-        shared_words[i] = i + given[0];
+        shared_words[i] += i + given[0];
     }
     workgroupBarrier();
     for (var i = 255u - local; i < 4096u; i += 256u) {
-        found[i] = shared_words[i];
+        found[i] += shared_words[i];
     }
 }
 
@@ -89,6 +90,26 @@ fn floats() {
     found[8] = bitcast<u32>(x * z);
     found[9] = bitcast<u32>(exp(y));
     found[10] = bitcast<u32>(log(x));
+}
+
+// What WGSL leaves to the device: numbers too small for a normal float, and those that are none. given: one of the smallest,
+// zero, infinity, NaN, as bits.
+@compute @workgroup_size(1)
+fn edges() {
+    let tiny = bitcast<f32>(given[0]);
+    let zero = bitcast<f32>(given[1]);
+    let infinity = bitcast<f32>(given[2]);
+    let nan = bitcast<f32>(given[3]);
+    found[0] = bitcast<u32>(tiny + zero);
+    found[1] = bitcast<u32>(tiny * 0.5);
+    found[2] = bitcast<u32>(-zero);
+    found[3] = u32(zero == -zero);
+    found[4] = bitcast<u32>(1.0 / infinity);
+    found[5] = u32(infinity > 3e38);
+    found[6] = u32(nan == nan);
+    found[7] = u32(nan < 1.0) + u32(nan >= 1.0);
+    found[8] = bitcast<u32>(max(nan, 1.0));
+    found[9] = bitcast<u32>(infinity * 0.0);
 }
 
 // Copies; the host binds windows that begin in the middle of a buffer.

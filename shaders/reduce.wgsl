@@ -12,12 +12,12 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> partials: array<f32>;
 
 // One workgroup sums 16,384 elements and multiplies by the factor.
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn sum(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) local: u32) {
     let first = group.x * 16384u;
     let end = min(first + 16384u, params.count);
     var sum = 0.0;
-    for (var i = first + local; i < end; i += 256u) {
+    for (var i = first + local; i < end; i += LANES) {
         sum += x[i];
     }
     let total = workgroup_sum(local, sum);
@@ -31,7 +31,7 @@ struct Spread { count: u32 }
 @group(0) @binding(4) var<storage, read_write> y: array<vec4f>;
 
 // y = x[0]
-@compute @workgroup_size(256)
+@compute @workgroup_size(LANES)
 fn broadcast(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
              @builtin(local_invocation_index) local: u32) {
     let i = flat_thread(group, groups, local);

@@ -1,7 +1,7 @@
-// Reductions over a workgroup of 256, always in the same order. Every invocation calls them and gets the result.
+// Reductions over a workgroup, always in the same order. Every invocation calls them and gets the result.
 //!include grid
 
-var<workgroup> lanes: array<f32, 256>;
+var<workgroup> lanes: array<f32, LANES>;
 
 fn workgroup_sum(local: u32, value: f32) -> f32 {
     lanes[local] = value;

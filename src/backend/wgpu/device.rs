@@ -133,7 +133,7 @@ impl WgpuDevice {
         let wgpu_info = adapter.wgpu.get_info();
         let fixed = wgpu_info.subgroup_min_size == wgpu_info.subgroup_max_size && !features.is_empty();
         let max_window = options.max_binding_bytes.unwrap_or(max_binding).clamp(ALIGNMENT, max_binding);
-        let shared = Shared {
+        let mut shared = Shared {
             device,
             queue,
             capability: Capability {
@@ -148,6 +148,10 @@ impl WgpuDevice {
             health,
             pipelines: Mutex::new(Pipelines::new(options.checked, options.replace.clone())),
         };
+        // The order of a subgroup's invocations is asked of the device itself where kernels would make use of it.
+        if shared.capability.software && fixed && !probe::subgroups(&shared)?.1 {
+            shared.capability.subgroup = None;
+        }
         Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
     }
 }

@@ -2,7 +2,7 @@
 
 use super::device::Shared;
 use super::program::read_buffer;
-use super::shaders::{Kernel, probe};
+use super::shaders::{Kernel, probe, probe_subgroup};
 use crate::backend::Finding;
 use crate::error::Result;
 use crate::tensor::{DType, Tensor, TensorType};
@@ -16,19 +16,23 @@ pub(super) fn findings(shared: &Shared) -> Result<Vec<Finding>> {
         loops(shared)?,
         exact("workgroup memory", &run(shared, &probe::WORKGROUP_MEMORY, &[77], 4096)?, |i| i as u32 + 77),
         barriers(shared)?,
+        subgroups(shared)?.0,
         integers(shared)?,
         floats(shared)?,
+        edges(shared)?,
         offsets(shared)?,
     ])
 }
 
 fn loops(shared: &Shared) -> Result<Finding> {
+    let short = run(shared, &probe::LOOPS, &[1000, 1], 1)?[0];
     let count = run(shared, &probe::LOOPS, &[LONG_LOOP, 0], 1)?[0];
-    let found = match count {
-        LONG_LOOP => format!("loops: {LONG_LOOP} iterations run to their end"),
-        _ => format!("a loop of {LONG_LOOP} iterations ends after {count}, silently; convoy's kernels keep to fewer"),
+    let found = match (short, count) {
+        (1500, LONG_LOOP) => format!("loops: {LONG_LOOP} iterations run to their end"),
+        (1500, _) => format!("a loop of {LONG_LOOP} iterations ends after {count}, silently; convoy's kernels keep to fewer"),
+        _ => format!("a loop of 1000 iterations gives {short}, expected 1500"),
     };
-    Ok(Finding { probe: "loops", right: count == LONG_LOOP, found })
+    Ok(Finding { probe: "loops", right: (short, count) == (1500, LONG_LOOP), found })
 }
 
 fn barriers(shared: &Shared) -> Result<Finding> {
@@ -42,44 +46,99 @@ fn barriers(shared: &Shared) -> Result<Finding> {
     Ok(exact("barriers", &found, |i| values[i]))
 }
 
+/// Whether subgroups are what they say, and whether their invocations have the order of the workgroup's, which WGSL does not
+/// promise and the packed convolution needs.
+pub(super) fn subgroups(shared: &Shared) -> Result<(Finding, bool)> {
+    let finding = |right, found| Finding { probe: "subgroups", right, found };
+    if !shared.device.features().contains(wgpu::Features::SUBGROUP) {
+        return Ok((finding(true, "subgroups: none".to_string()), false));
+    }
+    const FIRST: u32 = 9;
+    let found = run(shared, &probe_subgroup::SUBGROUPS, &[FIRST], 4 * 64)?;
+    let (invocations, _) = found.as_chunks::<4>();
+    let size = invocations[0][0];
+    let lane_of = |value: u32| invocations.get(value.wrapping_sub(FIRST) as usize).map(|of| of[1]);
+    let wrong = invocations.iter().position(|&[of, lane, first, fourth]| {
+        let sender = |value: u32, lane: u32| {
+            // Of the same subgroup: who sends got the same.
+            lane_of(value) == Some(lane) && invocations[(value - FIRST) as usize][2..] == [first, fourth]
+        };
+        of != size || lane >= size || !sender(first, 0) || !sender(fourth, 3)
+    });
+    if let Some(i) = wrong {
+        let text = format!("subgroups: invocation {i} has size, number and broadcasts {:?}", invocations[i]);
+        return Ok((finding(false, text), false));
+    }
+    let in_order = |(i, of): (usize, &[u32; 4])| of[1] == i as u32 % size && of[2] == i as u32 / size * size + FIRST;
+    let in_order = invocations.iter().enumerate().all(in_order);
+    let order = if in_order { "in order" } else { "in an order of their own" };
+    Ok((finding(true, format!("subgroups: of {size}, {order}, broadcasts arrive")), in_order))
+}
+
 fn integers(shared: &Shared) -> Result<Finding> {
-    let (a, b, i, j) = (4_000_000_007_u32, 5_u32, -17_i32, 5_i32);
-    let found = run(shared, &probe::INTEGERS, &[a, b, i as u32, j as u32], 16)?;
-    let expected = [
-        a.wrapping_mul(b),
-        a.wrapping_add(b),
-        b.wrapping_sub(a),
-        a / b,
-        a % b,
-        a >> b,
-        a << b,
-        (i / j) as u32,
-        (i % j) as u32,
-        (i >> b) as u32,
-        (j - i) as u32,
-        a - b,
-        a as f32 as u32,
-        i as f32 as i32 as u32,
-        a.count_ones(),
-        (i as f32).to_bits(),
-    ];
+    let sets = [(4_000_000_007_u32, 5_u32, -17_i32, 5_i32), (0x8100_0000, 31, 7, -3), (3, 30, i32::MIN, -1)];
+    let (mut found, mut expected) = (Vec::new(), Vec::new());
+    for (a, b, i, j) in sets {
+        found.extend(run(shared, &probe::INTEGERS, &[a, b, i as u32, j as u32], 16)?);
+        expected.extend([
+            a.wrapping_mul(b),
+            a.wrapping_add(b),
+            b.wrapping_sub(a),
+            a / b,
+            a % b,
+            a >> b,
+            a << b,
+            i.wrapping_div(j) as u32,
+            i.wrapping_rem(j) as u32,
+            (i >> b) as u32,
+            i.max(j).wrapping_sub(i.min(j)) as u32,
+            a.abs_diff(b),
+            a as f32 as u32,
+            i as f32 as i32 as u32,
+            a.count_ones(),
+            (i as f32).to_bits(),
+        ]);
+    }
     Ok(exact("integers", &found, |i| expected[i]))
 }
 
 /// Within WGSL's own bounds (section "Floating point accuracy"): sums and products are rounded right, the rest is near.
 fn floats(shared: &Shared) -> Result<Finding> {
-    let (x, y, z) = (3.7_f32, 0.3_f32, f32::INFINITY);
-    let found = run(shared, &probe::FLOATS, &[x, y, z].map(f32::to_bits), 11)?;
-    let expected =
-        [x + y, x * y, x - y, x / y, x.sqrt(), x - y, (-x / y).floor(), x - y, z, f64::exp(y.into()) as f32, x.ln()];
     // Units in the last place.
     let allowed = [0, 0, 0, 3, 3, 0, 0, 0, 0, 8, 8];
-    let off = |i: &usize| found[*i].abs_diff(expected[*i].to_bits()) > allowed[*i];
-    let text = match (0..expected.len()).find(off) {
-        None => "floats: as accurate as WGSL asks".to_string(),
-        Some(i) => format!("float operation {i} gives {}, expected {}", f32::from_bits(found[i]), expected[i]),
+    for (x, y, z) in [(3.7_f32, 0.3_f32, f32::INFINITY), (0.3, 3.7, -2.5)] {
+        let found = run(shared, &probe::FLOATS, &[x, y, z].map(f32::to_bits), allowed.len())?;
+        let difference = (x - y).abs();
+        let [exp, ln] = [f64::exp(y.into()) as f32, f64::ln(x.into()) as f32];
+        let expected =
+            [x + y, x * y, x - y, x / y, x.sqrt(), difference, (-x / y).floor(), difference, x * z, exp, ln];
+        if let Some(i) = (0..allowed.len()).find(|&i| found[i].abs_diff(expected[i].to_bits()) > allowed[i]) {
+            let found = format!("float operation {i} gives {}, expected {}", f32::from_bits(found[i]), expected[i]);
+            return Ok(Finding { probe: "floats", right: false, found });
+        }
+    }
+    Ok(Finding { probe: "floats", right: true, found: "floats: as accurate as WGSL asks".to_string() })
+}
+
+/// How the device treats what WGSL leaves to it. No kernel relies on either way (`shaders/nan.wgsl`), so none is a fault.
+fn edges(shared: &Shared) -> Result<Finding> {
+    let tiny = f32::from_bits(6);
+    let given = [tiny, 0.0, f32::INFINITY, f32::NAN].map(f32::to_bits);
+    let found = run(shared, &probe::EDGES, &given, 10)?;
+    let float = |i: usize| f32::from_bits(found[i]);
+    let subnormals = match (found[0], found[1]) {
+        (6, 3) => "kept",
+        (0, 0) => "flushed to zero",
+        _ => "kept in some operations only",
     };
-    Ok(Finding { probe: "floats", right: !(0..expected.len()).any(|i| off(&i)), found: text })
+    let signed = if found[2] == (-0.0_f32).to_bits() && found[3] == 1 { "has a sign" } else { "loses its sign" };
+    let infinity = if found[4] == 0 && found[5] == 1 && float(9).is_nan() { "as in IEEE 754" } else { "not as in IEEE 754" };
+    let nan = if found[6] == 0 && found[7] == 0 { "unordered" } else { "compared like a number" };
+    let max = if float(8).is_nan() { "NaN" } else { "the number" };
+    let text = format!(
+        "float edges: subnormals are {subnormals}, zero {signed}, infinity is {infinity}, NaN is {nan}, max(NaN, 1) is {max}"
+    );
+    Ok(Finding { probe: "float edges", right: true, found: text })
 }
 
 /// Windows that begin at the smallest offset that the device allows, in both buffers.
@@ -131,16 +190,16 @@ fn run_windows(
         compilation_options: Default::default(),
         cache: None,
     });
-    let window = |buffer, first: usize| {
-        let size = std::num::NonZeroU64::new(4 * words as u64).filter(|_| first > 0);
+    let window = |buffer, first: usize, len: usize| {
+        let size = std::num::NonZeroU64::new(4 * words.min(len - first) as u64);
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: 4 * first as u64, size })
     };
     let bind_group = device.create_bind_group(&wgpu::BindGroupDescriptor {
         label: Some(&kernel.name),
         layout: &pipeline.get_bind_group_layout(0),
         entries: &[
-            wgpu::BindGroupEntry { binding: 0, resource: window(&input, first[0]) },
-            wgpu::BindGroupEntry { binding: 1, resource: window(&output, first[1]) },
+            wgpu::BindGroupEntry { binding: 0, resource: window(&input, first[0], given.len()) },
+            wgpu::BindGroupEntry { binding: 1, resource: window(&output, first[1], outputs) },
         ],
     });
     let mut encoder = device.create_command_encoder(&Default::default());

@@ -21,8 +21,8 @@ pub(super) struct WgpuProgram {
     inputs: HashMap<ValueId, Variable>,
     steps: Vec<Step>,
     outputs: Vec<Output>,
-    /// The guards of poisoned buffers, and what they must hold.
-    guards: Vec<(Copied, Vec<u32>)>,
+    /// Of poisoned buffers.
+    guards: Vec<Guard>,
     staging_bytes: u64,
     /// Staging buffers that no step in flight uses.
     staging: Vec<wgpu::Buffer>,
@@ -57,6 +57,14 @@ struct InFlight {
     staging: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
     mapped: Mapped,
+}
+
+/// What must not change behind a poisoned buffer.
+struct Guard {
+    /// What the buffer holds.
+    of: String,
+    copied: Copied,
+    words: Vec<u32>,
 }
 
 /// Set once a staging buffer is mapped, or mapping it failed.
@@ -121,9 +129,20 @@ impl WgpuProgram {
                 Output { copied: copied(buffer, 0, padded(ty.bytes() as u64)), ty }
             })
             .collect();
-        let poisoned = memory.by_place.values().filter(|_| shared.poison);
-        let guards =
-            poisoned.map(|buffer| (copied(buffer.clone(), buffer.size() - GUARD, GUARD), guard(buffer))).collect();
+        let held = |memory: &Memory| match memory {
+            Memory::Source(id) => graph[*id].name.clone(),
+            Memory::Slot(_) => {
+                let values = (0..graph.values.len()).map(ValueId).filter(|id| place(&plan, *id) == *memory);
+                values.map(|id| graph[id].name.as_str()).collect::<Vec<_>>().join(" or ")
+            }
+            Memory::Scratch(index) | Memory::Panels(index) => format!("scratch memory {index}"),
+        };
+        let poisoned = memory.by_place.iter().filter(|_| shared.poison).map(|(memory, buffer)| Guard {
+            of: held(memory),
+            copied: copied(buffer.clone(), buffer.size() - GUARD, GUARD),
+            words: guard(buffer),
+        });
+        let guards = poisoned.collect();
         shared.check()?;
         Ok(WgpuProgram {
             shared,
@@ -311,7 +330,7 @@ impl Program for WgpuProgram {
             }
         }
         for Copied { buffer, from, to, bytes } in
-            self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.0))
+            self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.copied))
         {
             encoder.copy_buffer_to_buffer(buffer, *from, &staging, *to, *bytes);
         }
@@ -337,19 +356,18 @@ impl Program for WgpuProgram {
             .iter()
             .map(|output| tensor(&output.ty, &bytes[output.copied.to as usize..]))
             .collect::<Result<Vec<_>>>()?;
-        let whole = |(copied, words): &(Copied, Vec<u32>)| {
-            bytes[copied.to as usize..][..copied.bytes as usize] == *bytemuck::cast_slice::<u32, u8>(words)
-        };
-        let whole = self.guards.iter().all(whole);
+        let broken = self.guards.iter().find_map(|guard| {
+            let found = &bytes[guard.copied.to as usize..][..guard.copied.bytes as usize];
+            let words = bytemuck::cast_slice::<u32, u8>(&guard.words);
+            let at = (0..words.len()).find(|&i| found[i] != words[i])?;
+            Some(Error::device(format!("a kernel wrote {at} bytes past the end of {}", guard.of)))
+        });
         drop(bytes);
         if let Some(step) = self.in_flight.remove(&ticket) {
             step.staging.unmap();
             self.staging.push(step.staging);
         }
-        match whole {
-            true => Ok(Some(tensors)),
-            false => Err(Error::device("a kernel wrote past the end of a buffer")),
-        }
+        broken.map_or(Ok(Some(tensors)), Err)
     }
 
     fn memory_bytes(&self) -> u64 {
