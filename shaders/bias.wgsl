@@ -71,7 +71,7 @@ fn plane_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         }
     }
     let total = workgroup_sum(local, sum);
-    if (local == 0u) {
+    if (leads(local)) {
         sums[planes.sums_first + index] = total;
     }
 }

@@ -50,7 +50,7 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         sum += normaliser - (logits[start + k] - statistics.x);
     }
     sum = workgroup_sum(local, sum);
-    if (local == 0u) {
+    if (leads(local)) {
         let label = labels[params.labels_first + row];
         var loss = 0.0;
         if (label != IGNORE) {
@@ -83,7 +83,7 @@ fn count_labelled(local: u32) -> f32 {
 @compute @workgroup_size(LANES)
 fn count(@builtin(local_invocation_index) local: u32) {
     let count = count_labelled(local);
-    if (local == 0u) {
+    if (leads(local)) {
         out[0] = count;
     }
 }
@@ -97,7 +97,7 @@ fn mean(@builtin(local_invocation_index) local: u32) {
     }
     sum = workgroup_sum(local, sum);
     let count = count_labelled(local);
-    if (local == 0u) {
+    if (leads(local)) {
         out[0] = sum / max(count, 1.0);
     }
 }

@@ -100,16 +100,10 @@ fn edges() {
     let zero = bitcast<f32>(given[1]);
     let infinity = bitcast<f32>(given[2]);
     let nan = bitcast<f32>(given[3]);
-    found[0] = bitcast<u32>(tiny + zero);
-    found[1] = bitcast<u32>(tiny * 0.5);
-    found[2] = bitcast<u32>(-zero);
-    found[3] = u32(zero == -zero);
-    found[4] = bitcast<u32>(1.0 / infinity);
-    found[5] = u32(infinity > 3e38);
-    found[6] = u32(nan == nan);
-    found[7] = u32(nan < 1.0) + u32(nan >= 1.0);
-    found[8] = bitcast<u32>(max(nan, 1.0));
-    found[9] = bitcast<u32>(infinity * 0.0);
+    found[0] = bitcast<u32>(tiny * 0.5);
+    found[1] = bitcast<u32>(-zero);
+    found[2] = bitcast<u32>(infinity * zero);
+    found[3] = bitcast<u32>(max(nan, 1.0));
 }
 
 // Copies; the host binds windows that begin in the middle of a buffer.

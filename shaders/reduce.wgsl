@@ -21,7 +21,7 @@ fn sum(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) loc
         sum += x[i];
     }
     let total = workgroup_sum(local, sum);
-    if (local == 0u) {
+    if (leads(local)) {
         partials[params.partials_first + group.x] = total * params.factor;
     }
 }

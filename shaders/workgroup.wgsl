@@ -1,6 +1,11 @@
 // Reductions over a workgroup, always in the same order. Every invocation calls them and gets the result.
 //!include grid
 
+// Whether an invocation writes the workgroup's result.
+fn leads(local: u32) -> bool {
+    return local == 0u;
+}
+
 var<workgroup> lanes: array<f32, LANES>;
 
 fn workgroup_sum(local: u32, value: f32) -> f32 {

@@ -241,7 +241,7 @@ impl<'a> Judge<'a> {
             WgpuDevice::open(&self.adapter, &WgpuOptions { replace: replace.clone(), ..options })
         };
         // The checks of the device itself are no case of an op.
-        if mutant.file.contains("probe") {
+        if mutant.file.to_string_lossy().contains("probe") {
             let found = open(0)?.probe();
             let same = found.is_ok_and(|found| found == self.findings);
             return Ok(if same { "survives".into() } else { "noticed the checks of the device".into() });
