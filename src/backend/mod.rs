@@ -104,4 +104,19 @@ pub trait Program {
 
     /// Device memory of the program's own (inputs and slots), bytes.
     fn memory_bytes(&self) -> u64;
+
+    /// Runs a step and times each of the graph's nodes on the device.
+    ///
+    /// # Errors
+    /// The step's; or when the device has no clock.
+    fn profile(&mut self) -> Result<Vec<NodeTime>>;
+}
+
+/// What a node of a graph takes in a step.
+#[derive(Clone, Copy, Default, PartialEq, Debug)]
+pub struct NodeTime {
+    /// Kernels that it runs; 0 for a view.
+    pub calls: usize,
+    /// Milliseconds of all of them.
+    pub ms: f64,
 }

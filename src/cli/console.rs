@@ -57,6 +57,18 @@ pub fn print(line: impl Display) -> Result<()> {
     }
 }
 
+/// Bytes in binary units: `222.4 MiB`.
+pub fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = n as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < units.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
+}
+
 /// One JSON document on stdout.
 pub fn print_json(value: &impl serde::Serialize) -> Result<()> {
     print(serde_json::to_string_pretty(value).map_err(|e| Error::input(format!("cannot print as JSON: {e}")))?)

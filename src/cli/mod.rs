@@ -1,6 +1,7 @@
 //! The command line: parses, calls the library, and turns errors into one line and an exit code.
 
 mod adapters;
+mod bench;
 mod console;
 mod eval;
 mod options;
@@ -47,6 +48,8 @@ enum Command {
     Adapters(adapters::Args),
     /// Layers, shapes, parameters, FLOPs and memory of a model
     Summary(summary::Args),
+    /// Speed of training and of inference on made-up pictures, as a whole and kernel by kernel
+    Bench(bench::Args),
     /// Draw a small labelled practice set, for trying things without data
     Sample(sample::Args),
     /// Run the kernel cases on a device and report what it gets wrong
@@ -110,6 +113,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Predict(args) => predict::run(args, &console),
         Command::Adapters(args) => adapters::run(args),
         Command::Summary(args) => summary::run(args),
+        Command::Bench(args) => bench::run(args, &console),
         Command::Sample(args) => sample::run(args, &console),
         Command::Selftest(args) => selftest::run(args, &console),
     }

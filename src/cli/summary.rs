@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
-use super::console;
+use super::console::{self, bytes};
 use convoy::error::Result;
 use convoy::formats::load_model;
 use convoy::graph::{Graph, Node, Role, plan};
@@ -119,14 +119,15 @@ impl Summary {
         let (forward, training) = (giga(self.macs), giga(self.training_macs));
         let _ = writeln!(text, "\nwork per picture: {forward:.3} GFLOP forward, {training:.3} GFLOP in training");
         let Memory { parameters, optimizer, inputs, slots } = self.memory;
-        let _ = writeln!(text, "memory of a training step, batch {}: {}", self.batch, bytes(self.memory.total()));
+        let _ =
+            writeln!(text, "memory of a training step, batch {}: {}", self.batch, bytes(self.memory.total() as u64));
         for (what, size) in [
             ("parameters", parameters),
             ("optimizer state (AdamW's, of the default preset; SGD with momentum has half of it)", optimizer),
             ("activations and gradients", slots),
             ("pictures and labels", inputs),
         ] {
-            let _ = writeln!(text, "{:>12}  {what}", bytes(size));
+            let _ = writeln!(text, "{:>12}  {what}", bytes(size as u64));
         }
         text
     }
@@ -174,18 +175,6 @@ fn thousands(n: u64) -> String {
         out.push(digit);
     }
     out
-}
-
-/// Bytes in binary units: `222.4 MiB`.
-fn bytes(n: usize) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let mut value = n as f64;
-    let mut unit = 0;
-    while value >= 1024.0 && unit + 1 < units.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", units[unit]) }
 }
 
 #[cfg(test)]

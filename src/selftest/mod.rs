@@ -318,7 +318,7 @@ pub fn coverage(selection: &Selection) -> Vec<Coverage> {
 mod tests {
     use super::*;
     use crate::backend::cpu::CpuDevice;
-    use crate::backend::{Program, Ticket};
+    use crate::backend::{NodeTime, Program, Ticket};
     use crate::graph::{Graph, ValueId};
     use crate::tensor::Data;
 
@@ -363,6 +363,9 @@ mod tests {
         }
         fn memory_bytes(&self) -> u64 {
             self.0.memory_bytes()
+        }
+        fn profile(&mut self) -> Result<Vec<NodeTime>> {
+            self.0.profile()
         }
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rayon::ThreadPool;
 
 use super::available_memory;
 use super::memory::{Buffer, Io, Store, lock};
-use crate::backend::{Program, Ticket};
+use crate::backend::{NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{self, Place};
 use crate::graph::{Graph, Role, ValueId};
@@ -29,6 +30,8 @@ pub(super) struct CpuProgram {
     locations: Vec<Location>,
     own: Vec<Buffer>,
     scratch: Buffer,
+    /// Of each node, in the last step.
+    times: Vec<NodeTime>,
     store: Arc<Mutex<Store>>,
     pool: Arc<ThreadPool>,
     outputs: Vec<ValueId>,
@@ -91,6 +94,7 @@ impl CpuProgram {
             locations,
             own: own.into_iter().map(Buffer::new).collect::<Result<_>>()?,
             scratch: Buffer::new(scratch)?,
+            times: vec![NodeTime::default(); graph.nodes.len()],
             store,
             pool,
             outputs: outputs.to_vec(),
@@ -133,10 +137,12 @@ impl Program for CpuProgram {
     fn submit(&mut self) -> Result<Ticket> {
         let mut store = lock(&self.store);
         let mut memory = Memory { own: &mut self.own, shared: &mut store.buffers };
-        let (graph, locations, scratch) = (&self.graph, &self.locations, &mut self.scratch);
+        let (graph, locations, scratch, times) = (&self.graph, &self.locations, &mut self.scratch, &mut self.times);
         self.pool.install(|| {
-            for node in &graph.nodes {
+            for (node, time) in graph.nodes.iter().zip(times) {
+                let start = Instant::now();
                 memory.run(graph, node, locations, scratch);
+                *time = NodeTime { calls: 1, ms: start.elapsed().as_secs_f64() * 1e3 };
             }
         });
         let outputs = self.outputs.iter().map(|v| memory.buffer(self.locations[v.0]).read(&self.graph[*v].ty));
@@ -154,6 +160,12 @@ impl Program for CpuProgram {
 
     fn memory_bytes(&self) -> u64 {
         (self.own.iter().map(Buffer::bytes).sum::<usize>() + self.scratch.bytes()) as u64
+    }
+
+    fn profile(&mut self) -> Result<Vec<NodeTime>> {
+        let ticket = self.submit()?;
+        self.done.remove(&ticket);
+        Ok(self.times.clone())
     }
 }
 

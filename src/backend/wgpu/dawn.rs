@@ -14,7 +14,7 @@ use super::pipeline::{Key, key};
 use super::program::{lower, place, uniforms};
 use super::shaders::{BindingKind, Kernel};
 use super::translate::{RANDOM, dispatches, parse, pipelines, uses_subgroups};
-use crate::backend::{Device, DeviceInfo, DeviceType, Finding, Program, Ticket};
+use crate::backend::{Device, DeviceInfo, DeviceType, Finding, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
 use crate::graph::{Graph, Role, ValueId};
@@ -285,6 +285,10 @@ impl Program for DawnProgram {
 
     fn memory_bytes(&self) -> u64 {
         0
+    }
+
+    fn profile(&mut self) -> Result<Vec<NodeTime>> {
+        Err(Error::device("no clock"))
     }
 }
 

@@ -106,7 +106,7 @@ impl WgpuDevice {
                     max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
                     ..wgpu::Limits::default().or_worse_values_from(&supported)
                 };
-                (limits, wgpu::Features::SUBGROUP)
+                (limits, wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY)
             }
         };
         let max_buffer = limits.max_buffer_size;
@@ -131,7 +131,8 @@ impl WgpuDevice {
             *lock(&watched.lost) = Some(format!("{reason:?}: {message}"));
         });
         let wgpu_info = adapter.wgpu.get_info();
-        let fixed = wgpu_info.subgroup_min_size == wgpu_info.subgroup_max_size && !features.is_empty();
+        let fixed =
+            wgpu_info.subgroup_min_size == wgpu_info.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
         let max_window = options.max_binding_bytes.unwrap_or(max_binding).clamp(ALIGNMENT, max_binding);
         let mut shared = Shared {
             device,

@@ -72,6 +72,8 @@ pub(crate) struct Window {
 /// One dispatch, ready to be encoded.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
+    /// Number of the node in the graph.
+    pub node: usize,
     /// The layer and kernel, for profiles and messages.
     pub label: String,
     /// What runs.
@@ -112,6 +114,8 @@ pub(crate) struct Lowering {
     pub panels: Vec<u32>,
     /// The layer being lowered.
     layer: String,
+    /// Nodes begun.
+    nodes: usize,
     /// Scratch buffers that it uses already.
     scratch_used: usize,
     /// Textures that it uses already.
@@ -127,6 +131,7 @@ impl Lowering {
             scratch: Vec::new(),
             panels: Vec::new(),
             layer: String::new(),
+            nodes: 0,
             scratch_used: 0,
             panels_used: 0,
         }
@@ -135,6 +140,7 @@ impl Lowering {
     /// Begins a node: its scratch memory may be that of the nodes before.
     pub fn node(&mut self, layer: &str) {
         self.layer = layer.into();
+        self.nodes += 1;
         self.scratch_used = 0;
         self.panels_used = 0;
     }
@@ -270,6 +276,7 @@ impl Lowering {
             _ => None,
         });
         let dispatch = Dispatch {
+            node: self.nodes.saturating_sub(1),
             label: format!("{} {}", self.layer, kernel.name),
             kernel: kernel.clone(),
             overrides: Vec::new(),

@@ -15,6 +15,7 @@ mod iterations;
 pub(crate) mod lowering;
 mod pipeline;
 mod probe;
+mod profile;
 mod program;
 pub(crate) mod shaders;
 #[cfg(test)]

@@ -124,7 +124,7 @@ fn floats(shared: &Shared) -> Result<Finding> {
 /// How the device treats what WGSL leaves to it. No kernel relies on either way (`shaders/nan.wgsl`), so none is a fault.
 fn edges(shared: &Shared) -> Result<Finding> {
     let tiny = f32::from_bits(6);
-    let given = [tiny, 0.0, f32::INFINITY, f32::NAN].map(f32::to_bits);
+    let given = [tiny, 0.0, f32::INFINITY, f32::NAN, 2.0].map(f32::to_bits);
     let found = run(shared, &probe::EDGES, &given, 4)?;
     let subnormals = match found[0] {
         3 => "kept",

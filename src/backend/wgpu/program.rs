@@ -6,8 +6,9 @@ use std::sync::{Arc, OnceLock};
 use super::device::{GUARD, Shared, Variable, guard};
 use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
 use super::pipeline::{PANEL_FORMAT, Pipeline};
+use super::profile::profile;
 use super::shaders::BindingKind;
-use crate::backend::{Program, Ticket};
+use crate::backend::{NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan, plan};
 use crate::graph::{Graph, Role, ValueId};
@@ -20,6 +21,8 @@ pub(super) struct WgpuProgram {
     shared: Arc<Shared>,
     inputs: HashMap<ValueId, Variable>,
     steps: Vec<Step>,
+    /// Of the graph.
+    nodes: usize,
     outputs: Vec<Output>,
     /// Of poisoned buffers.
     guards: Vec<Guard>,
@@ -32,10 +35,21 @@ pub(super) struct WgpuProgram {
 }
 
 /// A dispatch with everything that it needs, ready to be encoded.
-struct Step {
+pub(super) struct Step {
+    /// Number of the node in the graph.
+    pub node: usize,
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     groups: [u32; 3],
+}
+
+impl Step {
+    pub fn encode(&self, pass: &mut wgpu::ComputePass) {
+        let [x, y, z] = self.groups;
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(x, y, z);
+    }
 }
 
 /// Bytes of a buffer, and where they go in a staging buffer.
@@ -148,6 +162,7 @@ impl WgpuProgram {
             shared,
             inputs,
             steps,
+            nodes: graph.nodes.len(),
             outputs,
             guards,
             staging_bytes,
@@ -292,7 +307,7 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
             entries: &entries,
         });
         shared.check()?;
-        steps.push(Step { pipeline, bind_group, groups: dispatch.groups });
+        steps.push(Step { node: dispatch.node, pipeline, bind_group, groups: dispatch.groups });
     }
     Ok(steps)
 }
@@ -323,11 +338,7 @@ impl Program for WgpuProgram {
         let mut encoder = self.shared.device.create_command_encoder(&Default::default());
         {
             let mut pass = encoder.begin_compute_pass(&Default::default());
-            for Step { pipeline, bind_group, groups: [x, y, z] } in &self.steps {
-                pass.set_pipeline(&pipeline.pipeline);
-                pass.set_bind_group(0, bind_group, &[]);
-                pass.dispatch_workgroups(*x, *y, *z);
-            }
+            self.steps.iter().for_each(|step| step.encode(&mut pass));
         }
         for Copied { buffer, from, to, bytes } in
             self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.copied))
@@ -372,6 +383,10 @@ impl Program for WgpuProgram {
 
     fn memory_bytes(&self) -> u64 {
         self.memory_bytes
+    }
+
+    fn profile(&mut self) -> Result<Vec<NodeTime>> {
+        profile(&self.shared, &self.steps, self.nodes)
     }
 }
 

@@ -1,0 +1,70 @@
+//! The time of each node of a program, by the device's own clock.
+
+use super::device::Shared;
+use super::program::{Step, read_buffer};
+use crate::backend::NodeTime;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, TensorType};
+
+/// Dispatches that are timed by one set of queries, which holds two of each.
+const PER_SET: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
+
+/// Runs `steps`, each in a pass of its own, and adds up the times of the dispatches of each of `nodes` nodes. What is between passes
+/// is not counted.
+///
+/// # Errors
+/// When the device has no timestamps, or fails.
+pub(super) fn profile(shared: &Shared, steps: &[Step], nodes: usize) -> Result<Vec<NodeTime>> {
+    if !shared.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        return Err(Error::device(
+            "this device has no timestamps, so its kernels cannot be timed one by one; leave out --profile",
+        ));
+    }
+    let mut times = vec![NodeTime::default(); nodes];
+    let nanoseconds = f64::from(shared.queue.get_timestamp_period());
+    for steps in steps.chunks(PER_SET) {
+        let stamps = timestamps(shared, steps)?;
+        for (step, [begin, end]) in steps.iter().zip(stamps) {
+            let time = &mut times[step.node];
+            time.calls += 1;
+            // Some devices' clocks step back between passes.
+            time.ms += end.saturating_sub(begin) as f64 * nanoseconds / 1e6;
+        }
+    }
+    Ok(times)
+}
+
+/// The clock before and after each step.
+fn timestamps(shared: &Shared, steps: &[Step]) -> Result<Vec<[u64; 2]>> {
+    let count = 2 * steps.len() as u32;
+    let device = &shared.device;
+    let query_set = device.create_query_set(&wgpu::QuerySetDescriptor {
+        label: Some("profile"),
+        ty: wgpu::QueryType::Timestamp,
+        count,
+    });
+    let resolved = device.create_buffer(&wgpu::BufferDescriptor {
+        label: Some("profile"),
+        size: u64::from(count) * 8,
+        usage: wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC,
+        mapped_at_creation: false,
+    });
+    let mut encoder = device.create_command_encoder(&Default::default());
+    for (i, step) in steps.iter().enumerate() {
+        let first = 2 * i as u32;
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+            label: None,
+            timestamp_writes: Some(wgpu::ComputePassTimestampWrites {
+                query_set: &query_set,
+                beginning_of_pass_write_index: Some(first),
+                end_of_pass_write_index: Some(first + 1),
+            }),
+        });
+        step.encode(&mut pass);
+    }
+    encoder.resolve_query_set(&query_set, 0..count, &resolved, 0);
+    shared.queue.submit([encoder.finish()]);
+    shared.check()?;
+    let words = read_buffer(shared, &resolved, &TensorType::new([2 * count as usize], DType::U32))?;
+    Ok(bytemuck::pod_collect_to_vec(words.bytes()))
+}

@@ -1,0 +1,141 @@
+//! `convoy bench`: speed of training and of inference on made-up pictures.
+
+use std::fmt::Write;
+
+use super::DeviceArgs;
+use super::console::{self, Console, bytes};
+use convoy::bench::{BenchOptions, Mode, Report, bench};
+use convoy::error::Result;
+use convoy::formats::load_model;
+use convoy::models::{BuildOptions, OptimizerConfig};
+
+/// Options of `convoy bench`.
+#[derive(clap::Args, Debug)]
+pub struct Args {
+    /// Model: a name of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
+    #[arg(long, default_value = "alexnet")]
+    model: String,
+    /// What is timed
+    #[arg(long, value_enum, default_value_t = ModeName::Train)]
+    mode: ModeName,
+    /// Pictures in a step
+    #[arg(long, visible_alias = "batch", value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
+    batch_size: u32,
+    /// Number of classes
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    classes: u32,
+    /// Height and width of the pictures, if not the model's own
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// Optimizer of the training step
+    #[arg(long, value_enum, default_value_t = OptimizerName::Adam)]
+    optimizer: OptimizerName,
+    /// Numbers that are computed with
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
+    /// Steps that count
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    steps: u32,
+    /// Steps before, after the first, that do not
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    warmup: u32,
+    /// Time each kernel too, by the device's clock
+    #[arg(long)]
+    profile: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum ModeName {
+    /// Forward, loss, backward, optimizer
+    Train,
+    /// Forward
+    Infer,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum OptimizerName {
+    /// With momentum
+    Sgd,
+    Adam,
+    Adamw,
+}
+
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Precision {
+    /// 32-bit floats
+    F32,
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// When the model or the device cannot be used.
+pub fn run(args: Args, console: &Console) -> Result<()> {
+    let model = load_model(&args.model)?;
+    let build = BuildOptions::new(args.batch_size as usize, args.classes as usize);
+    let Precision::F32 = args.precision;
+    let options = BenchOptions {
+        mode: match args.mode {
+            ModeName::Train => Mode::Train,
+            ModeName::Infer => Mode::Infer,
+        },
+        build: BuildOptions { image_size: args.image_size, ..build },
+        optimizer: match args.optimizer {
+            OptimizerName::Sgd => OptimizerConfig::sgd(0.9, 5e-4),
+            OptimizerName::Adam => OptimizerConfig::adam(0.0),
+            OptimizerName::Adamw => OptimizerConfig::adamw(0.01),
+        },
+        warmup: args.warmup as usize,
+        steps: args.steps as usize,
+        profile: args.profile,
+    };
+    let mut device = args.device.open(&console.without_output(args.json))?;
+    let report = bench(&mut *device, &model, &options)?;
+    match args.json {
+        true => console::print_json(&report),
+        false => console::print(text(&report).trim_end()),
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mode = match report.mode {
+        Mode::Train => "training",
+        Mode::Infer => "inference",
+    };
+    let mut text = format!("{}, {mode}, batch {}, {}\n", report.model, report.batch, report.precision);
+    let _ = writeln!(
+        text,
+        "{:.2} pictures/s: {:.2} ms a step (median of {}), {:.1} GFLOP/s; the first step took {:.0} ms",
+        report.images_per_second, report.ms_per_step, report.steps, report.gflops, report.first_step_ms
+    );
+    let _ = writeln!(
+        text,
+        "peak memory {}; activations take {}, and would {} had each its own",
+        bytes(report.peak_memory_bytes),
+        bytes(report.slot_bytes),
+        bytes(report.value_bytes)
+    );
+    if report.kernels.is_empty() {
+        return text;
+    }
+    let width = report.kernels.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
+    let _ = writeln!(text, "\n{:width$}  calls        ms  share  GFLOP/s    GB/s", "kernel");
+    for kernel in &report.kernels {
+        let gflops = if kernel.gflops > 0.0 { format!("{:.1}", kernel.gflops) } else { "-".into() };
+        let _ = writeln!(
+            text,
+            "{:width$}  {:>5}  {:>8.3}  {:>4.1}%  {gflops:>7}  {:>6.1}",
+            kernel.name,
+            kernel.calls,
+            kernel.ms,
+            kernel.share * 100.0,
+            kernel.gb_per_s
+        );
+    }
+    text
+}
