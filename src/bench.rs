@@ -100,7 +100,7 @@ pub struct KernelTime {
 /// Builds the network, sets first weights, and times its steps.
 ///
 /// # Errors
-/// Shape and device errors; a profile of a device that cannot time its kernels.
+/// Shape and device errors.
 pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> Result<Report> {
     if options.steps == 0 {
         return Err(Error::input("a bench of 0 steps: expected 1 or more"));
@@ -114,6 +114,8 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         Mode::Train => 1,
         Mode::Infer => 0,
     };
+    // From here on each step waits for the one `in_flight` before it.
+    (0..in_flight).try_for_each(|_| run.step(in_flight))?;
     let mut times = Vec::new();
     for step in 0..options.warmup + options.steps {
         let start = Instant::now();

@@ -105,10 +105,10 @@ pub trait Program {
     /// Device memory of the program's own (inputs and slots), bytes.
     fn memory_bytes(&self) -> u64;
 
-    /// Runs a step and times each of the graph's nodes on the device.
+    /// Runs a step and times each of the graph's nodes.
     ///
     /// # Errors
-    /// The step's; or when the device has no clock.
+    /// The step's.
     fn profile(&mut self) -> Result<Vec<NodeTime>>;
 }
 

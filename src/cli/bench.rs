@@ -39,7 +39,7 @@ pub struct Args {
     /// Steps before, after the first, that do not
     #[arg(long, value_name = "N", default_value_t = 2)]
     warmup: u32,
-    /// Time each kernel too, by the device's clock
+    /// Time each kernel too, by the device's clock where it has one
     #[arg(long)]
     profile: bool,
     /// Print one JSON document

@@ -1,4 +1,6 @@
-//! The time of each node of a program, by the device's own clock.
+//! The time of each node of a program.
+
+use std::time::Instant;
 
 use super::device::Shared;
 use super::program::{Step, read_buffer};
@@ -9,18 +11,20 @@ use crate::tensor::{DType, TensorType};
 /// Dispatches that are timed by one set of queries, which holds two of each.
 const PER_SET: usize = wgpu::QUERY_SET_MAX_QUERIES as usize / 2;
 
-/// Runs `steps`, each in a pass of its own, and adds up the times of the dispatches of each of `nodes` nodes. What is between passes
-/// is not counted.
+/// Runs `steps`, and adds up the times of the dispatches of each of `nodes` nodes: by the device's clock, each dispatch in a pass of
+/// its own and what is between them not counted; or, where there is none that can be trusted, by the host's, a submit for each node.
 ///
 /// # Errors
-/// When the device has no timestamps, or fails.
+/// When the device fails.
 pub(super) fn profile(shared: &Shared, steps: &[Step], nodes: usize) -> Result<Vec<NodeTime>> {
-    if !shared.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
-        return Err(Error::device(
-            "this device has no timestamps, so its kernels cannot be timed one by one; leave out --profile",
-        ));
-    }
     let mut times = vec![NodeTime::default(); nodes];
+    // llvmpipe's clock does not wait for the dispatches before.
+    if shared.capability.software || !shared.device.features().contains(wgpu::Features::TIMESTAMP_QUERY) {
+        for of_node in steps.chunk_by(|a, b| a.node == b.node) {
+            times[of_node[0].node] = NodeTime { calls: of_node.len(), ms: host_time(shared, of_node)? };
+        }
+        return Ok(times);
+    }
     let nanoseconds = f64::from(shared.queue.get_timestamp_period());
     for steps in steps.chunks(PER_SET) {
         let stamps = timestamps(shared, steps)?;
@@ -32,6 +36,21 @@ pub(super) fn profile(shared: &Shared, steps: &[Step], nodes: usize) -> Result<V
         }
     }
     Ok(times)
+}
+
+/// Milliseconds from the submit of `steps` to their end.
+fn host_time(shared: &Shared, steps: &[Step]) -> Result<f64> {
+    let mut encoder = shared.device.create_command_encoder(&Default::default());
+    {
+        let mut pass = encoder.begin_compute_pass(&Default::default());
+        steps.iter().for_each(|step| step.encode(&mut pass));
+    }
+    let commands = encoder.finish();
+    let start = Instant::now();
+    shared.queue.submit([commands]);
+    shared.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::device(e.to_string()))?;
+    shared.check()?;
+    Ok(start.elapsed().as_secs_f64() * 1e3)
 }
 
 /// The clock before and after each step.
