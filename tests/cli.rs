@@ -271,6 +271,30 @@ fn summary_counts_parameters_and_work() {
     }
 }
 
+/// On the CPU backend and on the device that the shaders are tested on.
+#[test]
+fn bench_times_steps_and_kernels() {
+    let place = Place::new();
+    let shaders = std::env::var("CONVOY_ADAPTER").unwrap_or("vulkan".into());
+    for adapter in ["cpu", &shaders] {
+        for (mode, backward) in [("train", true), ("infer", false)] {
+            let line = format!("bench --model four-layer --batch 3 --steps 2 --profile --json --mode {mode}");
+            let found = place.convoy(&format!("{line} --adapter {adapter}")).json();
+            assert_eq!((found["mode"].as_str(), found["batch"].as_u64()), (Some(mode), Some(3)), "{found}");
+            for field in ["images_per_second", "ms_per_step", "gflops", "peak_memory_bytes", "first_step_ms"] {
+                assert!(found[field].as_f64().is_some_and(|x| x > 0.0), "{field}: {found}");
+            }
+            let kernels = found["kernels"].as_array().unwrap();
+            let has = |name: &str| kernels.iter().any(|kernel| kernel["name"] == name);
+            assert!(has("conv1 conv2d"), "{found}");
+            assert_eq!(has("conv1 conv2d_backward_weight"), backward, "{found}");
+            for field in ["calls", "ms", "gflops", "gb_per_s"] {
+                assert!(kernels.iter().all(|kernel| kernel[field].as_f64().is_some()), "{field}: {found}");
+            }
+        }
+    }
+}
+
 #[test]
 fn adapters_lists_the_cpu_backend() {
     let place = Place::new();
