@@ -13,7 +13,7 @@
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
 //! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
-//! | [`bench`] | how long steps take on made-up pictures, as a whole and node by node |
+//! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
 //! Still to come, each with its place: `graph::fuse` (fewer and larger kernels), `backend::cuda`, `report` (pictures and the HTML page of
