@@ -63,6 +63,8 @@ pub struct Finding {
     pub probe: &'static str,
     /// Whether the device does as it should.
     pub right: bool,
+    /// Whether convoy's kernels keep out of the way of what is not right.
+    pub avoided: bool,
     /// What it does, in words.
     pub found: String,
 }

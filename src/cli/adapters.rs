@@ -61,8 +61,8 @@ fn describe(Checked { info, findings, error }: &Checked) -> String {
     if let Some(memory) = info.memory_bytes {
         lines += &format!(", memory {} MiB", mib(memory));
     }
-    for finding in findings.iter().filter(|finding| !finding.right) {
-        lines += &format!("\n   fault: {}", finding.found);
+    for finding in findings {
+        lines += &format!("\n   {}: {}", if finding.right { "ok" } else { "fault" }, finding.found);
     }
     if let Some(error) = error {
         lines += &format!("\n   cannot be used: {error}");

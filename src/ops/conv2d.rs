@@ -350,5 +350,7 @@ fn shapes() -> Vec<ConvShape> {
         square("alexnet conv2", 1, 2, 1, 1, [2, 12, 27, 27], 16, 5),
         square("alexnet conv2, two towers", 1, 2, 1, 2, [1, 24, 27, 27], 16, 5),
         square("alexnet conv3", 1, 1, 1, 1, [3, 64, 13, 13], 24, 3),
+        square("alexnet conv4", 1, 1, 1, 1, [2, 384, 13, 13], 6, 3),
+        square("alexnet conv5, two towers", 1, 1, 1, 2, [1, 384, 13, 13], 16, 3),
     ]
 }

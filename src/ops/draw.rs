@@ -17,17 +17,24 @@ pub struct Draw {
     random: Option<Philox>,
     given: Vec<u32>,
     taken: Vec<u32>,
+    /// Whether the kind of the first input's values has been chosen.
+    filled: bool,
 }
 
 impl Draw {
     /// Choices that are functions of the seed and the case's number.
     pub fn random(seed: u64, number: u32) -> Self {
-        Draw { random: Some(Philox { seed, stream: stream::TEST, step: number }), given: Vec::new(), taken: Vec::new() }
+        Draw {
+            random: Some(Philox { seed, stream: stream::TEST, step: number }),
+            given: Vec::new(),
+            taken: Vec::new(),
+            filled: false,
+        }
     }
 
     /// The choices of a case that was drawn before, perhaps lowered; what is missing is 0.
     pub fn replay(choices: Vec<u32>) -> Self {
-        Draw { random: None, given: choices, taken: Vec::new() }
+        Draw { random: None, given: choices, taken: Vec::new(), filled: false }
     }
 
     /// A case by `generator`, and the choices behind it.
@@ -39,8 +46,21 @@ impl Draw {
     /// A number below `n`, which is at least 1.
     pub(super) fn below(&mut self, n: usize) -> usize {
         let at = self.taken.len();
+        self.choose(n, |random| random.word(at as u32) as usize)
+    }
+
+    /// One of `n` kinds of values. An op's cases take turns for the first input: none of the kinds is left to chance.
+    fn kind(&mut self, n: usize) -> usize {
+        match std::mem::replace(&mut self.filled, true) {
+            true => self.below(n),
+            false => self.choose(n, |random| random.step as usize & 0xf_ffff),
+        }
+    }
+
+    fn choose(&mut self, n: usize, number: impl Fn(Philox) -> usize) -> usize {
+        let at = self.taken.len();
         let choice = match self.random {
-            Some(random) => random.word(at as u32) as usize % n,
+            Some(random) => number(random) % n,
             None => self.given.get(at).map_or(0, |&choice| (choice as usize).min(n - 1)),
         };
         self.taken.push(choice as u32);
@@ -81,18 +101,25 @@ impl Draw {
 
     /// Finite values: normal, with exact ties and zeros, all equal, large, subnormal.
     pub(super) fn finite(&mut self) -> Fill {
-        match self.below(6) {
-            0 | 1 => Fill::Normal(1.0),
-            2 => Fill::Ties,
-            3 => Fill::Given(vec![-2.5]),
-            4 => Fill::Normal(1e4),
-            _ => Fill::Normal(1e-39),
-        }
+        let kind = self.kind(6);
+        Self::fill(kind)
     }
 
     /// Also NaN and infinities among normal values.
     pub(super) fn any(&mut self) -> Fill {
-        if self.below(6) == 5 { Fill::NonFinite } else { self.finite() }
+        let kind = self.kind(7);
+        Self::fill(kind)
+    }
+
+    fn fill(kind: usize) -> Fill {
+        match kind {
+            0 | 1 => Fill::Normal(1.0),
+            2 => Fill::Ties,
+            3 => Fill::Given(vec![-2.5]),
+            4 => Fill::Normal(1e4),
+            5 => Fill::Normal(1e-39),
+            _ => Fill::NonFinite,
+        }
     }
 }
 

@@ -168,12 +168,14 @@ impl LrnBackward {
 }
 
 /// The paper's constants, and large ones that make every part of the formula show.
-fn variants() -> [(&'static str, Lrn, [usize; 4]); 6] {
+fn variants() -> [(&'static str, Lrn, [usize; 4]); 8] {
     let paper = Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0 };
     let strong = Lrn { size: 5, alpha: 0.5, beta: 0.75, k: 1.0 };
     [
         ("paper", paper.clone(), [2, 11, 7, 5]),
-        ("paper, many channels", paper, [1, 96, 13, 13]),
+        ("paper, many channels", paper.clone(), [1, 96, 13, 13]),
+        ("alexnet norm1", paper.clone(), [1, 96, 55, 55]),
+        ("alexnet norm2", paper, [1, 256, 27, 27]),
         ("strong", strong.clone(), [3, 9, 4, 6]),
         ("fewer channels than the window", strong.clone(), [2, 2, 3, 5]),
         ("another beta", Lrn { beta: 0.5, size: 3, ..strong.clone() }, [2, 7, 3, 3]),

@@ -24,7 +24,7 @@ const MAX_WORKGROUP_BYTES: u32 = 16_384;
 const MAX_STORAGE_BUFFERS: usize = 8;
 
 /// Random cases of each op, beside the fixed ones.
-pub(super) const RANDOM: u32 = 12;
+pub(super) const RANDOM: u32 = 24;
 
 /// GPUs, software with and without subgroups, and a device that binds little at once.
 pub fn capabilities() -> [Capability; 4] {
