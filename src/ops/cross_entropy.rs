@@ -94,14 +94,14 @@ impl Operator for CrossEntropy {
 
     fn cases() -> Vec<Case> {
         variants(|label_smoothing, name, logits, labels| {
-            let terms = logits.ty.shape.elements();
+            let terms = logits.ty.shape.iter().sum(); // over the classes, then over the rows
             Case::new(CrossEntropy { label_smoothing }, name, vec![logits, labels], terms)
         })
     }
 
     fn random(draw: &mut Draw) -> Case {
         let (op, logits, labels) = random(draw);
-        let terms = logits.ty.shape.elements();
+        let terms = logits.ty.shape.iter().sum();
         Case::new(op, "random", vec![logits, labels], terms)
     }
 }
