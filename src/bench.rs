@@ -255,8 +255,7 @@ fn kernels(graph: &Graph, times: &[NodeTime]) -> Vec<KernelTime> {
 
 /// Floating point operations of the multiply-accumulates of a node.
 fn flop(graph: &Graph, node: &Node) -> f64 {
-    let inputs: Vec<TensorType> = node.inputs.iter().map(|&value| graph[value].ty.clone()).collect();
-    2.0 * node.op.macs(&inputs) as f64
+    2.0 * graph.macs(node) as f64
 }
 
 fn ms(start: Instant) -> f64 {

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::console::{self, bytes};
 use convoy::error::Result;
 use convoy::formats::load_model;
-use convoy::graph::{Graph, Node, Role, plan};
+use convoy::graph::{Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
 use convoy::train::config::Settings;
 
@@ -84,7 +84,8 @@ impl Summary {
             parameters: train.layers.iter().map(|l| l.parameters).sum(),
             macs: train.layers.iter().map(|l| l.macs).sum(),
             training_memory_bytes: memory.total() as u64,
-            training_macs: macs(&train.graph) / options.batch as u64,
+            training_macs: train.graph.nodes.iter().map(|node| train.graph.macs(node)).sum::<u64>()
+                / options.batch as u64,
             layers: train.layers,
             memory,
         })
@@ -148,15 +149,6 @@ impl Memory {
     fn total(&self) -> usize {
         self.parameters + self.optimizer + self.inputs + self.slots
     }
-}
-
-/// Multiply-accumulates of all nodes.
-fn macs(graph: &Graph) -> u64 {
-    let node_macs = |node: &Node| {
-        let inputs: Vec<_> = node.inputs.iter().map(|&v| graph[v].ty.clone()).collect();
-        node.op.macs(&inputs)
-    };
-    graph.nodes.iter().map(node_macs).sum()
 }
 
 /// `96x55x55`.

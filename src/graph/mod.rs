@@ -108,6 +108,12 @@ impl Graph {
         Ok(self.apply_all(layer, op, inputs)?[0])
     }
 
+    /// Multiply-accumulates of a node.
+    pub fn macs(&self, node: &Node) -> u64 {
+        let inputs: Vec<TensorType> = node.inputs.iter().map(|&value| self[value].ty.clone()).collect();
+        node.op.macs(&inputs)
+    }
+
     /// The input, parameter or state of this name.
     pub fn named(&self, name: &str) -> Option<ValueId> {
         self.values.iter().position(|v| v.role != Role::Activation && v.name == name).map(ValueId)
