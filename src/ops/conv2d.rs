@@ -288,8 +288,13 @@ impl ConvShape {
     /// are not more than [`MAX_PRODUCTS`].
     fn random(draw: &mut Draw) -> ConvShape {
         let groups = draw.pick([1, 1, 2, 3]);
-        let (kernel, stride, padding) = (draw.pair(1, 11), draw.pair(1, 4), draw.pair(0, 5));
-        let dilation = if draw.below(2) == 0 { [1, 1] } else { draw.pair(1, 3) };
+        // Half of them have the kernels that networks are made of.
+        let (kernel, stride, padding, dilation) = match draw.below(4) {
+            0 => ([3; 2], [1; 2], draw.pair(0, 3), [1; 2]),
+            1 => ([5; 2], [1; 2], draw.pair(0, 5), [1; 2]),
+            2 => (draw.pair(1, 11), draw.pair(1, 4), draw.pair(0, 5), [1; 2]),
+            _ => (draw.pair(1, 11), draw.pair(1, 4), draw.pair(0, 5), draw.pair(1, 3)),
+        };
         let conv = Conv2d { stride, padding, dilation, groups };
         let (mut batch, mut size) = (draw.between(1, 9), draw.pair(1, 40));
         let (mut ins, mut outs) = (draw.between(1, 67 / groups), draw.between(1, 67 / groups));
@@ -346,6 +351,11 @@ fn shapes() -> Vec<ConvShape> {
         },
         square("more rows and columns than one tile", 1, 1, 1, 1, [2, 35, 17, 23], 67, 3),
         square("more terms than an invocation sums", 1, 0, 1, 1, [1, 2, 317, 317], 3, 1),
+        square("3x3, odd sizes, many channels", 1, 1, 1, 1, [3, 19, 11, 9], 13, 3),
+        square("3x3, no padding, groups", 1, 0, 1, 2, [2, 34, 19, 22], 26, 3),
+        square("3x3, more padding than a kernel needs", 1, 3, 1, 1, [1, 9, 4, 3], 12, 3),
+        square("5x5, odd sizes, many channels", 1, 2, 1, 1, [2, 97, 9, 13], 98, 5),
+        square("5x5, many pictures", 1, 0, 1, 1, [25, 8, 26, 25], 9, 5),
         square("alexnet conv1", 4, 2, 1, 1, [2, 3, 224, 224], 5, 11),
         square("alexnet conv2", 1, 2, 1, 1, [2, 12, 27, 27], 16, 5),
         square("alexnet conv2, two towers", 1, 2, 1, 2, [1, 24, 27, 27], 16, 5),
