@@ -2,23 +2,28 @@
 //!
 //! A column holds what the kernel sees at one output position: `columns[(c, r, s)][(p, q)] = x[c, p * stride + r * dilation, ...]`.
 //! They are made for one picture and a few output rows at a time, in scratch memory that mostly stays in the cache, from
-//! [`Padded`] planes: so every stretch of a row is one contiguous copy.
+//! [`Padded`] planes: so every stretch of a row is one contiguous copy. Where fewer multiplications will do, [`Winograd`] does it.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::CpuOp;
-use super::matmul::{Matrix, matmul};
+use super::matmul::{Matrix, Panels, matmul, matmul_by_rows, row_length};
 use super::memory::Io;
 use super::padded::Padded;
 use super::parallel::Pieces;
-use super::simd::{each, lanes, vectorised};
+use super::simd::{LANES, Vector, each, lanes, vectorised};
+use super::transpose::transpose;
+use super::winograd::{Winograd, tame};
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use crate::tensor::TensorType;
 
 /// Most elements of columns made at a time: 2 MiB.
 const COLUMNS: usize = 1 << 19;
+
+/// Most elements of dy transposed at a time by the weight gradient, but for a larger picture: 8 MiB.
+const TRANSPOSED: usize = 1 << 21;
 
 /// Taps of the weight gradient that one task computes, about.
 const SLAB: usize = 192;
@@ -26,12 +31,16 @@ const SLAB: usize = 192;
 impl CpuOp for Conv2d {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let g = Geometry::new(self, &inputs[0].shape, &inputs[1].shape, &outputs[0].shape);
-        threads * (g.planes() + g.taps() * g.block())
+        let fast = g.winograd(self).map_or(0, |fast| fast.scratch(threads));
+        fast.max(threads * (g.planes() + g.taps() * g.block()))
     }
 
     fn run(&self, mut io: Io) {
         let (x, w, y) = (io.f32(0), io.f32(1), io.output(0));
         let g = Geometry::new(self, io.shape(0), io.shape(1), io.output_shape(0));
+        if let Some(fast) = g.winograd(self).filter(|_| tame(x) && tame(w)) {
+            return fast.convolve(x, w, false, y, io.scratch(), io.threads());
+        }
         let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block(), io.threads());
         let weight = w.len() / g.groups;
         each_picture(y, g.groups * g.y(), x, g.groups * g.x(), io.threads(), |y, x, threads| {
@@ -42,9 +51,9 @@ impl CpuOp for Conv2d {
                     g.window.spread(planes, x, 0.0);
                     for (rows, first, width) in g.blocks() {
                         g.columns(columns, planes, 0..g.units(), rows);
-                        let columns = Matrix::rows(columns, [g.taps(), width], width);
+                        let columns = Panels::rows(columns, [g.taps(), width], row_length(width));
                         let w = Matrix::rows(w, [g.o, g.taps()], g.taps());
-                        matmul(&mut y[first..], g.positions(), w, columns, false, threads);
+                        matmul_by_rows(&mut y[first..], g.positions(), w, columns, g.o.div_ceil(threads));
                     }
                 }
             })
@@ -55,12 +64,16 @@ impl CpuOp for Conv2d {
 impl CpuOp for Conv2dBackwardInput {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let g = Geometry::new(&self.conv, &outputs[0].shape, &inputs[1].shape, &inputs[0].shape);
-        threads * (g.planes() + g.taps() * g.block())
+        let fast = g.winograd_input(&self.conv).map_or(0, |fast| fast.scratch(threads));
+        fast.max(threads * (g.planes() + g.taps() * g.block()))
     }
 
     fn run(&self, mut io: Io) {
         let (dy, w, dx) = (io.f32(0), io.f32(1), io.output(0));
         let g = Geometry::new(&self.conv, io.output_shape(0), io.shape(1), io.shape(0));
+        if let Some(fast) = g.winograd_input(&self.conv).filter(|_| tame(dy) && tame(w)) {
+            return fast.convolve(dy, w, true, dx, io.scratch(), io.threads());
+        }
         let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block(), io.threads());
         let weight = w.len() / g.groups;
         each_picture(dx, g.groups * g.x(), dy, g.groups * g.y(), io.threads(), |dx, dy, threads| {
@@ -70,9 +83,9 @@ impl CpuOp for Conv2dBackwardInput {
                 for ((dx, dy), w) in groups {
                     planes.fill(0.0);
                     for (rows, first, width) in g.blocks() {
-                        let dy = Matrix::rows(&dy[first..], [g.o, width], g.positions());
+                        let dy = Panels::rows(&dy[first..], [g.o, width], g.positions());
                         let w = Matrix::rows(w, [g.o, g.taps()], g.taps());
-                        matmul(columns, width, w.t(), dy, false, threads);
+                        matmul_by_rows(columns, row_length(width), w.t(), dy, g.taps().div_ceil(threads));
                         g.add_columns(planes, columns, rows);
                     }
                     g.window.collect(dx, planes);
@@ -85,42 +98,56 @@ impl CpuOp for Conv2dBackwardInput {
 impl CpuOp for Conv2dBackwardWeight {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let g = Geometry::new(&self.conv, &inputs[0].shape, &outputs[0].shape, &inputs[1].shape);
-        outputs[0].shape.elements() + threads * (g.planes() + g.slab() * self.kernel[1] * g.block())
+        let fast = g.winograd_weight(&self.conv).map_or(0, |fast| fast.gradient_scratch(threads));
+        let transposed = (g.taps() + g.pictures() * g.positions()) * row_length(g.o);
+        fast.max(transposed + threads * (g.planes() + g.slab() * self.kernel[1] * g.block()))
     }
 
-    /// Each task computes a slab of the taps, all output channels of it, for all pictures in order.
+    /// By way of the transposes of dy and dw, some pictures at a time. Each task computes a slab of the taps, all output channels
+    /// of it, for these pictures in order.
     fn run(&self, mut io: Io) {
         let (x, dy, dw, scratch) = (io.f32(0), io.f32(1), io.output(0), io.scratch());
         let g = Geometry::new(&self.conv, io.shape(0), io.output_shape(0), io.shape(1));
+        if let Some(fast) = g.winograd_weight(&self.conv).filter(|_| tame(x) && tame(dy)) {
+            return fast.weight_gradient(x, dy, dw, scratch, io.threads());
+        }
         let [kernel_h, kernel_w] = self.kernel;
-        let (slabs, scratch) = scratch.split_at_mut(dw.len());
-        let scratch = Pieces::new(scratch, g.planes() + g.slab() * kernel_w * g.block(), io.threads());
-        let (weight, slab_taps) = (dw.len() / g.groups, g.slab() * kernel_w);
-        for (group, (dw, slabs)) in dw.chunks_exact_mut(weight).zip(slabs.chunks_exact_mut(weight)).enumerate() {
-            slabs.par_chunks_mut(g.o * slab_taps).enumerate().for_each(|(i, slab)| {
-                let units = i * g.slab()..((i + 1) * g.slab()).min(g.units());
-                let channels = units.start / kernel_h..units.end.div_ceil(kernel_h);
-                let taps = units.len() * kernel_w;
-                scratch.with(|scratch| {
-                    let (planes, columns) = scratch.split_at_mut(g.planes());
-                    for picture in (0..g.n).map(|n| n * g.groups + group) {
-                        let (x, dy) = (&x[picture * g.x()..][..g.x()], &dy[picture * g.y()..][..g.y()]);
-                        let [plane, padded] =
-                            [g.x() / g.c, g.window.plane()].map(|size| channels.start * size..channels.end * size);
-                        g.window.spread(&mut planes[padded], &x[plane], 0.0);
-                        for (rows, first, width) in g.blocks() {
-                            g.columns(columns, planes, units.clone(), rows);
-                            let columns = Matrix::rows(columns, [taps, width], width);
-                            let dy = Matrix::rows(&dy[first..], [g.o, width], g.positions());
-                            matmul(slab, taps, dy, columns.t(), picture > group || first > 0, 1);
+        let (row, slab_taps) = (row_length(g.o), g.slab() * kernel_w);
+        let (dw_t, scratch) = scratch.split_at_mut(g.taps() * row);
+        let (dy_t, scratch) = scratch.split_at_mut(g.pictures() * g.positions() * row);
+        let scratch = Pieces::new(scratch, g.planes() + slab_taps * g.block(), io.threads());
+        for (group, dw) in dw.chunks_exact_mut(g.o * g.taps()).enumerate() {
+            for start in (0..g.n).step_by(g.pictures()) {
+                let pictures = start..(start + g.pictures()).min(g.n);
+                let dy_of_picture = dy_t.par_chunks_mut(g.positions() * row).zip(pictures.clone());
+                dy_of_picture.for_each(|(dy_t, n)| {
+                    transpose(dy_t, row, &dy[(n * g.groups + group) * g.y()..], g.positions(), [g.o, g.positions()]);
+                });
+                let dy_t = &dy_t[..];
+                dw_t.par_chunks_mut(slab_taps * row).enumerate().for_each(|(i, dw_t)| {
+                    let units = i * g.slab()..((i + 1) * g.slab()).min(g.units());
+                    let channels = units.start / kernel_h..units.end.div_ceil(kernel_h);
+                    let taps = units.len() * kernel_w;
+                    scratch.with(|scratch| {
+                        let (planes, columns) = scratch.split_at_mut(g.planes());
+                        for (n, dy_t) in pictures.clone().zip(dy_t.chunks_exact(g.positions() * row)) {
+                            let x = &x[(n * g.groups + group) * g.x()..][..g.x()];
+                            let [plane, padded] =
+                                [g.x() / g.c, g.window.plane()].map(|size| channels.start * size..channels.end * size);
+                            g.window.spread(&mut planes[padded], &x[plane], 0.0);
+                            for (rows, first, width) in g.blocks() {
+                                g.columns(columns, planes, units.clone(), rows);
+                                let columns = Matrix::rows(columns, [taps, width], row_length(width));
+                                let dy_t = Panels::rows(&dy_t[first * row..], [width, g.o], row);
+                                matmul(dw_t, row, columns, dy_t, n > 0 || first > 0);
+                            }
                         }
-                    }
-                })
-            });
-            dw.par_chunks_mut(g.taps()).enumerate().for_each(|(o, dw)| {
-                for (dw, slab) in dw.chunks_mut(slab_taps).zip(slabs.chunks(g.o * slab_taps)) {
-                    dw.copy_from_slice(&slab[o * dw.len()..][..dw.len()]);
-                }
+                    })
+                });
+            }
+            let dw_t = &dw_t[..];
+            dw.par_chunks_mut(LANES * g.taps()).enumerate().for_each(|(i, dw)| {
+                transpose(dw, g.taps(), &dw_t[i * LANES..], row, [g.taps(), dw.len() / g.taps()]);
             });
         }
     }
@@ -143,6 +170,11 @@ fn each_picture(
     }
 }
 
+/// Whether the taps lie side by side and move by one.
+fn dense(conv: &Conv2d) -> bool {
+    conv.stride == [1; 2] && conv.dilation == [1; 2]
+}
+
 /// Extents of a convolution; c and o count the channels of one group.
 struct Geometry {
     n: usize,
@@ -158,6 +190,26 @@ impl Geometry {
         let (kernel, input, output) = ([w[2], w[3]], [x[2], x[3]], [y[2], y[3]]);
         let window = Padded::new(input, output, kernel, conv.stride, conv.padding, conv.dilation);
         Geometry { n: x[0], groups: conv.groups, c: w[1], o: w[0] / conv.groups, window }
+    }
+
+    /// The forward convolution with fewer multiplications, where there is a way.
+    fn winograd(&self, conv: &Conv2d) -> Option<Winograd> {
+        let (channels, planes) = ([self.n, self.groups, self.c, self.o], [self.window.input, self.window.output]);
+        dense(conv).then(|| Winograd::convolution(channels, planes, self.window.kernel, conv.padding))?
+    }
+
+    /// The same of the gradient to the input.
+    fn winograd_input(&self, conv: &Conv2d) -> Option<Winograd> {
+        let (channels, planes) = ([self.n, self.groups, self.o, self.c], [self.window.output, self.window.input]);
+        let padding = |axis: usize| (self.window.kernel[axis] - 1).checked_sub(conv.padding[axis]);
+        let padding = [padding(0)?, padding(1)?];
+        dense(conv).then(|| Winograd::convolution(channels, planes, self.window.kernel, padding))?
+    }
+
+    /// The same of the gradient to the weight.
+    fn winograd_weight(&self, conv: &Conv2d) -> Option<Winograd> {
+        let (channels, planes) = ([self.n, self.groups, self.c, self.o], [self.window.input, self.window.output]);
+        dense(conv).then(|| Winograd::gradient(channels, planes, self.window.kernel, conv.padding))?
     }
 
     /// Elements of a picture of x, of one group.
@@ -197,9 +249,14 @@ impl Geometry {
         p.div_ceil(p.div_ceil(most))
     }
 
-    /// Most columns made at a time.
+    /// Elements of a row of columns, at most.
     fn block(&self) -> usize {
-        self.block_rows() * self.window.output[1]
+        row_length(self.block_rows() * self.window.output[1])
+    }
+
+    /// Pictures whose dy is transposed at a time by the weight gradient.
+    fn pictures(&self) -> usize {
+        (TRANSPOSED / (self.positions() * row_length(self.o))).clamp(1, self.n)
     }
 
     /// The output rows, block by block: (rows, first position, positions).
@@ -220,16 +277,18 @@ impl Geometry {
     /// Columns of the taps (unit, s) at the output rows.
     fn columns(&self, columns: &mut [f32], planes: &[f32], units: Range<usize>, rows: Range<usize>) {
         let q = self.window.output[1];
-        for ((unit, s), to) in self.tap_list(units).zip(columns.chunks_exact_mut(rows.len() * q)) {
-            copy_rows(to, q, &planes[self.place(unit, s, rows.start)..], self.window.step());
+        let width = rows.len() * q;
+        for ((unit, s), to) in self.tap_list(units).zip(columns.chunks_exact_mut(row_length(width))) {
+            copy_rows(&mut to[..width], q, &planes[self.place(unit, s, rows.start)..], self.window.step());
         }
     }
 
     /// The transpose of [`Geometry::columns`] over all taps: adds each column to where it came from.
     fn add_columns(&self, planes: &mut [f32], columns: &[f32], rows: Range<usize>) {
         let q = self.window.output[1];
-        for ((unit, s), from) in self.tap_list(0..self.units()).zip(columns.chunks_exact(rows.len() * q)) {
-            add_rows(&mut planes[self.place(unit, s, rows.start)..], self.window.step(), from, q);
+        let width = rows.len() * q;
+        for ((unit, s), from) in self.tap_list(0..self.units()).zip(columns.chunks_exact(row_length(width))) {
+            add_rows(&mut planes[self.place(unit, s, rows.start)..], self.window.step(), &from[..width], q);
         }
     }
 
@@ -245,9 +304,6 @@ impl Geometry {
         unit / kernel_h * self.window.plane() + tap + p * self.window.step()
     }
 }
-
-/// Elements that [`copy_rows`] and [`add_rows`] move at once.
-const LANES: usize = 8;
 
 vectorised! {
     /// Row i of `to`, of `q` elements, from `from[i * step..]`. A rest of less than a vector overlaps what was copied before: rows
@@ -269,7 +325,7 @@ vectorised! {
     /// `to[i * step..]` += row i of `from`, of `q` elements. The rest that overlaps is added up before anything is written.
     fn add_rows(to: &mut [f32], step: usize, from: &[f32], q: usize) {
         #[inline(always)]
-        fn sum(a: &[f32; LANES], b: &[f32; LANES]) -> [f32; LANES] {
+        fn sum(a: &Vector, b: &Vector) -> Vector {
             lanes(0.0, |i| a[i] + b[i])
         }
         for (i, from) in from.chunks_exact(q).enumerate() {

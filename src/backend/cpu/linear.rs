@@ -6,20 +6,27 @@
 use rayon::prelude::*;
 
 use super::CpuOp;
-use super::matmul::{Matrix, matmul};
+use super::matmul::{Matrix, Panels, matmul, matmul_by_rows, row_length};
 use super::memory::Io;
-use super::simd::{each, fused_lanes, lanes, vectorised};
+use super::parallel::Pieces;
+use super::simd::{LANES, Vector, each, fused_lanes, lanes, vectorised};
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 use crate::tensor::TensorType;
 
 /// Outputs of one task of the forward product.
 const OUTPUTS: usize = 32;
 
-/// Features whose partial sums are made at a time: a few rows of x and w of this length fit a core's L1 cache.
+/// Features that are worked on at a time: a few rows of x and w of this length fit a core's L1 cache.
 const FEATURES: usize = 512;
 
-/// Elements of a vector.
-const LANES: usize = 8;
+/// Length of their rows in scratch memory.
+const FEATURES_ROW: usize = row_length(FEATURES);
+
+/// Rows of w that the gradient to the input adds up at a time: their features fit a core's L2 cache.
+const DEPTH: usize = 64;
+
+/// Rows of dw that a task of the gradient to the weight computes.
+const ROWS: usize = 24;
 
 impl CpuOp for Linear {
     fn run(&self, mut io: Io) {
@@ -36,28 +43,49 @@ impl CpuOp for Linear {
 }
 
 impl CpuOp for LinearBackwardInput {
-    fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], _: usize) -> usize {
-        inputs[0].shape.elements()
+    fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
+        threads * own(inputs[0].shape[0])
     }
 
-    /// By way of dy's transpose: a column-major factor would cost the product most of its speed.
+    /// Each task computes some columns of dx. It copies its part of some rows of w, in the order of their memory, and adds up the
+    /// products with that.
     fn run(&self, mut io: Io) {
-        let (dy, w, dx, dy_t) = (io.f32(0), io.f32(1), io.output(0), io.scratch());
+        let (dy, w, dx) = (io.f32(0), io.f32(1), io.output(0));
         let ([n, outs], features) = ([io.shape(0)[0], io.shape(0)[1]], io.shape(1)[1]);
-        for (i, row) in dy.chunks_exact(outs).enumerate() {
-            row.iter().enumerate().for_each(|(o, &dy)| dy_t[o * n + i] = dy);
-        }
-        let (dy_t, w) = (Matrix::rows(dy_t, [outs, n], n), Matrix::rows(w, [outs, features], features));
-        matmul(dx, features, dy_t.t(), w, false, io.threads());
+        let scratch = Pieces::new(io.scratch(), own(n), io.threads());
+        column_blocks(dx, features, FEATURES).into_par_iter().enumerate().for_each(|(i, dx)| {
+            scratch.with(|scratch| {
+                let (block, sums) = scratch.split_at_mut(DEPTH * FEATURES_ROW);
+                let width = dx.first().map_or(0, |dx| dx.len());
+                for o in (0..outs).step_by(DEPTH) {
+                    let depth = DEPTH.min(outs - o);
+                    for (to, w) in
+                        block.chunks_exact_mut(FEATURES_ROW).zip(w.chunks_exact(features).skip(o).take(depth))
+                    {
+                        to[..width].copy_from_slice(&w[i * FEATURES..][..width]);
+                    }
+                    let (dy, w) = (&dy[o..], Panels::rows(block, [depth, width], FEATURES_ROW));
+                    matmul(sums, FEATURES_ROW, Matrix::rows(dy, [n, depth], outs), w, o > 0);
+                }
+                for (dx, sums) in dx.into_iter().zip(sums.chunks_exact(FEATURES_ROW)) {
+                    dx.copy_from_slice(&sums[..width]);
+                }
+            })
+        });
     }
+}
+
+/// Elements of a thread's scratch memory for the gradient to the input of a batch of n.
+fn own(n: usize) -> usize {
+    (DEPTH + n) * FEATURES_ROW
 }
 
 impl CpuOp for LinearBackwardWeight {
     fn run(&self, mut io: Io) {
         let (x, dy, dw) = (io.f32(0), io.f32(1), io.output(0));
         let (n, features, outs) = (io.shape(0)[0], io.shape(0)[1], io.shape(1)[1]);
-        let (x, dy) = (Matrix::rows(x, [n, features], features), Matrix::rows(dy, [n, outs], outs));
-        matmul(dw, features, dy.t(), x, false, io.threads());
+        let (x, dy) = (Panels::rows(x, [n, features], features), Matrix::rows(dy, [n, outs], outs));
+        matmul_by_rows(dw, features, dy.t(), x, ROWS);
     }
 }
 
@@ -81,7 +109,7 @@ vectorised! {
             let x_vectors: [_; N] = lanes(Default::default(), |n| x[n].as_chunks::<LANES>());
             let vectors = w_vectors.iter().chain(&x_vectors).map(|row| row.0.len()).min().unwrap_or(0);
             for i in 0..vectors {
-                let w: [[f32; LANES]; O] = lanes([0.0; LANES], |o| w_vectors[o].0[i]);
+                let w: [Vector; O] = lanes([0.0; LANES], |o| w_vectors[o].0[i]);
                 each(&mut sums, &x_vectors, |sums, x| {
                     each(sums, &w, |sum, w| *sum = fused_lanes::<FMA>(x.0[i], *w, *sum));
                 });

@@ -6,7 +6,7 @@ use super::CpuOp;
 use super::memory::Io;
 use super::padded::Padded;
 use super::parallel::Pieces;
-use super::simd::{lanes, vectorised};
+use super::simd::{LANES, lanes, vectorised};
 use crate::ops::{MaxPool2d, MaxPool2dBackward};
 use crate::tensor::TensorType;
 
@@ -72,9 +72,6 @@ impl CpuOp for MaxPool2dBackward {
 fn padded(pool: &MaxPool2d, x: &[usize], y: &[usize]) -> Padded {
     Padded::new([x[2], x[3]], [y[2], y[3]], pool.kernel, pool.stride, pool.padding, [1, 1])
 }
-
-/// Elements of a vector.
-const LANES: usize = 8;
 
 /// Elements of an output row in whole vectors: short rows would else be spent on the rest. What lies beyond the row reads
 /// beyond the window, at the end of the plane beyond that too, and is dropped.

@@ -11,6 +11,7 @@ mod padded;
 mod parallel;
 mod program;
 mod simd;
+mod transpose;
 
 mod activation;
 mod adam;
@@ -28,6 +29,7 @@ mod reduce;
 mod reshape;
 mod sgd;
 mod softmax;
+mod winograd;
 
 use std::sync::{Arc, Mutex};
 

@@ -1,28 +1,35 @@
 //! Loops for the vector units that this processor has.
 
+/// f32 elements of a vector.
+pub(super) const LANES: usize = 8;
+
+/// What the loops work on.
+pub(super) type Vector = [f32; LANES];
+
 /// Defines a function whose loops the compiler vectorises twice: for the target's baseline (SSE2 on x86-64) and for
 /// AVX2 with FMA; the call takes the second where the processor has it. Closures passed in are inlined into both. In the
-/// body, the constant `FMA` says which it is (see [`fused_lanes`]).
+/// body, the constant `FMA` says which it is (see [`fused_lanes`]). `fn f[N]<T: Bound>` has the constant `N: usize`.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$($generic:ident : $bound:path),+>)?
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $([$($extent:ident),+])? $(<$($generic:ident : $bound:path),+>)?
         ($($arg:ident : $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
-        $vis fn $name $(<$($generic: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name <$($(const $extent: usize,)+)? $($($generic: $bound),+)?> ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
-            fn plain<$($($generic: $bound,)+)? const FMA: bool>($($arg: $ty),*) $(-> $ret)? $body
+            fn plain<$($(const $extent: usize,)+)? $($($generic: $bound,)+)? const FMA: bool>
+                ($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,fma")]
-                fn wide $(<$($generic: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
-                    plain::<$($($generic,)+)? true>($($arg),*)
+                fn wide <$($(const $extent: usize,)+)? $($($generic: $bound),+)?> ($($arg: $ty),*) $(-> $ret)? {
+                    plain::<$($($extent,)+)? $($($generic,)+)? true>($($arg),*)
                 }
                 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
                     // SAFETY: the processor has what `wide` is compiled for; it was just asked.
-                    return unsafe { wide($($arg),*) };
+                    return unsafe { wide::<$($($extent,)+)? $($($generic,)+)?>($($arg),*) };
                 }
             }
-            plain::<$($($generic,)+)? false>($($arg),*)
+            plain::<$($($extent,)+)? $($($generic,)+)? false>($($arg),*)
         }
     };
 }
@@ -54,7 +61,7 @@ pub(super) fn each<Y, X>(y: &mut [Y], x: &[X], f: impl Fn(&mut Y, &X)) {
 /// a * b + c on eight lanes, in one instruction and rounding where there is one. (Without it `mul_add` would be a slow function
 /// call; and left to itself the compiler turns blocks of such sums on their side.)
 #[inline(always)]
-pub(super) fn fused_lanes<const FMA: bool>(a: [f32; 8], b: [f32; 8], c: [f32; 8]) -> [f32; 8] {
+pub(super) fn fused_lanes<const FMA: bool>(a: Vector, b: Vector, c: Vector) -> Vector {
     #[cfg(target_arch = "x86_64")]
     if FMA {
         use bytemuck::cast;
@@ -62,4 +69,72 @@ pub(super) fn fused_lanes<const FMA: bool>(a: [f32; 8], b: [f32; 8], c: [f32; 8]
         return cast(unsafe { std::arch::x86_64::_mm256_fmadd_ps(cast(a), cast(b), cast(c)) });
     }
     lanes(0.0, |i| a[i] * b[i] + c[i])
+}
+
+/// The vector that a slice begins with.
+#[inline(always)]
+pub(super) fn load(from: &[f32]) -> Vector {
+    match from.first_chunk() {
+        Some(vector) => *vector,
+        None => too_short(from.len()),
+    }
+}
+
+/// Writes the vector that a slice begins with.
+#[inline(always)]
+pub(super) fn store(to: &mut [f32], vector: Vector) {
+    let len = to.len();
+    match to.first_chunk_mut() {
+        Some(to) => *to = vector,
+        None => too_short(len),
+    }
+}
+
+#[cold]
+fn too_short(len: usize) -> ! {
+    panic!("{len} elements, less than a vector")
+}
+
+/// The transpose of eight vectors: element j of vector i becomes element i of vector j.
+#[inline(always)]
+pub(super) fn transpose_lanes<const FMA: bool>(rows: [Vector; LANES]) -> [Vector; LANES] {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        use std::arch::x86_64::*;
+
+        use bytemuck::cast;
+        // Closures would not have the processor's features, so that each intrinsic would be a call: macros.
+        // SAFETY: as in [`fused_lanes`].
+        unsafe {
+            macro_rules! pairs {
+                ($i:expr) => {{
+                    let (a, b): (__m256, __m256) = (cast(rows[$i]), cast(rows[$i + 1]));
+                    (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b))
+                }};
+            }
+            // Of four rows: columns 0 and 4, 1 and 5, ...
+            macro_rules! fours {
+                ($i:expr) => {{
+                    let ((a, b), (c, d)) = (pairs!($i), pairs!($i + 2));
+                    let (low, high) =
+                        (_mm256_shuffle_ps::<0b01_00_01_00>(a, c), _mm256_shuffle_ps::<0b11_10_11_10>(a, c));
+                    [low, high, _mm256_shuffle_ps::<0b01_00_01_00>(b, d), _mm256_shuffle_ps::<0b11_10_11_10>(b, d)]
+                }};
+            }
+            let ([a, b, c, d], [e, f, g, h]) = (fours!(0), fours!(4));
+            macro_rules! halves {
+                ($half:literal) => {
+                    [
+                        _mm256_permute2f128_ps::<$half>(a, e),
+                        _mm256_permute2f128_ps::<$half>(b, f),
+                        _mm256_permute2f128_ps::<$half>(c, g),
+                        _mm256_permute2f128_ps::<$half>(d, h),
+                    ]
+                };
+            }
+            let ([a, b, c, d], [e, f, g, h]) = (halves!(0x20), halves!(0x31));
+            return [cast(a), cast(b), cast(c), cast(d), cast(e), cast(f), cast(g), cast(h)];
+        }
+    }
+    lanes([0.0; LANES], |j| lanes(0.0, |i| rows[i][j]))
 }

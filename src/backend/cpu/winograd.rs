@@ -1,0 +1,623 @@
+//! Convolution with fewer multiplications: Winograd's minimal filtering F(2x2, RxR) for kernels of 3x3 and 5x5 with stride 1
+//! (Lavin and Gray 2015, arXiv:1509.09308). Of a tile of 2x2 outputs
+//!
+//! ```text
+//! y  = A^T [(G w G^T) * (B^T x B)] A        summed over input channels; * element by element
+//! dw = G^T [(A dy A^T) * (B^T x B)] G       summed over tiles
+//! ```
+//!
+//! and the gradient to the input is a forward convolution with the kernels turned round. So a product for each of the TxT
+//! elements (T = R + 1) takes the place of R x R products at four outputs: 2.25 times fewer multiplications for 3x3, 2.8
+//! times for 5x5. The points that the matrices interpolate at are 0, 1, -1 and infinity, for 5x5 also 1/2 and -2.
+//!
+//! Pictures are transposed to channels last on the way in and out, so that a vector holds one number of each of eight channels,
+//! and all that the matrices do is one loop, [`transform`]. Element k of all tiles is a matrix [tiles, channels], and what is
+//! summed are products of matrices.
+//!
+//! The result is off by what rounding may do to the plain sum ([`crate::ops::Operator::scale`] and its tolerance): by a quarter of it
+//! for 3x3; by half of it for 5x5 where enough terms are added up, and only there it is used. (Tiles of 4x4 outputs are off by
+//! more: so they are not.) What is one number too large for the sums of a tile, or no number, would spread over its tile: [`tame`]
+//! looks for them.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::matmul::{COLUMNS, Matrix, Panels, matmul, row_length};
+use super::parallel::{CHUNK, Pieces};
+use super::simd::{LANES, Vector, each, fused_lanes, load, store, vectorised};
+use super::transpose::transpose;
+
+/// Outputs of a tile along an axis.
+const M: usize = 2;
+
+/// Most elements of the tiles of a block, read and written, but for a row of many tiles: 6 MiB.
+const BLOCK: usize = 3 << 19;
+
+/// Most elements of tiles that the gradient to the weight makes before it adds them up: 16 MiB.
+const BLOCKS: usize = 1 << 22;
+
+/// Output channels of a task, where there are more threads than pictures, and of the gradient to the weight.
+const OUTS: usize = 48;
+
+/// A matrix m as a type, that makes a tile m x m^T of OxO of a tile x of IxI.
+trait Transform<const I: usize, const O: usize> {
+    /// m x of a column.
+    fn apply<const FMA: bool>(x: [Vector; I]) -> [Vector; O];
+}
+
+/// B^T, for what the convolution reads.
+struct Input;
+/// A^T, for what it writes.
+struct Output;
+/// A, for the gradient of what it writes.
+struct Cotangent;
+/// G, for its kernels.
+struct Kernel;
+/// G^T, for their gradient.
+struct KernelGradient;
+
+/// The sum of factors times vectors: a row of a matrix, without its zeros.
+#[inline(always)]
+fn sum<const FMA: bool, const N: usize>(terms: [(f32, Vector); N]) -> Vector {
+    let mut sum = [0.0; LANES];
+    for (factor, x) in terms {
+        sum = fused_lanes::<FMA>([factor; LANES], x, sum);
+    }
+    sum
+}
+
+impl Transform<4, 4> for Input {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
+        let difference = |x, y| sum::<FMA, 2>([(1.0, x), (-1.0, y)]);
+        [difference(a, c), sum::<FMA, 2>([(1.0, b), (1.0, c)]), difference(c, b), difference(d, b)]
+    }
+}
+
+impl Transform<4, M> for Output {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d]: [Vector; 4]) -> [Vector; M] {
+        [sum::<FMA, 3>([(1.0, a), (1.0, b), (1.0, c)]), sum::<FMA, 3>([(1.0, b), (-1.0, c), (1.0, d)])]
+    }
+}
+
+impl Transform<M, 4> for Cotangent {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b]: [Vector; M]) -> [Vector; 4] {
+        [a, sum::<FMA, 2>([(1.0, a), (1.0, b)]), sum::<FMA, 2>([(1.0, a), (-1.0, b)]), b]
+    }
+}
+
+impl Transform<3, 4> for Kernel {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c]: [Vector; 3]) -> [Vector; 4] {
+        let half = |sign: f32| sum::<FMA, 3>([(0.5, a), (sign * 0.5, b), (0.5, c)]);
+        [a, half(1.0), half(-1.0), c]
+    }
+}
+
+impl Transform<4, 3> for KernelGradient {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d]: [Vector; 4]) -> [Vector; 3] {
+        let (two, sum) = (sum::<FMA, 2>, sum::<FMA, 3>);
+        [sum([(1.0, a), (0.5, b), (0.5, c)]), two([(0.5, b), (-0.5, c)]), sum([(1.0, d), (0.5, b), (0.5, c)])]
+    }
+}
+
+impl Transform<6, 6> for Input {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d, e, f]: [Vector; 6]) -> [Vector; 6] {
+        let (four, five) = (sum::<FMA, 4>, sum::<FMA, 5>);
+        [
+            five([(1.0, a), (-1.5, b), (-2.0, c), (1.5, d), (1.0, e)]),
+            four([(-1.0, b), (0.5, c), (2.5, d), (1.0, e)]),
+            four([(1.0, b), (-2.5, c), (0.5, d), (1.0, e)]),
+            four([(-2.0, b), (-1.0, c), (2.0, d), (1.0, e)]),
+            four([(0.5, b), (-1.0, c), (-0.5, d), (1.0, e)]),
+            five([(1.0, b), (-1.5, c), (-2.0, d), (1.5, e), (1.0, f)]),
+        ]
+    }
+}
+
+impl Transform<6, M> for Output {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d, e, f]: [Vector; 6]) -> [Vector; M] {
+        let sum = sum::<FMA, 5>;
+        [
+            sum([(1.0, a), (1.0, b), (1.0, c), (1.0, d), (1.0, e)]),
+            sum([(1.0, b), (-1.0, c), (0.5, d), (-2.0, e), (1.0, f)]),
+        ]
+    }
+}
+
+impl Transform<M, 6> for Cotangent {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b]: [Vector; M]) -> [Vector; 6] {
+        let at = |point: f32| sum::<FMA, 2>([(1.0, a), (point, b)]);
+        [a, at(1.0), at(-1.0), at(0.5), at(-2.0), b]
+    }
+}
+
+impl Transform<5, 6> for Kernel {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d, e]: [Vector; 5]) -> [Vector; 6] {
+        // The kernel as a polynomial of the point, or of 1 / point.
+        let row = |[i, j, k, l, m]: [f32; 5]| sum::<FMA, 5>([(i, a), (j, b), (k, c), (l, d), (m, e)]);
+        [
+            a,
+            row([1.0, 1.0, 1.0, 1.0, 1.0].map(|x| x / 3.0)),
+            row([-1.0, 1.0, -1.0, 1.0, -1.0].map(|x| x / 3.0)),
+            row([-16.0, -8.0, -4.0, -2.0, -1.0].map(|x| x / 15.0)),
+            row([1.0, -2.0, 4.0, -8.0, 16.0].map(|x| x / 15.0)),
+            e,
+        ]
+    }
+}
+
+impl Transform<6, 5> for KernelGradient {
+    #[inline(always)]
+    fn apply<const FMA: bool>([a, b, c, d, e, f]: [Vector; 6]) -> [Vector; 5] {
+        const THIRD: f32 = 1.0 / 3.0;
+        let row =
+            |sign: f32, [i, j]: [f32; 2]| sum::<FMA, 4>([(THIRD, b), (sign * THIRD, c), (i / 15.0, d), (j / 15.0, e)]);
+        let more = |x: Vector, y: Vector| sum::<FMA, 2>([(1.0, x), (1.0, y)]);
+        [
+            more(a, row(-1.0, [-16.0, 1.0])),
+            row(1.0, [-8.0, -2.0]),
+            row(-1.0, [-4.0, 4.0]),
+            row(1.0, [-2.0, -8.0]),
+            more(f, row(-1.0, [-1.0, 16.0])),
+        ]
+    }
+}
+
+vectorised! {
+    /// Transforms a tile of `channels`: element k of the result goes to `to[places[k]..]`, in whole vectors; element k of the tile
+    /// is read from `from[tile[k]..]`.
+    fn transform[I, O]<S: Transform<I, O>>(
+        to: &mut [f32], places: &[usize], from: &[f32], tile: &[usize], channels: usize,
+    ) {
+        let (places, tile) = (&places[..O * O], &tile[..I * I]);
+        for c in (0..channels).step_by(LANES) {
+            let mut half = [[[0.0; LANES]; I]; O];
+            for j in 0..I {
+                let mut column = [[0.0; LANES]; I];
+                for i in 0..I {
+                    column[i] = load(&from[tile[i * I + j] + c..]);
+                }
+                each(&mut half, &S::apply::<FMA>(column), |half, element| half[j] = *element);
+            }
+            for i in 0..O {
+                let row = S::apply::<FMA>(half[i]);
+                for j in 0..O {
+                    store(&mut to[places[i * O + j] + c..], row[j]);
+                }
+            }
+        }
+    }
+}
+
+/// Whether none of `x` is NaN, infinite or so large that the sums of a tile could overflow where those of an output do not.
+pub(super) fn tame(x: &[f32]) -> bool {
+    x.par_chunks(CHUNK).all(|x| largest(x) < 2.0f32.powi(50))
+}
+
+vectorised! {
+    /// The largest magnitude; infinity if one is NaN.
+    fn largest(x: &[f32]) -> f32 {
+        let mut largest = [0.0f32; LANES];
+        let (vectors, rest) = x.as_chunks::<LANES>();
+        let more = |most: f32, x: f32| if x.abs() <= most { most } else if x.is_nan() { f32::INFINITY } else { x.abs() };
+        for vector in vectors {
+            for i in 0..LANES {
+                largest[i] = more(largest[i], vector[i]);
+            }
+        }
+        largest.into_iter().chain(rest.iter().copied()).fold(0.0, more)
+    }
+}
+
+/// How matrices lie in scratch memory, one for each element of a tile, `len` elements from one to the next. Their columns are cut
+/// into panels of `width`, `panel` elements from one to the next.
+#[derive(Clone, Copy)]
+struct Layout {
+    width: usize,
+    panel: usize,
+    len: usize,
+}
+
+impl Layout {
+    /// Matrices to be read down the columns: panels as wide as `width`.
+    fn panels(rows: usize, columns: usize, width: usize) -> Self {
+        let panel = rows * width;
+        Layout { width, panel, len: row_length(columns.div_ceil(width) * panel) }
+    }
+
+    /// Matrices to be read along the rows: one panel.
+    fn rows(rows: usize, columns: usize) -> Self {
+        Layout::panels(rows, columns, row_length(columns))
+    }
+
+    /// Transforms a tile of `channels` into row `i` of the matrices.
+    fn put<const I: usize, const O: usize, S: Transform<I, O>>(
+        &self,
+        to: &mut [f32],
+        i: usize,
+        from: &[f32],
+        tile: &[usize],
+        channels: usize,
+    ) {
+        let places = self.places(i, O * O);
+        for (panel, first) in (0..channels).step_by(self.width).enumerate() {
+            let to = &mut to[panel * self.panel..];
+            transform::<I, O, S>(to, &places, &from[first..], tile, self.width.min(channels - first));
+        }
+    }
+
+    /// Where row `i` of each of so many matrices begins.
+    fn places(&self, i: usize, matrices: usize) -> Vec<usize> {
+        (0..matrices).map(|k| k * self.len + i * self.width).collect()
+    }
+}
+
+/// A convolution of stride 1 over tiles of its output: forward, or the gradient to the input or the weight.
+pub(super) struct Winograd {
+    /// Extent of the kernel.
+    r: usize,
+    n: usize,
+    groups: usize,
+    /// Channels of a group, read and written.
+    ins: usize,
+    outs: usize,
+    /// Heights and widths of what is read and what is written.
+    input: [usize; 2],
+    output: [usize; 2],
+    padding: [usize; 2],
+}
+
+impl Winograd {
+    /// The convolution of n pictures of `groups * ins` planes of `input` to `groups * outs` planes of `output`, or `None` where
+    /// plain sums are as good.
+    pub fn convolution(
+        channels: [usize; 4],
+        planes: [[usize; 2]; 2],
+        kernel: [usize; 2],
+        padding: [usize; 2],
+    ) -> Option<Self> {
+        Winograd::new(channels, planes, kernel, padding).filter(|new| new.r == 3 || new.ins >= 96)
+    }
+
+    /// The gradient to the weight of such a convolution, or `None`.
+    pub fn gradient(
+        channels: [usize; 4],
+        planes: [[usize; 2]; 2],
+        kernel: [usize; 2],
+        padding: [usize; 2],
+    ) -> Option<Self> {
+        let tiles = |new: &Winograd| new.n * new.output.iter().map(|extent| extent.div_ceil(M)).product::<usize>();
+        Winograd::new(channels, planes, kernel, padding).filter(|new| tiles(new) >= if new.r == 3 { 32 } else { 3000 })
+    }
+
+    fn new(
+        [n, groups, ins, outs]: [usize; 4],
+        [input, output]: [[usize; 2]; 2],
+        kernel: [usize; 2],
+        padding: [usize; 2],
+    ) -> Option<Self> {
+        let known = matches!(kernel, [3, 3] | [5, 5]) && ins >= LANES && outs >= LANES;
+        known.then_some(Winograd { r: kernel[0], n, groups, ins, outs, input, output, padding })
+    }
+
+    /// f32 elements of scratch memory of [`Winograd::convolve`].
+    pub fn scratch(&self, threads: usize) -> usize {
+        let tiles = self.square() * (self.rows(self.ins).len + self.rows(self.outs).len);
+        self.ins.div_ceil(self.depth()) * self.square() * self.kernels().len + threads * (tiles + self.own())
+    }
+
+    /// The same of [`Winograd::weight_gradient`].
+    pub fn gradient_scratch(&self, threads: usize) -> usize {
+        let tiles = self.blocks_at_once() * self.square() * (self.x_tiles().len + self.dy_tiles().len);
+        self.square() * Layout::rows(self.outs, self.ins).len + tiles + threads * self.own()
+    }
+
+    /// y from x and w. `turned`: w is [ins, outs, R, R] with the kernels turned round, as the gradient to the input needs it.
+    pub fn convolve(&self, x: &[f32], w: &[f32], turned: bool, y: &mut [f32], scratch: &mut [f32], threads: usize) {
+        match self.r {
+            3 => self.convolve_by::<3, 4>(x, w, turned, y, scratch, threads),
+            _ => self.convolve_by::<5, 6>(x, w, turned, y, scratch, threads),
+        }
+    }
+
+    /// dw from x and dy.
+    pub fn weight_gradient(&self, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut [f32], threads: usize) {
+        match self.r {
+            3 => self.weight_gradient_by::<3, 4>(x, dy, dw, scratch, threads),
+            _ => self.weight_gradient_by::<5, 6>(x, dy, dw, scratch, threads),
+        }
+    }
+
+    fn convolve_by<const R: usize, const T: usize>(
+        &self,
+        x: &[f32],
+        w: &[f32],
+        turned: bool,
+        y: &mut [f32],
+        scratch: &mut [f32],
+        threads: usize,
+    ) where
+        Kernel: Transform<R, T>,
+        Input: Transform<T, T>,
+        Output: Transform<T, M>,
+    {
+        let (groups, plane, depth) = (self.groups, self.output[0] * self.output[1], self.depth());
+        let kernels = T * T * self.kernels().len;
+        let (u, scratch) = scratch.split_at_mut(self.ins.div_ceil(depth) * kernels);
+        let own = Pieces::new(scratch, scratch.len() / threads, threads);
+        // So many output channels that there is a task for each thread.
+        let part = self.outs.div_ceil(threads.div_ceil(self.n * groups)).next_multiple_of(OUTS).min(self.outs);
+        for (group, w) in w.chunks_exact(self.ins * self.outs * R * R).enumerate() {
+            u.par_chunks_mut(kernels).enumerate().for_each(|(i, u)| {
+                own.with(|own| self.transform_kernels::<R, T>(u, w, i * depth, turned, own));
+            });
+            let u = &u[..];
+            let pictures =
+                y.par_chunks_mut(self.outs * plane).zip(x.par_chunks(self.ins * self.input[0] * self.input[1]));
+            pictures.skip(group).step_by(groups).for_each(|(y, x)| {
+                y.par_chunks_mut(part * plane).enumerate().for_each(|(i, y)| {
+                    own.with(|own| self.convolve_part::<T>(y, i * part, x, u, own));
+                })
+            });
+        }
+    }
+
+    /// The output channels from `first` of a picture.
+    fn convolve_part<const T: usize>(&self, y: &mut [f32], first: usize, x: &[f32], u: &[f32], own: &mut [f32])
+    where
+        Input: Transform<T, T>,
+        Output: Transform<T, M>,
+    {
+        let (read, written, kernels) = (self.rows(self.ins), self.rows(self.outs), self.kernels());
+        let (v, own) = own.split_at_mut(T * T * read.len);
+        let (m, own) = own.split_at_mut(T * T * written.len);
+        let outs = y.len() / (self.output[0] * self.output[1]);
+        for bands in self.blocks() {
+            let tiles = bands.len() * self.width();
+            self.transform_planes::<T, T, Input>(
+                v,
+                read,
+                x,
+                [self.ins, self.input[0], self.input[1]],
+                self.padding,
+                bands.clone(),
+                own,
+            );
+            for (k, m) in m.chunks_exact_mut(written.len).enumerate() {
+                for (u, channel) in u.chunks_exact(T * T * kernels.len).zip((0..self.ins).step_by(self.depth())) {
+                    let depth = self.depth().min(self.ins - channel);
+                    let v = Matrix::rows(&v[k * read.len + channel..], [tiles, depth], read.width);
+                    let u = &u[k * kernels.len + first / COLUMNS * kernels.panel..];
+                    matmul(m, written.width, v, Panels::packed(u, [self.depth(), outs]).top(depth), channel > 0);
+                }
+            }
+            self.transform_outputs::<T>(y, m, bands, own);
+        }
+    }
+
+    fn weight_gradient_by<const R: usize, const T: usize>(
+        &self,
+        x: &[f32],
+        dy: &[f32],
+        dw: &mut [f32],
+        scratch: &mut [f32],
+        threads: usize,
+    ) where
+        Input: Transform<T, T>,
+        Cotangent: Transform<M, T>,
+        KernelGradient: Transform<T, R>,
+    {
+        let (read, written, kernels) = (self.x_tiles(), self.dy_tiles(), Layout::rows(self.outs, self.ins));
+        let (u, scratch) = scratch.split_at_mut(T * T * kernels.len);
+        let (v, scratch) = scratch.split_at_mut(self.blocks_at_once() * T * T * read.len);
+        let (q, scratch) = scratch.split_at_mut(self.blocks_at_once() * T * T * written.len);
+        let own = Pieces::new(scratch, self.own(), threads);
+        let ([h, w], [p, q_]) = (self.input, self.output);
+        // (picture, rows of tiles)
+        let blocks: Vec<_> = (0..self.n).flat_map(|n| self.blocks().map(move |bands| (n, bands))).collect();
+        for (group, dw) in dw.chunks_exact_mut(self.outs * self.ins * R * R).enumerate() {
+            for (index, blocks) in blocks.chunks(self.blocks_at_once()).enumerate() {
+                let tiles = v.par_chunks_mut(T * T * read.len).zip(q.par_chunks_mut(T * T * written.len));
+                tiles.zip(blocks).for_each(|((v, q), (n, bands))| {
+                    let (picture, none) = (n * self.groups + group, [0; 2]);
+                    let (x, dy) = (&x[picture * self.ins * h * w..], &dy[picture * self.outs * p * q_..]);
+                    own.with(|own| {
+                        self.transform_planes::<T, T, Input>(
+                            v,
+                            read,
+                            x,
+                            [self.ins, h, w],
+                            self.padding,
+                            bands.clone(),
+                            own,
+                        );
+                        self.transform_planes::<M, T, Cotangent>(
+                            q,
+                            written,
+                            dy,
+                            [self.outs, p, q_],
+                            none,
+                            bands.clone(),
+                            own,
+                        );
+                    })
+                });
+                let (v, q) = (&v[..], &q[..]);
+                u.par_chunks_mut(kernels.len).enumerate().for_each(|(k, u)| {
+                    u[..kernels.panel].par_chunks_mut(OUTS * kernels.width).enumerate().for_each(|(i, u)| {
+                        let outs = u.len() / kernels.width;
+                        for (block, (_, bands)) in blocks.iter().enumerate() {
+                            let tiles = bands.len() * self.width();
+                            let q = &q[(block * T * T + k) * written.len + i * written.panel..];
+                            let q = Matrix::rows(q, [tiles, outs], written.width);
+                            let v = &v[(block * T * T + k) * read.len..];
+                            let v = Panels::packed(v, [read.panel / COLUMNS, self.ins]).top(tiles);
+                            matmul(u, kernels.width, q.t(), v, index + block > 0);
+                        }
+                    })
+                });
+            }
+            let u = &u[..];
+            dw.par_chunks_mut(self.ins * R * R).enumerate().for_each(|(o, dw)| {
+                own.with(|own| {
+                    let taps = Layout::rows(1, self.ins);
+                    taps.put::<T, R, KernelGradient>(own, 0, u, &kernels.places(o, T * T), self.ins);
+                    transpose(dw, R * R, own, taps.len, [R * R, self.ins]);
+                })
+            });
+        }
+    }
+
+    /// G w G^T of the kernels that read the input channels from `first`.
+    fn transform_kernels<const R: usize, const T: usize>(
+        &self,
+        u: &mut [f32],
+        w: &[f32],
+        first: usize,
+        turned: bool,
+        own: &mut [f32],
+    ) where
+        Kernel: Transform<R, T>,
+    {
+        let (taps, row) = (R * R, row_length(self.outs));
+        let mut from: Vec<usize> = (0..taps).map(|tap| tap * row).collect();
+        if turned {
+            from.reverse();
+        }
+        for i in 0..self.depth().min(self.ins - first) {
+            let channel = first + i;
+            let (start, out) =
+                if turned { (channel * self.outs * taps, taps) } else { (channel * taps, self.ins * taps) };
+            transpose(own, row, &w[start..], out, [self.outs, taps]);
+            self.kernels().put::<R, T, Kernel>(u, i, own, &from, self.outs);
+        }
+    }
+
+    /// Transforms the tiles of `bands`, of IxI, that move by 2 over the padded planes of a picture: B^T x B or A dy A^T.
+    #[allow(clippy::too_many_arguments)]
+    fn transform_planes<const I: usize, const T: usize, S: Transform<I, T>>(
+        &self,
+        to: &mut [f32],
+        layout: Layout,
+        planes: &[f32],
+        [channels, height, width]: [usize; 3],
+        padding: [usize; 2],
+        bands: Range<usize>,
+        own: &mut [f32],
+    ) {
+        let row = row_length(channels);
+        let first = (M * bands.start).saturating_sub(padding[0]).min(height);
+        let end = (M * (bands.end - 1) + I).saturating_sub(padding[0]).clamp(first, height);
+        // The pixels of these rows, and one of zeros for all around them.
+        let pixels = (end - first) * width;
+        transpose(own, row, &planes[first * width..], height * width, [channels, pixels]);
+        own[pixels * row..][..row].fill(0.0);
+        let mut tile = vec![0; I * I];
+        for (at, band) in bands.enumerate() {
+            for column in 0..self.width() {
+                for (k, place) in tile.iter_mut().enumerate() {
+                    let (y, x) = (M * band + k / I, M * column + k % I);
+                    let inside = (first + padding[0]..end + padding[0]).contains(&y)
+                        && (padding[1]..width + padding[1]).contains(&x);
+                    *place = row * if inside { (y - padding[0] - first) * width + x - padding[1] } else { pixels };
+                }
+                layout.put::<I, T, S>(to, at * self.width() + column, own, &tile, channels);
+            }
+        }
+    }
+
+    /// Writes the outputs of the tiles of `bands`: A^T m A of what lies inside.
+    fn transform_outputs<const T: usize>(&self, y: &mut [f32], m: &[f32], bands: Range<usize>, own: &mut [f32])
+    where
+        Output: Transform<T, M>,
+    {
+        let ([height, width], layout, row) = (self.output, self.rows(self.outs), row_length(self.outs));
+        let channels = y.len() / (height * width);
+        let (first, end) = (M * bands.start, height.min(M * bands.end));
+        // The pixels of these rows, and one for all outside.
+        let pixels = (end - first) * width;
+        let mut tile = [0; M * M];
+        for (at, band) in bands.enumerate() {
+            for column in 0..self.width() {
+                for (k, place) in tile.iter_mut().enumerate() {
+                    let (y, x) = (M * band + k / M, M * column + k % M);
+                    *place = row * if y < end && x < width { (y - first) * width + x } else { pixels };
+                }
+                let from = layout.places(at * self.width() + column, T * T);
+                transform::<T, M, Output>(own, &tile, m, &from, channels);
+            }
+        }
+        transpose(&mut y[first * width..], height * width, own, row, [pixels, channels]);
+    }
+
+    /// Elements of a tile.
+    fn square(&self) -> usize {
+        (self.r + 1) * (self.r + 1)
+    }
+
+    /// Tiles side by side.
+    fn width(&self) -> usize {
+        self.output[1].div_ceil(M)
+    }
+
+    /// Rows of tiles of a picture that are done at once.
+    fn bands(&self) -> usize {
+        let height = self.output[0].div_ceil(M);
+        let most = BLOCK / (self.square() * (row_length(self.ins) + row_length(self.outs)) * self.width());
+        height.div_ceil(height.div_ceil(most.max(1)))
+    }
+
+    /// The rows of tiles of a picture, block by block.
+    fn blocks(&self) -> impl Iterator<Item = Range<usize>> {
+        let (height, bands) = (self.output[0].div_ceil(M), self.bands());
+        (0..height).step_by(bands).map(move |first| first..(first + bands).min(height))
+    }
+
+    /// Blocks whose tiles are in memory at once for the gradient to the weight.
+    fn blocks_at_once(&self) -> usize {
+        let blocks = self.n * self.blocks().count();
+        (BLOCKS / (self.square() * (self.x_tiles().len + self.dy_tiles().len))).clamp(1, blocks)
+    }
+
+    /// Input channels whose kernels are transformed by one task. By the shapes, since the order of sums depends on it.
+    fn depth(&self) -> usize {
+        (self.ins / 4).next_multiple_of(16).max(48).min(self.ins)
+    }
+
+    /// Transformed kernels of [`Winograd::depth`] input channels: [ins, outs].
+    fn kernels(&self) -> Layout {
+        Layout::panels(self.depth(), self.outs, COLUMNS)
+    }
+
+    /// Tiles of a block, as a convolution reads and writes them: [tiles, channels].
+    fn rows(&self, channels: usize) -> Layout {
+        Layout::rows(self.bands() * self.width(), channels)
+    }
+
+    /// Tiles of x, as the gradient to the weight reads them.
+    fn x_tiles(&self) -> Layout {
+        Layout::panels(self.bands() * self.width(), self.ins, COLUMNS)
+    }
+
+    /// Tiles of dy, as the gradient to the weight reads them.
+    fn dy_tiles(&self) -> Layout {
+        Layout::panels(self.bands() * self.width(), self.outs, OUTS)
+    }
+
+    /// Elements of a thread's memory for a block's pixels, or the taps of kernels, of all channels.
+    fn own(&self) -> usize {
+        let (rows, [_, w], [_, q]) = (M * self.bands(), self.input, self.output);
+        let read = ((rows + self.r - 1) * w + 1) * row_length(self.ins);
+        let written = (rows * q + 1) * row_length(self.outs);
+        read.max(written).max(self.r * self.r * row_length(self.ins.max(self.outs)))
+    }
+}
