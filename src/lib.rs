@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`tensor`], [`rng`], [`error`] | shapes and host tensors; Philox, the one source of randomness; the one error type |
 //! | [`ops`] | one file per operator: shape rule, gradient rule, f64 reference, test cases; THE list of operators |
-//! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::plan`] gives values memory |
+//! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::fuse`] rewrites; [`graph::plan`] gives values memory |
 //! | [`models`] | the model zoo (TOML), the reader of model files; [`models::train_graph`] and [`models::eval_graph`] |
 //! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
@@ -16,7 +16,7 @@
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
-//! Still to come, each with its place: `graph::fuse` (fewer and larger kernels), `backend::cuda`, `report` (pictures and the HTML page of
+//! Still to come, each with its place: `backend::cuda`, `report` (pictures and the HTML page of
 //! a run), and in `formats` ONNX and TensorBoard.
 //!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
@@ -30,8 +30,9 @@
 //! 1. A model file becomes a [`graph::Graph`]: plain data, shapes fixed when a node is added.
 //! 2. [`graph::autodiff::gradients`] walks it backwards; each op's gradient rule appends ordinary nodes. The optimizers are
 //!    nodes too, which update parameters in place.
-//! 3. [`graph::plan::plan`] finds lifetimes and gives values that never live together the same slot of memory.
-//! 4. [`backend::Device::compile`] builds pipelines and bind groups once; [`backend::Program::submit`] runs a step.
+//! 3. [`graph::fuse::fuse`] rewrites what can run faster: a linear layer's gradient and the update of its weight are one node.
+//! 4. [`graph::plan::plan`] finds lifetimes and gives values that never live together the same slot of memory.
+//! 5. [`backend::Device::compile`] builds pipelines and bind groups once; [`backend::Program::submit`] runs a step.
 //!
 //! Randomness is a function of (seed, stream, step, index), the same in Rust and WGSL, so a run repeats and resumes to the
 //! bit, and two devices see the same dropout masks.

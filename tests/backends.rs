@@ -3,7 +3,8 @@
 mod common;
 
 use common::binary::Place;
-use common::training::train;
+use common::training::{train, train_with};
+use convoy::graph::fuse::Rewrites;
 use convoy::models::OptimizerConfig;
 
 /// Twenty steps with crops, flips and dropout: any difference in a random number would show at once.
@@ -46,5 +47,27 @@ fn a_command_repeats_to_the_bit() {
             place.read(&format!("{run}/last.safetensors"))
         };
         assert!(last(&format!("one{adapter}")) == last(&format!("two{adapter}")), "--adapter {adapter}");
+    }
+}
+
+/// Rewrites of the graph change no bit: what is fused adds up in the same order.
+#[test]
+fn rewrites_change_nothing() {
+    for optimizer in [OptimizerConfig::sgd(0.9, 5e-4), OptimizerConfig::adamw(0.01)] {
+        for open in [common::cpu, common::gpu] {
+            let run = |rewrites| train_with(&mut *open(), &optimizer, 1e-3, 3, rewrites);
+            let plain = run(Rewrites::NONE);
+            for rewrites in [
+                Rewrites { linear_update: true, ..Rewrites::NONE },
+                Rewrites { early_updates: true, ..Rewrites::NONE },
+                Rewrites::default(),
+            ] {
+                let rewritten = run(rewrites);
+                assert_eq!(plain.losses, rewritten.losses, "{rewrites:?}");
+                for ((name, plain), (_, rewritten)) in plain.values.iter().zip(&rewritten.values) {
+                    assert!(plain == rewritten, "{name} with {rewrites:?}");
+                }
+            }
+        }
     }
 }

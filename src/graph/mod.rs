@@ -1,8 +1,9 @@
 //! The graph: typed values and the nodes that compute them. Plain data; shapes are fixed when a node is added.
 //!
-//! [`autodiff`] appends the backward nodes, [`plan`] gives every value its memory, a backend compiles the result.
+//! [`autodiff`] appends the backward nodes, [`fuse`] rewrites what can run faster, [`plan`] gives every value its memory, a backend compiles the result.
 
 pub mod autodiff;
+pub mod fuse;
 pub mod plan;
 pub mod reference;
 

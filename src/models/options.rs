@@ -2,6 +2,7 @@
 
 use super::{Init, Model};
 use crate::error::{Error, Result};
+use crate::graph::fuse::Rewrites;
 use crate::ops::{Crop, DropoutScaling};
 
 /// What a model file leaves open.
@@ -29,6 +30,8 @@ pub struct BuildOptions {
     pub dropout_scaling: DropoutScaling,
     /// Replaces the first weights of every layer, and its biases by 0 or what goes with these weights.
     pub init: Option<Init>,
+    /// What is rewritten for speed.
+    pub rewrites: Rewrites,
 }
 
 impl BuildOptions {
@@ -46,6 +49,7 @@ impl BuildOptions {
             dropout: None,
             dropout_scaling: DropoutScaling::Inverted,
             init: None,
+            rewrites: Rewrites::default(),
         }
     }
 

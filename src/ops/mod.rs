@@ -19,6 +19,7 @@ pub mod draw;
 mod dropout;
 mod elementwise;
 mod linear;
+mod linear_update;
 mod lrn;
 mod max_pool2d;
 mod reduce;
@@ -202,10 +203,12 @@ ops! {
     augment::{Augment};
     sgd::{Sgd};
     adam::{Adam};
+    linear_update::{LinearUpdate};
 }
 
 pub use activation::ActivationKind;
 pub use augment::Crop;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
+pub use linear_update::UpdateRule;
 pub use reduce::ReduceKind;

@@ -42,7 +42,7 @@ impl OneOp {
 
 /// Whether `op` overwrites its input `n` (an optimizer its weight; a view only shares memory).
 pub fn updates(op: &Op, n: usize) -> bool {
-    matches!(op, Op::Sgd(_) | Op::Adam(_)) && op.aliases().iter().any(|&(_, input)| input == n)
+    !matches!(op, Op::Reshape(_)) && op.aliases().iter().any(|&(_, input)| input == n)
 }
 
 /// Runs a step of `graph` on `device` with these values for its sources, and returns the outputs.

@@ -4,6 +4,7 @@ use super::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, Settings
 use crate::data::{Dataset, LoaderOptions};
 use crate::error::Result;
 use crate::formats::Checkpoint;
+use crate::graph::fuse::Rewrites;
 use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph};
 use crate::ops::{Crop, DropoutScaling};
 
@@ -66,6 +67,7 @@ impl Job {
                 InitKind::He => Some(Init::He),
                 InitKind::Pytorch => Some(Init::PyTorch),
             },
+            rewrites: Rewrites::default(),
         }
     }
 

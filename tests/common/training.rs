@@ -1,6 +1,7 @@
 //! A short training of a narrow AlexNet with all that a step has: random crops and flips, dropout, an optimizer with state.
 
 use convoy::backend::Device;
+use convoy::graph::fuse::Rewrites;
 use convoy::models::{BuildOptions, Model, OptimizerConfig, train_graph};
 use convoy::ops::Crop;
 use convoy::rng::{Philox, stream};
@@ -25,11 +26,23 @@ pub struct Trained {
 
 /// Trains for `steps` steps on pictures that differ each step.
 pub fn train(device: &mut dyn Device, optimizer: &OptimizerConfig, learning_rate: f64, steps: u32) -> Trained {
+    train_with(device, optimizer, learning_rate, steps, Rewrites::default())
+}
+
+/// [`train`] with these rewrites of the graph only.
+pub fn train_with(
+    device: &mut dyn Device,
+    optimizer: &OptimizerConfig,
+    learning_rate: f64,
+    steps: u32,
+    rewrites: Rewrites,
+) -> Trained {
     let model = Model::parse(include_str!("narrow.toml"), "narrow.toml").unwrap();
     let options = BuildOptions {
         stored_size: Some([STORED; 2]),
         crop: Crop::Resized { min_area: 0.35 },
         flip: true,
+        rewrites,
         ..BuildOptions::new(BATCH, CLASSES)
     };
     let train = train_graph(&model, &options, optimizer, 0.1).unwrap();

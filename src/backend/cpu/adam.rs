@@ -18,7 +18,7 @@ impl CpuOp for Adam {
 }
 
 vectorised! {
-    fn step(adam: &Adam, schedule: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
+    pub(super) fn step(adam: &Adam, schedule: &[f32], w: &mut [f32], m: &mut [f32], v: &mut [f32], g: &[f32]) {
         let (lr, inverse_c1, inverse_c2) = (schedule[0] * adam.lr_scale, 1.0 / schedule[1], 1.0 / schedule[2]);
         let (beta1, beta2, epsilon) = (adam.beta1, adam.beta2, adam.epsilon);
         // Decay goes into the gradient (Adam) or straight into the weight (AdamW).

@@ -40,6 +40,11 @@ impl<'a> Matrix<'a> {
         Matrix { data: self.data, shape: [n, m], strides: [column, row] }
     }
 
+    /// Rows and columns.
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
     /// Whether every element lies within the slice.
     fn fits(&self) -> bool {
         self.shape.contains(&0)

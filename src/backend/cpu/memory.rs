@@ -134,6 +134,16 @@ pub(crate) struct Io<'a> {
 }
 
 impl<'a> Io<'a> {
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        self.inputs.len()
+    }
+
+    /// How many outputs there are.
+    pub fn outputs(&self) -> usize {
+        self.outputs.len()
+    }
+
     /// Extents of input `i`.
     pub fn shape(&self, i: usize) -> &'a [usize] {
         &self.inputs[i].0.shape

@@ -1,5 +1,5 @@
-//! The CPU backend: for machines without a GPU. Matrix products by the `gemm` crate, everything else in loops that the
-//! compiler vectorises, on a pool of threads. Every sum has an order fixed by the shapes alone, never by the number of
+//! The CPU backend: for machines without a GPU. Loops that the compiler vectorises, on a pool of threads: one kernel of matrix
+//! products under convolutions and linear layers, one pass over memory for the rest. Every sum has an order fixed by the shapes alone, never by the number of
 //! threads or their timing, so a run repeats to the bit.
 //!
 //! The way of a step: `program` holds the buffers that the plan asked for and runs the nodes in order; each op
@@ -23,6 +23,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod linear;
+mod linear_update;
 mod lrn;
 mod max_pool2d;
 mod reduce;

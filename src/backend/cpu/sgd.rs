@@ -10,14 +10,15 @@ use crate::ops::Sgd;
 
 impl CpuOp for Sgd {
     fn run(&self, mut io: Io) {
-        let (g, lr) = (io.f32(1), io.f32(3)[0] * self.lr_scale);
+        let (g, schedule) = (io.f32(1), io.f32(3));
         let state = io.output(0).par_chunks_mut(CHUNK).zip(io.output(1).par_chunks_mut(CHUNK));
-        state.zip(g.par_chunks(CHUNK)).for_each(|((w, v), g)| step(self, lr, w, v, g));
+        state.zip(g.par_chunks(CHUNK)).for_each(|((w, v), g)| step(self, schedule, w, v, g));
     }
 }
 
 vectorised! {
-    fn step(sgd: &Sgd, lr: f32, w: &mut [f32], v: &mut [f32], g: &[f32]) {
+    pub(super) fn step(sgd: &Sgd, schedule: &[f32], w: &mut [f32], v: &mut [f32], g: &[f32]) {
+        let lr = schedule[0] * sgd.lr_scale;
         let (momentum, decay, nesterov) = (sgd.momentum, sgd.weight_decay, sgd.nesterov);
         let elements = w.iter_mut().zip(v).zip(g);
         if sgd.paper {

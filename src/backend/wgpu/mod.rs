@@ -31,6 +31,7 @@ mod cross_entropy;
 mod dropout;
 mod elementwise;
 mod linear;
+mod linear_update;
 mod lrn;
 mod max_pool2d;
 mod reduce;

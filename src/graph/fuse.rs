@@ -1,0 +1,134 @@
+//! Rewrites of a graph that make its step faster or smaller, and change no result by more than rounding. Values keep their
+//! numbers; one that no node computes any more has no memory.
+
+use super::{Graph, Node, Role, ValueId};
+use crate::ops::{LinearUpdate, Op, UpdateRule};
+
+/// Which rewrites are made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rewrites {
+    /// The gradient of a linear layer's weight and the optimizer's step on it become one node.
+    pub linear_update: bool,
+    /// What updates a parameter runs as soon as it can, and not at the step's end: gradients live shorter.
+    pub early_updates: bool,
+}
+
+impl Rewrites {
+    /// The graph as it was built.
+    pub const NONE: Rewrites = Rewrites { linear_update: false, early_updates: false };
+}
+
+impl Default for Rewrites {
+    /// All of them.
+    fn default() -> Self {
+        Rewrites { linear_update: true, early_updates: true }
+    }
+}
+
+/// Rewrites `graph`; the values in `outputs` are still computed.
+pub fn fuse(graph: &mut Graph, rewrites: Rewrites, outputs: &[ValueId]) {
+    if rewrites.linear_update {
+        fuse_linear_updates(graph, outputs);
+    }
+    if rewrites.early_updates {
+        hoist_updates(graph);
+    }
+    for (index, node) in graph.nodes.iter().enumerate() {
+        node.outputs.iter().for_each(|output| graph.values[output.0].producer = Some(index));
+    }
+}
+
+/// Where the gradient of a linear layer's weight has no other reader than the optimizer.
+fn fuse_linear_updates(graph: &mut Graph, outputs: &[ValueId]) {
+    let mut fused = vec![None; graph.nodes.len()];
+    for (at, node) in graph.nodes.iter().enumerate() {
+        let (Some(rule), Some(&gradient)) = (UpdateRule::of(&node.op), node.inputs.get(1)) else { continue };
+        let readers = graph.nodes.iter().filter(|node| node.inputs.contains(&gradient)).count();
+        let maker =
+            graph[gradient].producer.filter(|&maker| matches!(graph.nodes[maker].op, Op::LinearBackwardWeight(_)));
+        if let (Some(maker), 1, false) = (maker, readers, outputs.contains(&gradient)) {
+            let own = node.inputs.iter().copied().filter(|&input| input != gradient);
+            let inputs = graph.nodes[maker].inputs.iter().copied().chain(own).collect();
+            fused[at] = Some((maker, Node { op: LinearUpdate { rule }.into(), inputs, ..node.clone() }));
+        }
+    }
+    let gone: Vec<usize> = fused.iter().flatten().map(|(maker, _)| *maker).collect();
+    gone.iter().flat_map(|&maker| graph.nodes[maker].outputs.clone()).for_each(|v| graph.values[v.0].producer = None);
+    let nodes = std::mem::take(&mut graph.nodes).into_iter().zip(fused).enumerate();
+    graph.nodes = nodes
+        .filter(|(at, _)| !gone.contains(at))
+        .map(|(_, (node, fused))| fused.map_or(node, |(_, fused)| fused))
+        .collect();
+}
+
+/// Moves each node that updates a parameter behind the last node that makes one of its inputs or reads what it overwrites.
+fn hoist_updates(graph: &mut Graph) {
+    let updated = |node: &Node| -> Vec<ValueId> {
+        let inputs = node.op.aliases().iter().map(|&(_, input)| node.inputs[input]);
+        inputs.filter(|&input| matches!(graph[input].role, Role::Parameter | Role::State)).collect()
+    };
+    let (updates, others): (Vec<Node>, Vec<Node>) =
+        graph.nodes.iter().cloned().partition(|node| !updated(node).is_empty());
+    // Of each update: how many of the others must run before.
+    let after = |update: &Node| {
+        let overwritten = updated(update);
+        let before = |node: &Node| {
+            node.outputs.iter().any(|output| update.inputs.contains(output))
+                || node.inputs.iter().any(|input| overwritten.contains(input))
+        };
+        others.iter().rposition(before).map_or(0, |last| last + 1)
+    };
+    let mut places: Vec<(usize, Node)> = updates.iter().map(|update| (after(update), update.clone())).collect();
+    places.sort_by_key(|(place, _)| *place);
+    let mut places = places.into_iter().peekable();
+    let mut nodes = Vec::with_capacity(graph.nodes.len());
+    for (at, node) in others.into_iter().enumerate() {
+        while let Some((_, update)) = places.next_if(|(place, _)| *place <= at) {
+            nodes.push(update);
+        }
+        nodes.push(node);
+    }
+    nodes.extend(places.map(|(_, update)| update));
+    graph.nodes = nodes;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{BuildOptions, Model, OptimizerConfig, train_graph};
+
+    fn graph(rewrites: Rewrites) -> Graph {
+        let model = Model::find("alexnet").unwrap();
+        let options = BuildOptions { rewrites, ..BuildOptions::new(2, 2) };
+        train_graph(&model, &options, &OptimizerConfig::adam(0.0), 0.0).unwrap().graph
+    }
+
+    #[test]
+    fn gradients_of_linear_weights_are_not_written() {
+        let ops = |graph: &Graph, name: &str| graph.nodes.iter().filter(|node| node.op.name() == name).count();
+        let (plain, fused) = (graph(Rewrites::NONE), graph(Rewrites::default()));
+        assert_eq!([ops(&plain, "linear_backward_weight"), ops(&plain, "linear_update")], [3, 0]);
+        assert_eq!([ops(&fused, "linear_backward_weight"), ops(&fused, "linear_update")], [0, 3]);
+        assert_eq!(plain.nodes.len(), fused.nodes.len() + 3);
+    }
+
+    /// Nothing reads a parameter after its update, or a value before it is made.
+    #[test]
+    fn the_order_stays_right() {
+        for linear_update in [false, true] {
+            let graph = graph(Rewrites { linear_update, early_updates: true });
+            let mut made: Vec<bool> = graph.values.iter().map(|value| value.role != Role::Activation).collect();
+            let mut overwritten = vec![false; graph.values.len()];
+            for (at, node) in graph.nodes.iter().enumerate() {
+                for input in &node.inputs {
+                    assert!(made[input.0] && !overwritten[input.0], "{node:?}: {}", graph[*input].name);
+                }
+                node.op.aliases().iter().for_each(|&(_, input)| {
+                    overwritten[node.inputs[input].0] = graph[node.inputs[input]].role != Role::Activation;
+                });
+                node.outputs.iter().for_each(|output| made[output.0] = true);
+                assert!(node.outputs.iter().all(|output| graph[*output].producer == Some(at)));
+            }
+        }
+    }
+}
