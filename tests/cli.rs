@@ -101,6 +101,23 @@ fn the_seed_changes_the_run_and_the_config_repeats_it() {
     assert!(place.read("run/last.safetensors") == place.read("again/last.safetensors"), "last.safetensors differ");
 }
 
+/// A run keeps its own copy of a model file, which goes with its folder.
+#[test]
+fn the_config_repeats_the_run_after_the_model_was_edited() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let model = include_str!("../src/models/zoo/four-layer.toml");
+    place.write("mine.toml", model);
+    place.convoy(&format!("{TRAIN} --max-steps 2 --out . --name run").replace("four-layer", "mine.toml")).ok();
+    place.write("mine.toml", model.replace("\"relu\"", "\"tanh\""));
+    std::fs::create_dir(place.path("old")).unwrap();
+    std::fs::rename(place.path("run"), place.path("old/run")).unwrap();
+    place.convoy("train --config old/run/config.toml --out . --name again").ok();
+    assert!(place.read("old/run/last.safetensors") == place.read("again/last.safetensors"), "last.safetensors differ");
+    assert_eq!(place.text("old/run/config.toml"), place.text("again/config.toml"));
+    place.convoy("train --resume again --max-steps 3").ok();
+}
+
 /// Sends a training a signal once its second epoch has begun; returns the lines that follow.
 #[cfg(unix)]
 fn signal_in_second_epoch(child: &mut Child, signal: &str) -> impl Iterator<Item = String> + use<> {
@@ -134,6 +151,20 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
         place.read("straight/last.safetensors") == place.read("stopped/last.safetensors"),
         "last.safetensors differ"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn two_processes_do_not_write_one_run() {
+    let place = trained();
+    let mut resume = place.command("train --resume run --max-steps 100000 --epochs 100000");
+    let mut child = resume.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|l| l.starts_with("epoch:3,")).expect("the run goes on");
+    place.convoy("train --resume run --max-steps 9").refused(2, &["run", "another process"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.convoy("train --resume run --max-steps 9").ok();
 }
 
 /// What nohup does for a run on a remote machine.
@@ -179,15 +210,30 @@ fn a_refused_resume_changes_nothing() {
 }
 
 #[test]
-fn an_epoch_that_cannot_be_validated_is_kept() {
+fn validation_pictures_of_which_none_can_be_read_are_found_before_the_run() {
     let place = Place::new();
-    place.pictures("pictures", 12);
+    place.pictures("pictures", 8);
     std::fs::create_dir(place.path("val")).unwrap();
-    ["cat.0.png", "dog.0.png"].iter().for_each(|name| place.write(&format!("val/{name}"), ""));
-    place.convoy(&format!("{TRAIN} --val val --epochs 1 --out . --name run")).refused(2, &["no validation picture"]);
+    place.write("val/cat.0.png", "");
+    let train = format!("{TRAIN} --val val --max-steps 4 --out . --name run");
+    place.convoy(&train).refused(2, &["none of the 1 validation pictures", "cat.0.png"]);
+    assert!(!place.path("run").exists(), "nothing was trained");
     place.pictures("val", 1);
-    place.convoy("train --resume run").ok();
-    assert_eq!(place.text("run/metrics.csv").lines().count(), 3);
+    std::fs::remove_file(place.path("val/dog.0.png")).unwrap();
+    let ran = place.convoy(&train).ok();
+    assert!(ran.stderr.contains("no pictures of 1 of the 2 classes (dog)"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_goes_on_after_its_validation_pictures_were_moved() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.pictures("val", 1);
+    place.convoy(&format!("{TRAIN} --val val --max-steps 1 --out . --name run")).ok();
+    std::fs::rename(place.path("val"), place.path("moved")).unwrap();
+    place.convoy("train --resume run --max-steps 2 --val moved").ok();
+    place.pictures("moved", 2);
+    place.convoy("train --resume run --max-steps 3").refused(2, &["other names"]);
 }
 
 #[test]

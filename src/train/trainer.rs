@@ -15,7 +15,7 @@ use super::schedule::Schedule;
 use super::{Event, Job, Outcome, Stopped, lost_classes, state};
 use crate::backend::{Device, Program, Ticket};
 use crate::classifier::Evaluator;
-use crate::data::{Batch, Item, Loader};
+use crate::data::{Batch, Item, Loader, LoaderOptions, decode};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
 use crate::models::{OptimizerConfig, TrainGraph};
@@ -84,6 +84,7 @@ impl<'a> Run<'a> {
         stop: &'a AtomicBool,
         observe: &'a mut dyn FnMut(&Event),
     ) -> Result<Run<'a>> {
+        check_validation(&job)?;
         let settings = &job.settings;
         let optimizer = job.optimizer();
         let graph = job.train_graph()?;
@@ -367,6 +368,21 @@ impl<'a> Run<'a> {
         let dataset = &self.job.dataset;
         let skipped = self.folder.skipped().collect();
         lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
+    }
+}
+
+/// Whether a validation picture can be read: with none an epoch would be spent before that shows.
+fn check_validation(job: &Job) -> Result<()> {
+    let (pictures, LoaderOptions { size, resize, .. }) = (&job.dataset.val, job.loader_options(1));
+    let unreadable = pictures.iter().map_while(|item| decode(&item.path, size, resize).err().map(|why| (item, why)));
+    let unreadable: Vec<_> = unreadable.collect();
+    match &unreadable[..] {
+        [(item, why), ..] if unreadable.len() == pictures.len() => Err(Error::input(format!(
+            "none of the {} validation pictures can be read; the first, {}: {why}. Give others by --val",
+            pictures.len(),
+            item.path.display()
+        ))),
+        _ => Ok(()),
     }
 }
 
