@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::console::{Console, quoted};
-use super::open_device;
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
+use super::{Precision, open_device};
 use convoy::backend::DeviceInfo;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::data::{self, Dataset, Item, ScanOptions};
@@ -23,6 +23,9 @@ use convoy::{Error, Result};
 pub struct Args {
     #[command(flatten)]
     options: Options,
+    /// Numbers that are computed with
+    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Run")]
+    precision: Precision,
     /// Folder for the runs
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Run")]
     out: PathBuf,
@@ -42,6 +45,7 @@ pub struct Args {
 /// # Errors
 /// Whatever keeps the run from going to its end; what it had reached is in its folder.
 pub fn run(args: Args, console: &Console) -> Result<()> {
+    let Precision::F32 = args.precision;
     let Plan { settings, model, dataset, from } = match &args.resume {
         Some(run) => resume(run, &args.options)?,
         None => start(&args)?,
@@ -58,7 +62,10 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         }
         return ended;
     };
-    let position = Position::restore(&checkpoint)?;
+    let position = Position::restore(&checkpoint).map_err(|error| {
+        let file = lock.folder().join("last.safetensors");
+        Error::input(format!("{}: {error}", file.display()))
+    })?;
     position.check(&job)?; // before the run's files are touched
     let mut folder = RunFolder::open(lock, position.step)?;
     train_in(&mut folder, job, Some(checkpoint), &mut true, console)

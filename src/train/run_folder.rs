@@ -68,6 +68,11 @@ impl Lock {
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock { folder: path.into(), _file: file }),
         }
     }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
 }
 
 /// A run's folder.
@@ -111,7 +116,7 @@ impl RunFolder {
     /// # Errors
     /// When its files cannot be read.
     pub fn open(lock: Lock, step: u64) -> Result<RunFolder> {
-        let path = &lock.folder;
+        let path = lock.folder();
         let read = |name: &str| -> Result<String> {
             let file = path.join(name);
             match fs::read_to_string(&file) {
@@ -130,7 +135,7 @@ impl RunFolder {
     }
 
     fn with_log(lock: Lock, metrics: Vec<String>, skipped: BTreeMap<String, String>) -> Result<RunFolder> {
-        let log = lock.folder.join("log.txt");
+        let log = lock.folder().join("log.txt");
         let log =
             File::options().create(true).append(true).open(&log).map_err(Error::io("cannot write the log", &log))?;
         Ok(RunFolder { lock, log, metrics, skipped })
@@ -145,7 +150,7 @@ impl RunFolder {
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        &self.lock.folder
+        self.lock.folder()
     }
 
     /// A file in it.
