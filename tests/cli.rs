@@ -274,6 +274,7 @@ fn predict_takes_pictures_folders_and_globs() {
     assert!((sum - 1.0).abs() < 1e-5 && top.len() == 2, "{good}");
     assert_eq!((&top[0]["label"], &top[0]["probability"]), (&good["label"], &good["probability"]));
     assert!(bad["label"].is_null() && bad["error"].is_string(), "{bad}");
+    assert_eq!(ran.stderr.lines().count(), 1, "told once: {}", ran.stderr);
     let count = |arguments: &str| match place.convoy(arguments).json() {
         Value::Array(found) => found.len(),
         other => panic!("{other}"),
@@ -517,6 +518,32 @@ fn options_that_make_no_sense_are_refused() {
         );
     }
     assert_eq!(place.convoy("no-such-command").code, Some(2));
+    let many = "18446744073709551615";
+    place.convoy(&format!("train pictures --epochs {many}")).refused(2, &["--epochs", many, "0..=4294967295"]);
+    place.convoy("train pictures --step-epochs 1e308").refused(2, &["--step-epochs", "got 1e308", "to 3.4e38"]);
+    place.convoy("train pictures --epsilon 1e-46").refused(2, &["--epsilon", "got 1e-46", "1.2e-38"]);
+}
+
+#[test]
+fn what_is_to_come_is_told_as_such() {
+    let place = Place::new();
+    place.pictures("pictures", 4);
+    for (line, wanted) in [
+        ("train pictures --precision f16", "--precision f16"),
+        ("bench --precision f16", "--precision f16"),
+        ("train pictures --batch-size auto", "--batch-size auto"),
+        ("train pictures --accumulate 4", "--accumulate"),
+        ("train pictures --pretrained=file", "--pretrained"),
+        ("train pictures --cache off", "--cache"),
+        ("train pictures --adapter 0,1", "0,1"),
+        ("lr-find pictures --json", "convoy lr-find"),
+        ("explain run/best.safetensors picture.jpg", "convoy explain"),
+        ("cache", "convoy cache"),
+    ] {
+        place.convoy(line).refused(2, &[wanted, "not built yet"]);
+    }
+    place.convoy(&format!("{TRAIN} --precision f32 --max-steps 1 --out . --name run")).ok();
+    place.convoy("train pictures --batch-size many").refused(2, &["--batch-size", "many"]);
 }
 
 #[test]
@@ -554,6 +581,8 @@ fn checkpoints_that_are_none_are_refused() {
         place.convoy(&format!("train --resume {name} --max-steps 9")).refused(2, &["last.safetensors"]);
     }
     place.convoy("train --resume nowhere").refused(2, &["nowhere"]);
+    place.write("foreign/last.safetensors", place.read("run/best.safetensors"));
+    place.convoy("train --resume foreign").refused(2, &["foreign", "last.safetensors: the checkpoint does not say"]);
     let mut damaged = place.read("run/best.safetensors");
     let end = damaged.len();
     damaged[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -569,6 +598,10 @@ fn help_and_version_are_there() {
         assert!(help.contains(option), "{option}:\n{help}");
     }
     assert!(place.convoy("--version").ok().stdout.contains(env!("CARGO_PKG_VERSION")));
+    if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
+        let ran = place.command("--help").stdout(full).output().unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+    }
 }
 
 #[test]
