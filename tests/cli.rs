@@ -101,6 +101,23 @@ fn the_seed_changes_the_run_and_the_config_repeats_it() {
     assert!(place.read("run/last.safetensors") == place.read("again/last.safetensors"), "last.safetensors differ");
 }
 
+/// A run keeps its own copy of a model file, which goes with its folder.
+#[test]
+fn the_config_repeats_the_run_after_the_model_was_edited() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let model = include_str!("../src/models/zoo/four-layer.toml");
+    place.write("mine.toml", model);
+    place.convoy(&format!("{TRAIN} --max-steps 2 --out . --name run").replace("four-layer", "mine.toml")).ok();
+    place.write("mine.toml", model.replace("\"relu\"", "\"tanh\""));
+    std::fs::create_dir(place.path("old")).unwrap();
+    std::fs::rename(place.path("run"), place.path("old/run")).unwrap();
+    place.convoy("train --config old/run/config.toml --out . --name again").ok();
+    assert!(place.read("old/run/last.safetensors") == place.read("again/last.safetensors"), "last.safetensors differ");
+    assert_eq!(place.text("old/run/config.toml"), place.text("again/config.toml"));
+    place.convoy("train --resume again --max-steps 3").ok();
+}
+
 /// Sends a training a signal once its second epoch has begun; returns the lines that follow.
 #[cfg(unix)]
 fn signal_in_second_epoch(child: &mut Child, signal: &str) -> impl Iterator<Item = String> + use<> {
@@ -134,6 +151,20 @@ fn an_interrupted_run_saves_and_goes_on_to_the_bit() {
         place.read("straight/last.safetensors") == place.read("stopped/last.safetensors"),
         "last.safetensors differ"
     );
+}
+
+#[cfg(unix)]
+#[test]
+fn two_processes_do_not_write_one_run() {
+    let place = trained();
+    let mut resume = place.command("train --resume run --max-steps 100000 --epochs 100000");
+    let mut child = resume.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    lines.find(|l| l.starts_with("epoch:3,")).expect("the run goes on");
+    place.convoy("train --resume run --max-steps 9").refused(2, &["run", "another process"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.convoy("train --resume run --max-steps 9").ok();
 }
 
 /// What nohup does for a run on a remote machine.
@@ -179,15 +210,30 @@ fn a_refused_resume_changes_nothing() {
 }
 
 #[test]
-fn an_epoch_that_cannot_be_validated_is_kept() {
+fn validation_pictures_of_which_none_can_be_read_are_found_before_the_run() {
     let place = Place::new();
-    place.pictures("pictures", 12);
+    place.pictures("pictures", 8);
     std::fs::create_dir(place.path("val")).unwrap();
-    ["cat.0.png", "dog.0.png"].iter().for_each(|name| place.write(&format!("val/{name}"), ""));
-    place.convoy(&format!("{TRAIN} --val val --epochs 1 --out . --name run")).refused(2, &["no validation picture"]);
+    place.write("val/cat.0.png", "");
+    let train = format!("{TRAIN} --val val --max-steps 4 --out . --name run");
+    place.convoy(&train).refused(2, &["none of the 1 validation pictures", "cat.0.png"]);
+    assert!(!place.path("run").exists(), "nothing was trained");
     place.pictures("val", 1);
-    place.convoy("train --resume run").ok();
-    assert_eq!(place.text("run/metrics.csv").lines().count(), 3);
+    std::fs::remove_file(place.path("val/dog.0.png")).unwrap();
+    let ran = place.convoy(&train).ok();
+    assert!(ran.stderr.contains("no pictures of 1 of the 2 classes (dog)"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_run_goes_on_after_its_validation_pictures_were_moved() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.pictures("val", 1);
+    place.convoy(&format!("{TRAIN} --val val --max-steps 1 --out . --name run")).ok();
+    std::fs::rename(place.path("val"), place.path("moved")).unwrap();
+    place.convoy("train --resume run --max-steps 2 --val moved").ok();
+    place.pictures("moved", 2);
+    place.convoy("train --resume run --max-steps 3").refused(2, &["other names"]);
 }
 
 #[test]
@@ -228,6 +274,7 @@ fn predict_takes_pictures_folders_and_globs() {
     assert!((sum - 1.0).abs() < 1e-5 && top.len() == 2, "{good}");
     assert_eq!((&top[0]["label"], &top[0]["probability"]), (&good["label"], &good["probability"]));
     assert!(bad["label"].is_null() && bad["error"].is_string(), "{bad}");
+    assert_eq!(ran.stderr.lines().count(), 1, "told once: {}", ran.stderr);
     let count = |arguments: &str| match place.convoy(arguments).json() {
         Value::Array(found) => found.len(),
         other => panic!("{other}"),
@@ -471,6 +518,32 @@ fn options_that_make_no_sense_are_refused() {
         );
     }
     assert_eq!(place.convoy("no-such-command").code, Some(2));
+    let many = "18446744073709551615";
+    place.convoy(&format!("train pictures --epochs {many}")).refused(2, &["--epochs", many, "0..=4294967295"]);
+    place.convoy("train pictures --step-epochs 1e308").refused(2, &["--step-epochs", "got 1e308", "to 3.4e38"]);
+    place.convoy("train pictures --epsilon 1e-46").refused(2, &["--epsilon", "got 1e-46", "1.2e-38"]);
+}
+
+#[test]
+fn what_is_to_come_is_told_as_such() {
+    let place = Place::new();
+    place.pictures("pictures", 4);
+    for (line, wanted) in [
+        ("train pictures --precision f16", "--precision f16"),
+        ("bench --precision f16", "--precision f16"),
+        ("train pictures --batch-size auto", "--batch-size auto"),
+        ("train pictures --accumulate 4", "--accumulate"),
+        ("train pictures --pretrained=file", "--pretrained"),
+        ("train pictures --cache off", "--cache"),
+        ("train pictures --adapter 0,1", "0,1"),
+        ("lr-find pictures --json", "convoy lr-find"),
+        ("explain run/best.safetensors picture.jpg", "convoy explain"),
+        ("cache", "convoy cache"),
+    ] {
+        place.convoy(line).refused(2, &[wanted, "not built yet"]);
+    }
+    place.convoy(&format!("{TRAIN} --precision f32 --max-steps 1 --out . --name run")).ok();
+    place.convoy("train pictures --batch-size many").refused(2, &["--batch-size", "many"]);
 }
 
 #[test]
@@ -508,6 +581,8 @@ fn checkpoints_that_are_none_are_refused() {
         place.convoy(&format!("train --resume {name} --max-steps 9")).refused(2, &["last.safetensors"]);
     }
     place.convoy("train --resume nowhere").refused(2, &["nowhere"]);
+    place.write("foreign/last.safetensors", place.read("run/best.safetensors"));
+    place.convoy("train --resume foreign").refused(2, &["foreign", "last.safetensors: the checkpoint does not say"]);
     let mut damaged = place.read("run/best.safetensors");
     let end = damaged.len();
     damaged[end - 4..].copy_from_slice(&f32::NAN.to_le_bytes());
@@ -523,6 +598,10 @@ fn help_and_version_are_there() {
         assert!(help.contains(option), "{option}:\n{help}");
     }
     assert!(place.convoy("--version").ok().stdout.contains(env!("CARGO_PKG_VERSION")));
+    if let Ok(full) = std::fs::File::options().write(true).open("/dev/full") {
+        let ran = place.command("--help").stdout(full).output().unwrap();
+        assert_eq!(ran.status.code(), Some(2), "{ran:?}");
+    }
 }
 
 #[test]

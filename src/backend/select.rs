@@ -121,6 +121,9 @@ fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     let matches: Vec<_> = infos.iter().filter(|info| info.name.to_lowercase().contains(selector)).collect();
     match matches[..] {
         [only] => Ok(only.index),
+        [] if selector.contains(',') => {
+            Err(Error::input(message("several devices at once are not built yet, name one")))
+        }
         [] => Err(Error::input(message("no device has this name"))),
         _ => Err(Error::input(message(&format!("{} devices have this in their name", matches.len())))),
     }
@@ -153,6 +156,7 @@ mod tests {
         }
         for (selector, code, part) in [
             ("geforce", 2, "2 devices"),
+            ("0,1", 2, "not built yet"),
             ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
             ("metal", 3, "no such device"),
             ("4", 2, "no device has this index"),

@@ -21,8 +21,22 @@ pub fn run(args: Args) -> Result<()> {
     let devices: Vec<Checked> = select::list().into_iter().map(check).collect();
     match args.json {
         true => console::print_json(&devices),
-        false => devices.iter().try_for_each(|device| console::print(describe(device))),
+        false => {
+            devices.iter().try_for_each(|device| console::print(describe(device)))?;
+            match gl_unlisted(&devices) {
+                true => {
+                    console::print("OpenGL devices are not listed beside others: --adapter gl opens the best of them")
+                }
+                false => Ok(()),
+            }
+        }
     }
+}
+
+/// Whether `--adapter gl` may name what is not in the list: OpenGL is asked for devices only when nothing else has one.
+fn gl_unlisted(devices: &[Checked]) -> bool {
+    let has = |backend: &str| devices.iter().any(|device| device.info.backend == backend);
+    !cfg!(target_vendor = "apple") && !has("gl") && devices.iter().any(|device| device.info.backend != "cpu")
 }
 
 /// A device and what its own checks found.

@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use super::DeviceArgs;
 use super::console::{self, Console, bytes};
+use super::{DeviceArgs, Precision};
 use convoy::bench::{BenchOptions, Mode, Report, bench};
 use convoy::error::Result;
 use convoy::formats::load_model;
@@ -63,12 +63,6 @@ enum OptimizerName {
     Sgd,
     Adam,
     Adamw,
-}
-
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Precision {
-    /// 32-bit floats
-    F32,
 }
 
 /// Measures and prints.

@@ -51,7 +51,12 @@ impl Console {
 /// # Errors
 /// When stdout cannot be written for another reason than that nobody reads it (a full disk).
 pub fn print(line: impl Display) -> Result<()> {
-    match writeln!(io::stdout().lock(), "{line}") {
+    written(writeln!(io::stdout().lock(), "{line}"))
+}
+
+/// What became of writing to stdout: that nobody reads it is no error.
+pub fn written(result: io::Result<()>) -> Result<()> {
+    match result {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(Error::io("cannot write", Path::new("stdout"))(e)),
         _ => Ok(()),
     }

@@ -4,6 +4,7 @@ mod adapters;
 mod bench;
 mod console;
 mod eval;
+mod not_yet;
 mod options;
 mod predict;
 mod progress;
@@ -13,6 +14,7 @@ mod stop;
 mod summary;
 mod train;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -56,6 +58,13 @@ enum Command {
     Selftest(selftest::Args),
 }
 
+/// Numbers that are computed with.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Precision {
+    /// 32-bit floats
+    F32,
+}
+
 /// The choice of a device.
 #[derive(clap::Args, Debug)]
 struct DeviceArgs {
@@ -92,11 +101,13 @@ pub fn main() -> ExitCode {
     };
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            console::error(&error);
-            ExitCode::from(error.exit_code())
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    console::error(error);
+    ExitCode::from(error.exit_code())
 }
 
 /// The command line. `--top -1` is a bad number, not an unknown option.
@@ -122,21 +133,25 @@ fn run(cli: Cli) -> Result<()> {
 /// Help and version as clap prints them; an error of usage as one line.
 fn usage(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
-        // A closed pipe is no reason to fail.
-        let _ = error.print();
-        return ExitCode::SUCCESS;
+        let printed = error.print().and_then(|()| io::stdout().flush());
+        return match console::written(printed) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(&error),
+        };
     }
     if error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return ExitCode::from(2);
+    }
+    if let Some(wanted) = not_yet::wanted(error) {
+        return failed(&Error::input(format!("{wanted} is not built yet; README.md says what is")));
     }
     let text = error.to_string();
     let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
     let told: Vec<&str> = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information")).collect();
     let message = told.join(" ");
     let message = message.strip_prefix("error: ").unwrap_or(&message);
-    console::error(&Error::input(format!("{message} (--help tells more)")));
-    ExitCode::from(2)
+    failed(&Error::input(format!("{message} (--help tells more)")))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Command;
+use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
 use convoy::train::Preset;
@@ -23,15 +24,15 @@ pub struct Options {
     #[arg(long, env = "CONVOY_ADAPTER", value_name = "DEVICE")]
     adapter: Option<String>,
     /// Seed of everything random
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64), help_heading = "Run")]
+    #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Run")]
     seed: Option<u64>,
 
     /// Model: a name of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
     #[arg(long, help_heading = "Model")]
     model: Option<String>,
     /// Height and width of what the network sees, pixels [default: the model's own]
-    #[arg(long, value_name = "N", help_heading = "Model")]
-    image_size: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Model")]
+    image_size: Option<u64>,
     /// Rate of all dropout layers [default: the model's own]
     #[arg(long, value_name = "RATE", help_heading = "Model")]
     dropout: Option<f64>,
@@ -43,17 +44,17 @@ pub struct Options {
     init: Option<InitKind>,
 
     /// Passes over the training pictures, a resumed run's earlier ones included; the length of the schedule
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    epochs: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Training")]
+    epochs: Option<u64>,
     /// Stop after so many steps in all, if --epochs are not done before; does not change the schedule
-    #[arg(long, value_name = "N", help_heading = "Training")]
+    #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Training")]
     max_steps: Option<u64>,
     /// Pictures in a step
-    #[arg(long, value_name = "N", help_heading = "Training")]
-    batch_size: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Training")]
+    batch_size: Option<u64>,
     /// Stop when validation top-1 has not become better for so many epochs; 0 never
-    #[arg(long, value_name = "EPOCHS", help_heading = "Training")]
-    patience: Option<usize>,
+    #[arg(long, value_name = "EPOCHS", value_parser = count(u32::MAX as u64), help_heading = "Training")]
+    patience: Option<u64>,
     /// Share of each target that is spread over all classes
     #[arg(long, value_name = "SHARE", help_heading = "Training")]
     label_smoothing: Option<f64>,
@@ -108,8 +109,8 @@ pub struct Options {
     #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
     step_epochs: Option<f64>,
     /// Epochs without a better validation error before a drop of plateau
-    #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
-    lr_patience: Option<usize>,
+    #[arg(long, value_name = "EPOCHS", value_parser = count(u32::MAX as u64), help_heading = "Schedule")]
+    lr_patience: Option<u64>,
 
     /// Share of each class to train on; the rest validates
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
@@ -134,8 +135,8 @@ pub struct Options {
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
     std: Option<Vec<f64>>,
     /// Threads that decode pictures; results do not depend on it [default: one per processor]
-    #[arg(long, value_name = "N", help_heading = "Data")]
-    workers: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Data")]
+    workers: Option<u64>,
 }
 
 impl Options {
@@ -153,6 +154,11 @@ impl Options {
         }
         Ok(table)
     }
+}
+
+/// A number that TOML can hold; its exact range [`convoy::train::Settings::check`] knows.
+fn count(max: u64) -> RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(0..=max)
 }
 
 /// The path from the root, links as they are.

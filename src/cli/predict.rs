@@ -55,8 +55,12 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     for chunk in paths.chunks(CHUNK) {
         for prediction in classifier.predict(chunk)? {
             if let Err(reason) = &prediction.scores {
-                failures.push(format!("{}: {reason}", prediction.path.display()));
-                console.warn(&failures[failures.len() - 1]);
+                let failure = format!("{}: {reason}", prediction.path.display());
+                // Each is told once: the first is in the error at the end.
+                if !failures.is_empty() {
+                    console.warn(&failure);
+                }
+                failures.push(failure);
             }
             match args.json {
                 true => documents.push(Document::new(prediction, top)),

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::console::Console;
 use convoy::Result;
@@ -55,24 +55,29 @@ impl Progress {
             Event::Epoch { epoch, epochs, means, .. } => {
                 self.console.say(format_args!("epoch:{epoch}/{epochs},avg_loss:{}", means.loss))
             }
-            Event::Validating { .. } | Event::Skipped { .. } => Ok(()),
+            Event::Started { .. } | Event::Validating { .. } | Event::Skipped { .. } => Ok(()),
         }
     }
 
     fn draw(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Step { epoch, epochs, iteration, iterations, means, images_per_second, .. } => {
-                let bar = self.bar.get_or_insert_with(|| new_bar(*epoch, *epochs, *iterations, iteration - 1));
-                bar.set_position(*iteration);
-                bar.set_message(format!(
-                    "loss {:.4}, accuracy {:.1} %, {images_per_second:.1} pictures/s",
-                    means.loss,
-                    100.0 * means.top1
-                ));
+            Event::Started { epoch, epochs, done, iterations } => {
+                self.bar = Some(new_bar(*epoch, *epochs, *iterations, *done));
+            }
+            Event::Step { iteration, means, images_per_second, .. } => {
+                if let Some(bar) = &self.bar {
+                    bar.set_position(*iteration);
+                    bar.set_message(format!(
+                        ", loss {:.4}, accuracy {:.1} %, {images_per_second:.1} pictures/s, {:#} left",
+                        means.loss,
+                        100.0 * means.top1,
+                        HumanDuration(bar.eta())
+                    ));
+                }
             }
             Event::Validating { done, pictures } => {
                 if let Some(bar) = &self.bar {
-                    bar.set_message(format!("validating {done}/{pictures}"));
+                    bar.set_message(format!(", validating {done}/{pictures}"));
                 }
             }
             Event::Validated { means, best, .. } => self.validated = Some((*means, *best)),
@@ -104,13 +109,15 @@ impl Progress {
     }
 }
 
+/// A bar that shows at once. What it knows after the first step only is in the message.
 fn new_bar(epoch: usize, epochs: usize, iterations: u64, done: u64) -> ProgressBar {
-    let template = "{prefix} [{bar:30}] {pos}/{len}, {msg}, {eta} left";
+    let template = "{prefix} [{bar:30}] {pos}/{len}{msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(iterations), ProgressDrawTarget::stdout());
     bar.set_style(style.progress_chars("=> "));
     bar.set_prefix(format!("epoch {epoch}/{epochs}"));
     bar.set_position(done);
     bar.reset_eta();
+    bar.tick();
     bar
 }

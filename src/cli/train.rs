@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::console::{Console, quoted};
-use super::open_device;
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
+use super::{Precision, open_device};
 use convoy::backend::DeviceInfo;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::data::{self, Dataset, Item, ScanOptions};
@@ -15,7 +15,7 @@ use convoy::formats::{Checkpoint, load_model};
 use convoy::models::Model;
 use convoy::train::config::{MADE_BY, Settings};
 use convoy::train::position::{FREE, Position};
-use convoy::train::{self, Event, Job, Outcome, RunFolder, Stopped, run_folder};
+use convoy::train::{self, Event, Job, Lock, Outcome, RunFolder, Stopped, run_folder};
 use convoy::{Error, Result};
 
 /// Options of `convoy train`.
@@ -23,6 +23,9 @@ use convoy::{Error, Result};
 pub struct Args {
     #[command(flatten)]
     options: Options,
+    /// Numbers that are computed with
+    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Run")]
+    precision: Precision,
     /// Folder for the runs
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Run")]
     out: PathBuf,
@@ -42,42 +45,55 @@ pub struct Args {
 /// # Errors
 /// Whatever keeps the run from going to its end; what it had reached is in its folder.
 pub fn run(args: Args, console: &Console) -> Result<()> {
+    let Precision::F32 = args.precision;
     let Plan { settings, model, dataset, from } = match &args.resume {
         Some(run) => resume(run, &args.options)?,
         None => start(&args)?,
     };
     let job = Job { settings, model, dataset };
-    job.train_graph()?; // for its errors: a run that cannot start leaves no folder
-    let (mut folder, checkpoint) = match from {
-        Some((path, checkpoint)) => {
-            let position = Position::restore(&checkpoint)?;
-            position.check(&job)?; // before the run's files are touched
-            (RunFolder::open(&path, position.step)?, Some(checkpoint))
+    job.train_graph()?; // for its errors, before a folder is made
+    let Some((lock, checkpoint)) = from else {
+        let name = args.name.unwrap_or_else(|| run_folder::default_name(&job.model.name));
+        let mut folder = RunFolder::create(&args.out, &name)?;
+        let mut trained = false;
+        let ended = train_in(&mut folder, job, None, &mut trained, console);
+        if ended.is_err() && !trained {
+            folder.discard(); // what cannot start leaves no folder
         }
-        None => {
-            let name = args.name.unwrap_or_else(|| run_folder::default_name(&job.model.name));
-            (RunFolder::create(&args.out, &name)?, None)
-        }
+        return ended;
     };
-    let (mut device, device_line) = match open_device(&job.settings.adapter, WgpuOptions::default(), console) {
-        Ok(opened) => opened,
-        Err(error) => {
-            if checkpoint.is_none() {
-                folder.discard();
-            }
-            return Err(error);
-        }
-    };
+    let position = Position::restore(&checkpoint).map_err(|error| {
+        let file = lock.folder().join("last.safetensors");
+        Error::input(format!("{}: {error}", file.display()))
+    })?;
+    position.check(&job)?; // before the run's files are touched
+    let mut folder = RunFolder::open(lock, position.step)?;
+    train_in(&mut folder, job, Some(checkpoint), &mut true, console)
+}
+
+/// Trains in `folder`; `trained` becomes true when there is something in it to keep.
+fn train_in(
+    folder: &mut RunFolder,
+    job: Job,
+    checkpoint: Option<Checkpoint>,
+    trained: &mut bool,
+    console: &Console,
+) -> Result<()> {
+    let (mut device, device_line) = open_device(&job.settings.adapter, WgpuOptions::default(), console)?;
+    if checkpoint.is_none() && job.settings.model == run_folder::MODEL {
+        folder.write_text(run_folder::MODEL, &job.model.to_toml()?)?;
+    }
     folder.write_text("config.toml", &config_text(&job, device.info())?)?;
     folder.log(&device_line)?;
-    announce(&job, &mut folder, console)?;
+    announce(&job, folder, console)?;
     console.detail(config_text(&job, device.info())?)?;
 
     let stop = stop_on_ctrl_c()?;
     let mut progress = Progress::new(*console);
     let mut unwritable = Ok(());
     let samples = job.dataset.val.clone();
-    let outcome = train::train(job, checkpoint, device.as_mut(), &mut folder, &stop, &mut |event: &Event| {
+    let outcome = train::train(job, checkpoint, device.as_mut(), folder, &stop, &mut |event: &Event| {
+        *trained |= matches!(event, Event::Step { .. });
         if unwritable.is_ok() {
             unwritable = progress.show(event);
         }
@@ -85,12 +101,15 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     progress.clear();
     match outcome {
         Ok(outcome) => {
+            *trained = true;
             folder.log(&ending(&outcome))?;
-            conclude(&outcome, &folder, &samples, console)?;
+            conclude(&outcome, folder, &samples, console)?;
             unwritable
         }
         Err(error) => {
-            folder.log(&format!("error: {error}"))?;
+            // A loss that is not finite at the first step is a result too.
+            *trained |= matches!(error, Error::NotFinite { .. }) || folder.file("last.safetensors").exists();
+            let _ = folder.log(&format!("error: {error}")); // on a full disk too this is the error to tell
             Err(error)
         }
     }
@@ -102,14 +121,14 @@ struct Plan {
     model: Model,
     dataset: Dataset,
     /// Folder and checkpoint of the run that goes on.
-    from: Option<(PathBuf, Checkpoint)>,
+    from: Option<(Lock, Checkpoint)>,
 }
 
 /// A new run.
 fn start(args: &Args) -> Result<Plan> {
     let mut layers = Vec::new();
     if let Some(file) = &args.config {
-        layers.push(Settings::read_table(file)?);
+        layers.push(settings_in(file)?);
     }
     layers.push(args.options.table()?);
     let mut settings = Settings::merge(layers)?;
@@ -119,10 +138,20 @@ fn start(args: &Args) -> Result<Plan> {
     }
     let model = load_model(&settings.model)?;
     if settings.model.ends_with(".toml") {
-        settings.model = absolute(Path::new(&settings.model))?;
+        settings.model = run_folder::MODEL.into();
     }
     let dataset = scan(&settings, None)?;
     Ok(Plan { settings, model, dataset, from: None })
+}
+
+/// The settings in a file. A model file that it names is beside it, as a run's copy is, wherever the run's folder is now.
+fn settings_in(file: &Path) -> Result<toml::Table> {
+    let mut table = Settings::read_table(file)?;
+    if let Some(model) = table.get("model").and_then(|model| model.as_str()).filter(|model| model.ends_with(".toml")) {
+        let model = absolute(&file.with_file_name(model))?;
+        table.insert("model".into(), model.into());
+    }
+    Ok(table)
 }
 
 /// A run that goes on: its settings, its model and classes as its checkpoint holds them.
@@ -132,6 +161,7 @@ fn resume(run: &Path, options: &Options) -> Result<Plan> {
         let message = format!("{}: no run to resume: it has no last.safetensors", run.display());
         return Err(Error::input(message));
     }
+    let lock = Lock::take(run)?;
     let own = Settings::read_table(&run.join("config.toml"))?;
     let before = Settings::merge([own.clone()])?;
     let settings = Settings::merge([own, options.table()?])?;
@@ -143,7 +173,7 @@ fn resume(run: &Path, options: &Options) -> Result<Plan> {
     }
     let checkpoint = Checkpoint::load(&path)?;
     let dataset = scan(&settings, Some(checkpoint.classes.clone()))?;
-    Ok(Plan { settings, model: checkpoint.model.clone(), dataset, from: Some((run.into(), checkpoint)) })
+    Ok(Plan { settings, model: checkpoint.model.clone(), dataset, from: Some((lock, checkpoint)) })
 }
 
 fn scan(settings: &Settings, classes: Option<Vec<String>>) -> Result<Dataset> {

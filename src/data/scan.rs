@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use super::walk::{Entry, Picture, Walk, entries};
 use super::{Dataset, Item, split};
@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 
 /// Folders beside `train` that hold the validation pictures, the first that is there.
 const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
+/// Begins the relative paths of validation pictures that lie outside the folder: no name inside does, and a run can be resumed
+/// after they were moved.
+const OUTSIDE: &str = "../val/";
 const LAYOUTS: &str = "a folder per class, or files whose names begin with the class, like cat.0.jpg";
 
 /// How [`scan`] labels and divides.
@@ -63,7 +66,17 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
         Some(val_dir) => {
             let found = labelled(&val_dir, dir, None)?;
             notes.extend(found.notes);
-            (items, numbered(found.pictures, &classes, &val_dir)?)
+            let val = numbered(found.pictures, &classes, &val_dir)?;
+            let missing = (0..classes.len()).filter(|&class| val.iter().all(|item| item.class as usize != class));
+            let missing: Vec<&String> = missing.map(|class| &classes[class]).collect();
+            if !missing.is_empty() {
+                let (n, of, listed) = (missing.len(), classes.len(), listed(missing.iter()));
+                notes.push(format!(
+                    "{}: no pictures of {n} of the {of} classes ({listed}), so validation tells nothing of them",
+                    val_dir.display()
+                ));
+            }
+            (items, val)
         }
         None => {
             let pictures_of = |class: usize| items.iter().filter(|item| item.class as usize == class).count();
@@ -133,12 +146,21 @@ fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
     }
 }
 
+/// The path from `root` to a folder inside it, however the two are written.
+fn below(dir: &Path, root: &Path) -> Option<PathBuf> {
+    let inside = |dir: &Path, root: &Path| {
+        let path = dir.strip_prefix(root).ok()?;
+        path.components().all(|part| matches!(part, Component::Normal(_))).then(|| path.to_path_buf())
+    };
+    inside(dir, root).or_else(|| inside(&dir.canonicalize().ok()?, &root.canonicalize().ok()?))
+}
+
 /// The pictures in `dir` by class, without those in the folder `except`; their relative paths begin at `root`.
 fn labelled(dir: &Path, root: &Path, except: Option<&Path>) -> Result<Found> {
     divided(dir)?; // for its errors: a validation folder may be missing too
-    let prefix: String = match dir.strip_prefix(root) {
-        Ok(below) => below.iter().map(|name| name.to_string_lossy() + "/").collect(),
-        Err(_) => format!("{}/", dir.display()),
+    let prefix: String = match below(dir, root) {
+        Some(path) => path.iter().map(|name| name.to_string_lossy() + "/").collect(),
+        None => OUTSIDE.into(),
     };
     let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
     let mut in_folders = Vec::new();
@@ -255,8 +277,9 @@ fn numbered(pictures: Vec<Labelled>, classes: &[String], dir: &Path) -> Result<V
             match classes.iter().position(|known| *known == class) {
                 Some(number) => Ok(Item { path, relative, class: number as u32 }),
                 None => Err(Error::input(format!(
-                    "{}: class '{class}' (of {relative}) is not among the {} known ones ({}). Rename or remove it",
+                    "{}: class '{class}' (of {}) is not among the {} known ones ({}). Rename or remove it",
                     dir.display(),
+                    path.display(),
                     classes.len(),
                     listed(classes.iter()),
                 ))),
@@ -400,11 +423,30 @@ mod tests {
         let (dir, val) = (folder(&["cat.0.jpg", "dog.0.jpg"]), folder(&["dog/1.jpg"]));
         let dataset = scan(dir.path(), &ScanOptions { val: Some(val.path().into()), ..options() }).unwrap();
         assert_eq!((dataset.train.len(), dataset.val.len(), dataset.val[0].class), (2, 1, 1));
+        assert!(dataset.notes[0].contains("no pictures of 1 of the 2 classes (cat)"), "{:?}", dataset.notes);
         let foreign = folder(&["bird/1.jpg"]);
         let message = refusal(dir.path(), &ScanOptions { val: Some(foreign.path().into()), ..options() });
         assert!(message.contains("class 'bird' (of") && message.contains("cat, dog"), "{message}");
         let message = refusal(dir.path(), &ScanOptions { val: Some("/no/such".into()), ..options() });
         assert!(message.starts_with("/no/such: no such folder"), "{message}");
+    }
+
+    /// Where the validation pictures are does not show in their names, unless they are inside the folder; else a run could not
+    /// be resumed after either was moved.
+    #[test]
+    fn names_do_not_say_where_the_validation_folder_is() {
+        let place = folder(&["all/cat/1.jpg", "all/dog/1.jpg", "all/held/cat.9.jpg", "one/cat.9.jpg", "two/cat.9.jpg"]);
+        let val_of = |val: &str| {
+            let val = Some(place.path().join(val));
+            let dataset = scan(&place.path().join("all"), &ScanOptions { val, ..options() }).unwrap();
+            relatives(&dataset.val).join(" ")
+        };
+        for outside in ["one", "two", "all/../one"] {
+            assert_eq!(val_of(outside), "../val/cat.9.jpg", "{outside}");
+        }
+        for inside in ["all/held", "one/../all/held", "all/cat/../held"] {
+            assert_eq!(val_of(inside), "held/cat.9.jpg", "{inside}");
+        }
     }
 
     #[test]

@@ -181,6 +181,21 @@ pub struct Settings {
     pub adapter: String,
 }
 
+/// Lets a preset's own values give way where what was chosen excludes them: to change one option must not need a second.
+fn give_way(preset: &mut toml::Table, chosen: &toml::Table) {
+    let number = |value: &toml::Value| value.as_float().or(value.as_integer().map(|n| n as f64));
+    let is = |key: &str, wanted: bool| chosen.get(key).and_then(toml::Value::as_bool) == Some(wanted);
+    if let Some(lr) = chosen.get("lr").and_then(number).filter(|lr| preset.get("min_lr").and_then(number) > Some(*lr)) {
+        preset.insert("min_lr".into(), lr.into());
+    }
+    if is("paper_sgd", true) || chosen.get("momentum").and_then(number) == Some(0.0) {
+        preset.insert("nesterov".into(), false.into());
+    }
+    if is("nesterov", true) {
+        preset.insert("paper_sgd".into(), false.into());
+    }
+}
+
 fn auto() -> String {
     "auto".into()
 }
@@ -203,6 +218,7 @@ impl Settings {
             None => Preset::default(),
         };
         let mut merged = preset.table();
+        give_way(&mut merged, &chosen);
         merged.extend(chosen);
         merged.try_into().map_err(|e| Error::input(format!("settings: {}", one_line(&e))))
     }
@@ -230,41 +246,49 @@ impl Settings {
     /// # Errors
     /// [`Error::Input`] that names the option, its range and what came.
     pub fn check(&self) -> Result<()> {
-        let number = |name: &str, value: f64, ok: bool, range: &str| match ok && (value as f32).is_finite() {
+        let count = |name: &str, value: u64, max: u64| match (1..=max).contains(&value) {
             true => Ok(()),
-            false => Err(Error::input(format!("--{name} must be {range}, got {value}"))),
+            false => Err(Error::input(format!("--{name} must be 1 to {max}, got {value}"))),
         };
-        let half_open =
-            |name: &str, value: f64| number(name, value, (0.0..1.0).contains(&value), "at least 0 and below 1");
-        number("split", self.split, self.split > 0.0 && self.split < 1.0, "between 0 and 1 (the share to train on)")?;
-        number("epochs", self.epochs as f64, self.epochs > 0, "at least 1")?;
-        number("max-steps", self.max_steps.unwrap_or(1) as f64, self.max_steps != Some(0), "at least 1")?;
-        number("batch-size", self.batch_size as f64, (1..=65_536).contains(&self.batch_size), "1 to 65536")?;
-        if let Some(size) = self.image_size {
-            number("image-size", size as f64, (1..=4096).contains(&size), "1 to 4096")?;
-        }
-        if let Some(workers) = self.workers {
-            number("workers", workers as f64, (1..=1024).contains(&workers), "1 to 1024")?;
-        }
-        if let Some(dropout) = self.dropout {
-            half_open("dropout", dropout)?;
-        }
-        number("lr", self.lr, self.lr > 0.0, "above 0 (and within f32)")?;
+        count("epochs", self.epochs as u64, u32::MAX as u64)?;
+        count("max-steps", self.max_steps.unwrap_or(1), i64::MAX as u64)?;
+        count("batch-size", self.batch_size as u64, 65_536)?;
+        count("image-size", self.image_size.unwrap_or(1) as u64, 4096)?;
+        count("workers", self.workers.unwrap_or(1) as u64, 1024)?;
+
+        // As given and as the device has it: 0.99999999999 is below 1, but the f32 that it becomes is not.
+        let number = |name: &str, value: f64, range: &str, ok: &dyn Fn(f64) -> bool| {
+            let rounded = value as f32 as f64;
+            let message = match (ok(value), ok(rounded) && rounded.is_finite()) {
+                (true, true) => return Ok(()),
+                (true, false) => format!("--{name} must be {range}, got {value:?}, as a 32-bit float {rounded:?}"),
+                (false, _) => format!("--{name} must be {range}, got {value:?}"),
+            };
+            Err(Error::input(message))
+        };
+        let half_open = |name, value| number(name, value, "at least 0 and below 1", &|v| (0.0..1.0).contains(&v));
+        let open = |name, value| number(name, value, "above 0 and below 1", &|v| v > 0.0 && v < 1.0);
+        // Devices take smaller numbers for 0.
+        let positive = |name, value| number(name, value, "1.2e-38 to 3.4e38", &|v| v >= f32::MIN_POSITIVE as f64);
+        let not_negative = |name, value| number(name, value, "0 to 3.4e38", &|v| v >= 0.0);
+        open("split", self.split)?;
+        half_open("dropout", self.dropout.unwrap_or(0.0))?;
+        positive("lr", self.lr)?;
         half_open("momentum", self.momentum)?;
         half_open("beta1", self.beta1)?;
         half_open("beta2", self.beta2)?;
-        number("epsilon", self.epsilon, self.epsilon > 0.0, "above 0")?;
-        number("weight-decay", self.weight_decay, self.weight_decay >= 0.0, "at least 0")?;
-        number("bias-lr-scale", self.bias_lr_scale, self.bias_lr_scale >= 0.0, "at least 0")?;
+        positive("epsilon", self.epsilon)?;
+        not_negative("weight-decay", self.weight_decay)?;
+        not_negative("bias-lr-scale", self.bias_lr_scale)?;
         half_open("label-smoothing", self.label_smoothing)?;
-        number("warmup-epochs", self.warmup_epochs, self.warmup_epochs >= 0.0, "at least 0")?;
-        number("step-epochs", self.step_epochs, self.step_epochs > 0.0, "above 0")?;
-        number("lr-factor", self.lr_factor, self.lr_factor > 0.0 && self.lr_factor < 1.0, "between 0 and 1")?;
-        number("min-lr", self.min_lr, (0.0..=self.lr).contains(&self.min_lr), "0 to --lr")?;
-        number("min-area", self.min_area, self.min_area > 0.0 && self.min_area <= 1.0, "above 0 and at most 1")?;
+        not_negative("warmup-epochs", self.warmup_epochs)?;
+        positive("step-epochs", self.step_epochs)?;
+        open("lr-factor", self.lr_factor)?;
+        number("min-lr", self.min_lr, "0 to --lr", &|v| (0.0..=self.lr.max(self.lr as f32 as f64)).contains(&v))?;
+        number("min-area", self.min_area, "above 0 and at most 1", &|v| v > 0.0 && v <= 1.0)?;
         for (mean, std) in self.mean.into_iter().zip(self.std) {
-            number("mean", mean, true, "a finite number")?;
-            number("std", std, std > 0.0, "above 0")?;
+            number("mean", mean, "within 3.4e38", &|v| v.is_finite())?;
+            positive("std", std)?;
         }
         if self.nesterov && self.paper_sgd {
             return Err(Error::input("--nesterov and --paper-sgd exclude each other: set one to false"));
@@ -334,10 +358,43 @@ mod tests {
             "weight_decay = -0.1",
             "min_lr = 1.0",
             "momentum = 1.0",
+            // In range only as an f64.
+            "lr = 1e-46",
+            "epsilon = 1e-46",
+            "beta1 = 0.99999999999",
+            "label_smoothing = 0.9999999999",
+            "step_epochs = 1e308",
+            "epochs = 4294967296",
         ];
         for text in bad {
             let settings = Settings::merge([table(text)]).unwrap();
-            assert!(settings.check().is_err(), "{text} was accepted");
+            let message = settings.check().expect_err(text).to_string();
+            let option = format!("--{} must be ", text.split(' ').next().unwrap().replace('_', "-"));
+            assert!(message.starts_with(&option), "{text}: {message}");
+            if !text.contains('[') {
+                let (_, given) = text.split_once(" = ").unwrap();
+                let got = format!("got {}", given.replace("nan", "NaN"));
+                assert!(message.contains(&got), "{text}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_preset_says_gives_way_to_what_excludes_it() {
+        for text in [
+            "preset = 'paper'\nlr = 1e-6",
+            "optimizer = 'sgd'\npaper_sgd = true",
+            "optimizer = 'sgd'\nmomentum = 0",
+            "preset = 'paper'\nnesterov = true",
+        ] {
+            let settings = Settings::merge([table(text)]).unwrap();
+            settings.check().unwrap();
+            crate::models::OptimizerConfig::from(&settings).validate().unwrap();
+        }
+        assert_eq!(Settings::merge([table("preset = 'paper'\nlr = 1e-6")]).unwrap().min_lr, 1e-6);
+        assert_eq!(Settings::merge([table("preset = 'paper'\nlr = 1")]).unwrap().min_lr, 1e-5);
+        for given in ["preset = 'paper'\nlr = 1e-6\nmin_lr = 1e-5", "paper_sgd = true\nnesterov = true"] {
+            assert!(Settings::merge([table(given)]).unwrap().check().is_err(), "{given}");
         }
     }
 

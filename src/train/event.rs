@@ -6,6 +6,17 @@ use super::position::Best;
 /// Something that happened in a run. Numbers of epochs and steps count from 1.
 #[derive(Clone, Debug)]
 pub enum Event {
+    /// An epoch's steps begin, or go on after a resume.
+    Started {
+        /// Running epoch.
+        epoch: usize,
+        /// Epochs of the run.
+        epochs: usize,
+        /// Its steps that are done already.
+        done: u64,
+        /// Steps of an epoch.
+        iterations: u64,
+    },
     /// A step's loss was read.
     Step {
         /// Running epoch.

@@ -20,6 +20,6 @@ pub use config::Settings;
 pub use event::{Event, Outcome, Stopped};
 pub use job::Job;
 pub use preset::Preset;
-pub use run_folder::RunFolder;
+pub use run_folder::{Lock, RunFolder};
 pub use trainer::train;
 pub use unreadable::lost_classes;

@@ -2,7 +2,7 @@
 //! good one; only `log.txt` grows in place, line by line, for it must tell what happened before a crash.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -38,9 +38,46 @@ impl MetricsRow {
     }
 }
 
+/// The copy of a model that is not of the zoo: `config.toml` names it, so that it repeats the run after the file was edited.
+pub const MODEL: &str = "model.toml";
+
+const LOCK: &str = ".lock";
+
+/// The right to write a run's folder, for one process at a time. It ends with the process, however that ends: the system keeps it,
+/// and the file that stays means nothing.
+pub struct Lock {
+    folder: PathBuf,
+    _file: File,
+}
+
+impl Lock {
+    /// Takes the right to write the folder `path`, which must be there.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when another process has it; [`Error::Io`] when the folder cannot be written.
+    pub fn take(path: &Path) -> Result<Lock> {
+        let lock = path.join(LOCK);
+        let file = File::options().create(true).append(true).open(&lock);
+        let file = file.map_err(Error::io("cannot write into the run's folder", &lock))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(Error::input(format!(
+                "{}: another process trains in this folder; wait until it has ended, or stop it",
+                path.display()
+            ))),
+            // Some network file systems know no locks: better a run without than none.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Lock { folder: path.into(), _file: file }),
+        }
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+}
+
 /// A run's folder.
 pub struct RunFolder {
-    path: PathBuf,
+    lock: Lock,
     log: File,
     /// Lines of `metrics.csv` without the header.
     metrics: Vec<String>,
@@ -62,7 +99,10 @@ impl RunFolder {
         let numbered = |n: usize| out.join(if n == 1 { name.into() } else { format!("{name}-{n}") });
         for path in (1..).map(numbered) {
             match fs::create_dir(&path) {
-                Ok(()) => return Self::with_log(path, Vec::new(), BTreeMap::new()),
+                Ok(()) => {
+                    let made = Lock::take(&path).and_then(|lock| Self::with_log(lock, Vec::new(), BTreeMap::new()));
+                    return made.inspect_err(|_| discard(&path));
+                }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(Error::io("cannot make the run's folder", &path)(e)),
             }
@@ -70,11 +110,13 @@ impl RunFolder {
         unreachable!("the numbers do not end")
     }
 
-    /// Opens the folder of a run to go on from `step`; metrics of later steps, which the crash of a run may leave, are dropped.
+    /// Opens the folder of a run, whose lock was taken before its checkpoint was read, to go on from `step`; metrics of later steps,
+    /// which the crash of a run may leave, are dropped.
     ///
     /// # Errors
     /// When its files cannot be read.
-    pub fn open(path: &Path, step: u64) -> Result<RunFolder> {
+    pub fn open(lock: Lock, step: u64) -> Result<RunFolder> {
+        let path = lock.folder();
         let read = |name: &str| -> Result<String> {
             let file = path.join(name);
             match fs::read_to_string(&file) {
@@ -89,32 +131,31 @@ impl RunFolder {
             metrics.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).map(String::from).collect();
         let skipped = read("skipped.csv")?;
         let skipped = skipped.lines().skip(1).filter_map(parse_csv_pair).collect();
-        Self::with_log(path.into(), metrics, skipped)
+        Self::with_log(lock, metrics, skipped)
     }
 
-    fn with_log(path: PathBuf, metrics: Vec<String>, skipped: BTreeMap<String, String>) -> Result<RunFolder> {
-        let log = path.join("log.txt");
+    fn with_log(lock: Lock, metrics: Vec<String>, skipped: BTreeMap<String, String>) -> Result<RunFolder> {
+        let log = lock.folder().join("log.txt");
         let log =
             File::options().create(true).append(true).open(&log).map_err(Error::io("cannot write the log", &log))?;
-        Ok(RunFolder { path, log, metrics, skipped })
+        Ok(RunFolder { lock, log, metrics, skipped })
     }
 
-    /// Removes the folder of a run that never began, with the log.
+    /// Removes the folder of a new run that trained nothing.
     pub fn discard(self) {
-        let RunFolder { path, log, .. } = self;
-        drop(log); // some systems do not remove an open file
-        // Best effort: what led here is the error to tell. A folder that holds more than the log stays.
-        let _ = fs::remove_file(path.join("log.txt")).and_then(|()| fs::remove_dir(&path));
+        let path = self.path().to_path_buf();
+        drop(self); // some systems do not remove an open file
+        discard(&path);
     }
 
     /// The folder.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.lock.folder()
     }
 
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.path.join(name)
+        self.path().join(name)
     }
 
     /// Seconds that the run had taken at its last metrics.
@@ -157,6 +198,14 @@ impl RunFolder {
         let written = self.log.write_all(format!("{now} {}\n", one_line(&line)).as_bytes());
         written.map_err(Error::io("cannot write the log", &self.file("log.txt")))
     }
+}
+
+/// Removes what a run has written before its first step. Best effort: what led here is the error to tell. A folder with more in it stays.
+fn discard(path: &Path) {
+    for name in ["config.toml", MODEL, "log.txt", "skipped.csv", LOCK] {
+        let _ = fs::remove_file(path.join(name));
+    }
+    let _ = fs::remove_dir(path);
 }
 
 /// Name for a run that was given none: model and local time.
@@ -215,12 +264,42 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let mut folder = RunFolder::create(out.path(), "run").unwrap();
         folder.add_metrics(&[row(10), row(20)]).unwrap();
-        let mut folder = RunFolder::open(folder.path(), 10).unwrap();
+        let mut folder = reopened(folder, 10);
         assert_eq!(folder.seconds(), 10.0);
         folder.add_metrics(&[row(15)]).unwrap();
         let text = fs::read_to_string(folder.file("metrics.csv")).unwrap();
         assert_eq!(text.lines().nth(1).unwrap(), "1,10,val,0.5,0.75,1,0.01,20.00,10.00");
         assert_eq!(text.lines().count(), 3);
+    }
+
+    /// As another process would open it.
+    fn reopened(folder: RunFolder, step: u64) -> RunFolder {
+        let path = folder.path().to_path_buf();
+        drop(folder);
+        RunFolder::open(Lock::take(&path).unwrap(), step).unwrap()
+    }
+
+    #[test]
+    fn one_process_at_a_time() {
+        let out = tempfile::tempdir().unwrap();
+        let folder = RunFolder::create(out.path(), "run").unwrap();
+        let refused = Lock::take(folder.path()).map(|_| ()).unwrap_err();
+        assert!(refused.exit_code() == 2 && refused.to_string().contains("another process"), "{refused}");
+        reopened(folder, 0);
+    }
+
+    #[test]
+    fn a_discarded_folder_is_gone_but_not_with_more_in_it() {
+        let out = tempfile::tempdir().unwrap();
+        let made = |files: &[&str]| {
+            let folder = RunFolder::create(out.path(), "run").unwrap();
+            files.iter().for_each(|file| folder.write_text(file, "").unwrap());
+            let path = folder.path().to_path_buf();
+            folder.discard();
+            path.exists()
+        };
+        assert!(!made(&["config.toml", MODEL]));
+        assert!(made(&["config.toml", "notes.txt"]));
     }
 
     #[test]
@@ -229,7 +308,7 @@ mod tests {
         let mut folder = RunFolder::create(out.path(), "run").unwrap();
         let odd = ("a \"b\", c.jpg".to_string(), "bad, \"very\"\nbad".to_string());
         folder.add_skipped([odd, ("plain.jpg".into(), "reason".into())]).unwrap();
-        let folder = RunFolder::open(folder.path(), 0).unwrap();
+        let folder = reopened(folder, 0);
         assert_eq!(folder.skipped().collect::<Vec<_>>(), ["a \"b\", c.jpg", "plain.jpg"]);
         assert_eq!(folder.skipped["a \"b\", c.jpg"], "bad, \"very\" bad");
     }

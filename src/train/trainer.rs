@@ -15,15 +15,16 @@ use super::schedule::Schedule;
 use super::{Event, Job, Outcome, Stopped, lost_classes, state};
 use crate::backend::{Device, Program, Ticket};
 use crate::classifier::Evaluator;
-use crate::data::{Batch, Item, Loader};
+use crate::data::{Batch, Item, Loader, LoaderOptions, decode};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
 use crate::models::{OptimizerConfig, TrainGraph};
 use crate::rng::{Philox, stream};
 use crate::tensor::Tensor;
 
-/// Steps that may be in flight: enough that the device never waits for the host, and the loss still comes soon.
-const IN_FLIGHT: usize = 8;
+/// Steps that may be in flight: while the host reads one, the device has the next. More would only tell losses late, and make an
+/// interruption wait for them.
+const IN_FLIGHT: usize = 2;
 
 /// Trains until the epochs or steps are done, patience is lost, or `stop` is set; a run that is stopped is saved and can be resumed.
 /// `observe` is told what happens as it happens.
@@ -83,6 +84,7 @@ impl<'a> Run<'a> {
         stop: &'a AtomicBool,
         observe: &'a mut dyn FnMut(&Event),
     ) -> Result<Run<'a>> {
+        check_validation(&job)?;
         let settings = &job.settings;
         let optimizer = job.optimizer();
         let graph = job.train_graph()?;
@@ -187,23 +189,24 @@ impl<'a> Run<'a> {
         }
         let seed = self.job.settings.seed;
         let shuffle = Philox { seed, stream: stream::SHUFFLE, step: self.position.epochs as u32 };
+        (self.observe)(&Event::Started {
+            epoch: self.position.epochs + 1,
+            epochs: self.job.settings.epochs,
+            done: first,
+            iterations: self.job.steps_per_epoch(),
+        });
         let batches = self.loader.epoch(shuffle.permutation(self.job.dataset.train.len()), first as usize);
         for batch in batches {
             if self.stopping() {
                 break;
             }
             self.submit(batch?)?;
-            if self.pending.len() > IN_FLIGHT {
-                self.read_oldest()?;
-            }
+            self.read(IN_FLIGHT)?;
             if self.job.settings.max_steps == Some(self.position.step) {
                 break;
             }
         }
-        while !self.pending.is_empty() {
-            self.read_oldest()?;
-        }
-        Ok(())
+        self.read(0)
     }
 
     fn submit(&mut self, batch: Batch) -> Result<()> {
@@ -227,11 +230,21 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Reads the oldest step's loss and logits.
-    fn read_oldest(&mut self) -> Result<()> {
-        let Some(Pending { ticket, labels, pictures, step }) = self.pending.pop_front() else { return Ok(()) };
-        let outputs = self.program.outputs(ticket, true)?;
-        let Some([loss, logits]) = outputs.as_deref() else {
+    /// Takes in every step that is done, the oldest first; waits only until no more than `most` are in flight.
+    fn read(&mut self, most: usize) -> Result<()> {
+        while let Some(oldest) = self.pending.front() {
+            let wait = self.pending.len() > most;
+            let Some(outputs) = self.program.outputs(oldest.ticket, wait)? else { break };
+            if let Some(step) = self.pending.pop_front() {
+                self.take_in(step, &outputs)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a step's loss and logits, and tells of them.
+    fn take_in(&mut self, Pending { labels, pictures, step, .. }: Pending, outputs: &[Tensor]) -> Result<()> {
+        let [loss, logits] = outputs else {
             return Err(Error::device("the device lost the outputs of a step"));
         };
         let loss = loss.as_f32().and_then(|values| values.first().copied()).unwrap_or(f32::NAN);
@@ -358,6 +371,21 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Whether a validation picture can be read: with none an epoch would be spent before that shows.
+fn check_validation(job: &Job) -> Result<()> {
+    let (pictures, LoaderOptions { size, resize, .. }) = (&job.dataset.val, job.loader_options(1));
+    let unreadable = pictures.iter().map_while(|item| decode(&item.path, size, resize).err().map(|why| (item, why)));
+    let unreadable: Vec<_> = unreadable.collect();
+    match &unreadable[..] {
+        [(item, why), ..] if unreadable.len() == pictures.len() => Err(Error::input(format!(
+            "none of the {} validation pictures can be read; the first, {}: {why}. Give others by --val",
+            pictures.len(),
+            item.path.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Result of an evaluation within a run.
 #[derive(Clone, Copy)]
 struct Validated {
@@ -366,4 +394,119 @@ struct Validated {
     speed: f64,
     /// Pictures a second in the training before it.
     training_speed: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuDevice;
+    use crate::backend::{DeviceInfo, Finding, NodeTime};
+    use crate::data::sample::{self, SampleOptions};
+    use crate::data::{ScanOptions, scan};
+    use crate::graph::{Graph, ValueId};
+    use crate::models::Model;
+    use crate::train::Settings;
+    use std::path::Path;
+
+    /// The CPU backend, but no step is done before it is waited for.
+    struct Late(CpuDevice);
+    struct LateProgram(Box<dyn Program>);
+
+    impl Device for Late {
+        fn info(&self) -> &DeviceInfo {
+            self.0.info()
+        }
+        fn probe(&mut self) -> Result<Vec<Finding>> {
+            self.0.probe()
+        }
+        fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+            self.0.set(name, tensor)
+        }
+        fn get(&mut self, name: &str) -> Result<Tensor> {
+            self.0.get(name)
+        }
+        fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
+            Ok(Box::new(LateProgram(self.0.compile(graph, outputs)?)))
+        }
+    }
+
+    impl Program for LateProgram {
+        fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
+            self.0.write(input, tensor)
+        }
+        fn submit(&mut self) -> Result<Ticket> {
+            self.0.submit()
+        }
+        fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>> {
+            if wait { self.0.outputs(ticket, wait) } else { Ok(None) }
+        }
+        fn memory_bytes(&self) -> u64 {
+            self.0.memory_bytes()
+        }
+        fn profile(&mut self) -> Result<Vec<NodeTime>> {
+            self.0.profile()
+        }
+    }
+
+    /// Trains for an epoch of 12 steps in `place`, on its `train` and `val`.
+    fn run(
+        place: &Path,
+        device: &mut dyn Device,
+        stop: &AtomicBool,
+        observe: &mut dyn FnMut(&Event),
+    ) -> Result<Outcome> {
+        for (folder, count) in [("train", 12), ("val", 2)] {
+            let options = SampleOptions { count, classes: 2, size: 32, seed: 1 };
+            sample::write(&place.join("pictures").join(folder), &options)?;
+        }
+        let text = "model = 'four-layer'\nbatch_size = 2\nepochs = 1\nworkers = 1\nwarmup_epochs = 0.0";
+        let settings = Settings::merge([text.parse().unwrap()])?;
+        let options = ScanOptions { split: 0.9, seed: 0, val: None, classes: None };
+        let dataset = scan(&place.join("pictures"), &options)?;
+        let job = Job { settings, model: Model::find("four-layer")?, dataset };
+        train(job, None, device, &mut RunFolder::create(place, "run")?, stop, observe)
+    }
+
+    #[test]
+    fn an_interruption_waits_for_the_steps_in_flight_only() {
+        let at_the_first_loss = |device: &mut dyn Device| {
+            let (place, stop) = (tempfile::tempdir().unwrap(), AtomicBool::new(false));
+            let outcome = run(place.path(), device, &stop, &mut |event| {
+                stop.fetch_or(matches!(event, Event::Step { .. }), Ordering::Relaxed);
+            });
+            outcome.unwrap().step
+        };
+        let cpu = || CpuDevice::new(Some(1)).unwrap();
+        assert_eq!(at_the_first_loss(&mut cpu()), 1, "a loss that is there is told at once");
+        assert_eq!(at_the_first_loss(&mut Late(cpu())), 1 + IN_FLIGHT as u64);
+    }
+
+    #[test]
+    fn events_come_in_order() {
+        let (place, mut told) = (tempfile::tempdir().unwrap(), Vec::new());
+        let device = &mut Late(CpuDevice::new(Some(1)).unwrap());
+        let outcome = run(place.path(), device, &AtomicBool::new(false), &mut |event| match event {
+            Event::Started { epoch: 1, epochs: 1, done: 0, iterations: 12 } => told.push(0),
+            Event::Step { iteration, .. } => told.push(*iteration),
+            _ => {}
+        });
+        assert_eq!(outcome.unwrap().stopped, Stopped::Epochs);
+        assert_eq!(told, (0..=12).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn an_epoch_that_cannot_be_validated_is_kept() {
+        let place = tempfile::tempdir().unwrap();
+        let device = &mut CpuDevice::new(Some(1)).unwrap();
+        let outcome = run(place.path(), device, &AtomicBool::new(false), &mut |event| {
+            if matches!(event, Event::Step { .. }) {
+                for entry in std::fs::read_dir(place.path().join("pictures/val")).unwrap() {
+                    std::fs::write(entry.unwrap().path(), "no picture any more").unwrap();
+                }
+            }
+        });
+        assert!(outcome.unwrap_err().to_string().contains("no validation picture"));
+        let last = Checkpoint::load(&place.path().join("run/last.safetensors")).unwrap();
+        assert_eq!(Position::restore(&last).unwrap().step, 12);
+    }
 }

@@ -1,0 +1,23 @@
+//! What is to come, told as such and not as a slip of the pen. Whatever gets built leaves these lists.
+
+use clap::error::{ContextKind, ContextValue};
+
+const COMMANDS: [&str; 6] = ["cache", "compare", "data", "explain", "export", "lr-find"];
+const OPTIONS: [&str; 4] = ["--accumulate", "--cache", "--pretrained", "--tune"];
+const VALUES: [(&str, &str); 2] = [("--batch-size", "auto"), ("--precision", "f16")];
+
+/// What a command line asks for that is not built yet, if that is why it was refused.
+pub fn wanted(error: &clap::Error) -> Option<String> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    if let Some(command) = context(ContextKind::InvalidSubcommand) {
+        return COMMANDS.contains(&command).then(|| format!("convoy {command}"));
+    }
+    let option = context(ContextKind::InvalidArg)?.split([' ', '=']).next()?; // of `--batch-size <N>`
+    match context(ContextKind::InvalidValue) {
+        Some(value) => VALUES.contains(&(option, value)).then(|| format!("{option} {value}")),
+        None => OPTIONS.contains(&option).then(|| option.into()),
+    }
+}
