@@ -2,6 +2,7 @@
 
 use convoy::backend::Device;
 use convoy::models::{BuildOptions, Init, Model, OptimizerConfig, TrainGraph, train_graph};
+use convoy::ops::Op;
 use convoy::rng::{Philox, stream};
 use convoy::tensor::{Data, Tensor};
 use serde::Deserialize;
@@ -26,8 +27,9 @@ struct TrainingOptions {
     label_smoothing: f32,
 }
 
-/// Losses and last weights of a training that starts from given weights.
-pub fn check_training(device: &mut dyn Device, fixture: &Fixture) -> Outcome<()> {
+/// Losses and last weights of a training that starts from given weights. Returns the ops that only whole networks have, as
+/// [`check_step`] does.
+pub fn check_training(device: &mut dyn Device, fixture: &Fixture) -> Outcome<Vec<&'static str>> {
     let options: TrainingOptions = fixture.options();
     let model = Model::parse(&options.model, &fixture.name())?;
     let build = BuildOptions {
@@ -55,7 +57,7 @@ pub fn check_training(device: &mut dyn Device, fixture: &Fixture) -> Outcome<()>
         let got = device.get(&parameter.name)?;
         fixture.check(&format!("final.{}", parameter.name), &got, TOLERANCE)?;
     }
-    Ok(())
+    Ok(fused(&train))
 }
 
 #[derive(Deserialize)]
@@ -73,7 +75,7 @@ struct StepOptions {
 const ROUNDING: f64 = 2.6e-5;
 
 /// Loss, logits and gradients of one batch, weights and pictures drawn here.
-pub fn check_step(device: &mut dyn Device, fixture: &Fixture) -> Outcome<()> {
+pub fn check_step(device: &mut dyn Device, fixture: &Fixture) -> Outcome<Vec<&'static str>> {
     let StepOptions { model, batch, classes, seed, step, pictures } = fixture.options();
     let build = BuildOptions { init: Some(Init::PyTorch), ..BuildOptions::new(batch, classes) };
     let model = Model::find(&model)?;
@@ -107,7 +109,13 @@ pub fn check_step(device: &mut dyn Device, fixture: &Fixture) -> Outcome<()> {
         let sample: Vec<f64> = fixture.numbers(&places).iter().map(|&place| gradient[place as usize]).collect();
         common::compare(&what, &sample, &fixture.numbers(&what), (ROUNDING * mean, 1e-4))?;
     }
-    Ok(())
+    Ok(fused(&train))
+}
+
+/// Names of the ops that [`convoy::graph::fuse`] has put into the graph.
+fn fused(train: &TrainGraph) -> Vec<&'static str> {
+    let nodes = train.graph.nodes.iter().filter(|node| matches!(node.op, Op::LinearUpdate(_)));
+    nodes.map(|node| node.op.name()).collect()
 }
 
 /// Root of the sum of squares.
