@@ -6,15 +6,19 @@
 use rayon::prelude::*;
 
 use super::CpuOp;
-use super::matmul::{Matrix, Panels, matmul, matmul_by_rows, row_length};
+use super::matmul::{COLUMNS, Matrix, Panels, matmul, matmul_by_rows, row_length};
 use super::memory::Io;
 use super::parallel::Pieces;
 use super::simd::{LANES, Vector, each, fused_lanes, lanes, vectorised};
+use super::transpose::transpose;
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 use crate::tensor::TensorType;
 
 /// Outputs of one task of the forward product.
-const OUTPUTS: usize = 32;
+const OUTPUTS: usize = 48;
+
+/// Rows of a batch that are too few to fill the columns of a product.
+const FEW: usize = 8;
 
 /// Features that are worked on at a time: a few rows of x and w of this length fit a core's L1 cache.
 const FEATURES: usize = 512;
@@ -29,15 +33,38 @@ const DEPTH: usize = 64;
 const ROWS: usize = 24;
 
 impl CpuOp for Linear {
+    fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
+        let (n, features) = (inputs[0].shape[0], inputs[0].shape[1]);
+        if n < FEW { 0 } else { n.next_multiple_of(COLUMNS) * features + threads * OUTPUTS * row_length(n) }
+    }
+
+    /// A small batch by dot products of rows; a large one by y^T = w x^T, since columns of y^T are whole vectors.
     fn run(&self, mut io: Io) {
         let (x, w, y) = (io.f32(0), io.f32(1), io.output(0));
-        let (features, outs) = (io.shape(1)[1], io.shape(1)[0]);
+        let (n, features, outs) = (io.shape(0)[0], io.shape(1)[1], io.shape(1)[0]);
         let tasks = column_blocks(y, outs, OUTPUTS).into_par_iter().zip(w.par_chunks(OUTPUTS * features));
+        if n < FEW {
+            tasks.for_each(|(mut y, w)| {
+                y.iter_mut().for_each(|y| y.fill(0.0));
+                for first in (0..features).step_by(FEATURES) {
+                    add_dots(&mut y, x, w, features, first);
+                }
+            });
+            return;
+        }
+        let (panels, scratch) = io.scratch().split_at_mut(n.next_multiple_of(COLUMNS) * features);
+        panels.par_chunks_mut(COLUMNS * features).zip(x.par_chunks(COLUMNS * features)).for_each(|(panel, x)| {
+            transpose(panel, COLUMNS, x, features, [x.len() / features, features]);
+        });
+        let (row, x_t) = (row_length(n), Panels::packed(panels, [features, n]));
+        let scratch = Pieces::new(scratch, OUTPUTS * row, io.threads());
         tasks.for_each(|(mut y, w)| {
-            y.iter_mut().for_each(|y| y.fill(0.0));
-            for first in (0..features).step_by(FEATURES) {
-                add_dots(&mut y, x, w, features, first);
-            }
+            scratch.with(|y_t| {
+                matmul(y_t, row, Matrix::rows(w, [w.len() / features, features], features), x_t, false);
+                for (n, y) in y.iter_mut().enumerate() {
+                    y.iter_mut().enumerate().for_each(|(o, y)| *y = y_t[o * row + n]);
+                }
+            })
         });
     }
 }
