@@ -1,13 +1,12 @@
 // Adam and AdamW, in place.
 //!include elements
-
-override DECOUPLED: bool = false;
+//!include optimizer_step
 
 struct Params {
     count: u32,
     beta1: f32,
     beta2: f32,
-    one_minus_beta1: f32, // of the host's f64: in f32 it would be short of digits
+    one_minus_beta1: f32,
     one_minus_beta2: f32,
     epsilon: f32,
     weight_decay: f32,
@@ -27,19 +26,10 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     if (4u * i >= params.count) {
         return;
     }
-    let lr = schedule[0].x * params.lr_scale;
-    let old_w = w[i];
-    var decayed = old_w;
-    var d = g[i];
-    if (DECOUPLED) {
-        decayed -= lr * params.weight_decay * old_w;
-    } else {
-        d += params.weight_decay * old_w;
-    }
-    let new_m = params.beta1 * m[i] + params.one_minus_beta1 * d;
-    let new_v = params.beta2 * v[i] + params.one_minus_beta2 * d * d;
-    let new_w = decayed - lr * (new_m / schedule[0].y) / (sqrt(new_v / schedule[0].z) + params.epsilon);
-    w[i] = new_w;
-    m[i] = new_m;
-    v[i] = new_v;
+    let rule = AdamRule(params.beta1, params.beta2, params.one_minus_beta1, params.one_minus_beta2, params.epsilon,
+                        params.weight_decay, schedule[0].x * params.lr_scale, schedule[0].y, schedule[0].z);
+    let stepped = adam_step(AdamState(w[i], m[i], v[i]), g[i], rule);
+    w[i] = stepped.w;
+    m[i] = stepped.m;
+    v[i] = stepped.v;
 }

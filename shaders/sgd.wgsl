@@ -1,8 +1,6 @@
 // Stochastic gradient descent with momentum, in place.
 //!include elements
-
-override PAPER: bool = false;
-override NESTEROV: bool = false;
+//!include optimizer_step
 
 struct Params {
     count: u32,
@@ -23,19 +21,8 @@ fn update(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: 
     if (4u * i >= params.count) {
         return;
     }
-    let lr = schedule[0] * params.lr_scale;
-    let old_w = w[i];
-    let old_v = v[i];
-    var new_w: vec4f;
-    var new_v: vec4f;
-    if (PAPER) {
-        new_v = params.momentum * old_v - params.weight_decay * lr * old_w - lr * g[i];
-        new_w = old_w + new_v;
-    } else {
-        let d = g[i] + params.weight_decay * old_w;
-        new_v = params.momentum * old_v + d;
-        new_w = old_w - lr * select(new_v, d + params.momentum * new_v, NESTEROV);
-    }
-    w[i] = new_w;
-    v[i] = new_v;
+    let rule = SgdRule(params.momentum, params.weight_decay, schedule[0] * params.lr_scale);
+    let stepped = sgd_step(SgdState(w[i], v[i]), g[i], rule);
+    w[i] = stepped.w;
+    v[i] = stepped.v;
 }

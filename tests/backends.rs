@@ -50,11 +50,12 @@ fn a_command_repeats_to_the_bit() {
     }
 }
 
-/// Rewrites of the graph change no bit: what is fused adds up in the same order.
+/// Rewrites of the graph change no bit on the CPU: what is fused adds up in the same order. On a GPU another kernel may round
+/// otherwise, where its compiler fuses a product and a sum in one and not in the other.
 #[test]
 fn rewrites_change_nothing() {
     for optimizer in [OptimizerConfig::sgd(0.9, 5e-4), OptimizerConfig::adamw(0.01)] {
-        for open in [common::cpu, common::gpu] {
+        for (open, rtol) in [(common::cpu as fn() -> _, 0.0), (common::gpu, 1e-4)] {
             let run = |rewrites| train_with(&mut *open(), &optimizer, 1e-3, 3, rewrites);
             let plain = run(Rewrites::NONE);
             for rewrites in [
@@ -63,9 +64,13 @@ fn rewrites_change_nothing() {
                 Rewrites::default(),
             ] {
                 let rewritten = run(rewrites);
-                assert_eq!(plain.losses, rewritten.losses, "{rewrites:?}");
+                let check = |what: &str, got: &[f64], expected: &[f64]| {
+                    let what = format!("{what} with {rewrites:?}");
+                    common::compare(&what, got, expected, (rtol * 1e-2, rtol)).unwrap();
+                };
+                check("losses", &rewritten.losses, &plain.losses);
                 for ((name, plain), (_, rewritten)) in plain.values.iter().zip(&rewritten.values) {
-                    assert!(plain == rewritten, "{name} with {rewrites:?}");
+                    check(name, &common::as_f64(rewritten), &common::as_f64(plain));
                 }
             }
         }

@@ -8,16 +8,16 @@ use crate::error::Result;
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 
 /// Outputs that an invocation of `forward` and `backward_weight` works on.
-const OUTPUTS: usize = 8;
+pub(super) const OUTPUTS: usize = 8;
 
 /// Invocations of a workgroup.
-const LANES: usize = 64;
+pub(super) const LANES: usize = 64;
 
 /// Workgroups of `backward_input` that keep a large GPU busy; with fewer than these, the sums over outputs are cut.
 const BUSY: usize = 512;
 
 /// Outputs that an invocation of `backward_input` sums at most, and rows that one of `backward_weight` does.
-const MAX_SUMMED: usize = 32_768;
+pub(super) const MAX_SUMMED: usize = 32_768;
 
 impl WgpuOp for Linear {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {

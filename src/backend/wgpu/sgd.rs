@@ -1,7 +1,7 @@
 //! Lowering of SGD's update.
 
 use super::WgpuOp;
-use super::lowering::{Lowering, ValueRef};
+use super::lowering::{Builder, Lowering, ValueRef};
 use super::shaders::sgd::UPDATE;
 use crate::error::Result;
 use crate::ops::Sgd;
@@ -10,13 +10,18 @@ impl WgpuOp for Sgd {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], _: &[ValueRef]) -> Result<()> {
         let [w, g, v, schedule] = inputs else { unreachable!("infer asks for four inputs") };
         let schedule = cx.whole(schedule)?;
-        cx.each(&UPDATE, &[("w", w), ("g", g), ("v", v)], |d, _| {
-            d.bind("schedule", schedule)
-                .constant("PAPER", self.paper)
-                .constant("NESTEROV", self.nesterov)
-                .set("momentum", self.momentum)
-                .set("weight_decay", self.weight_decay)
-                .set("lr_scale", self.lr_scale)
-        })
+        cx.each(&UPDATE, &[("w", w), ("g", g), ("v", v)], |d, _| self.set(d.bind("schedule", schedule)))
+    }
+}
+
+impl Sgd {
+    /// Sets what `sgd_step` of `shaders/optimizer_step.wgsl` needs.
+    pub(super) fn set<'a>(&self, dispatch: Builder<'a>) -> Builder<'a> {
+        dispatch
+            .constant("PAPER", self.paper)
+            .constant("NESTEROV", self.nesterov)
+            .set("momentum", self.momentum)
+            .set("weight_decay", self.weight_decay)
+            .set("lr_scale", self.lr_scale)
     }
 }
