@@ -47,7 +47,7 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     let normaliser = nan_log(statistics.y);
     var sum = 0.0;
     for (var k = local; k < params.classes; k += LANES) {
-        sum += normaliser - (logits[start + k] - statistics.x);
+        sum += (normaliser - (logits[start + k] - statistics.x)) / f32(params.classes);
     }
     sum = workgroup_sum(local, sum);
     if (leads(local)) {
@@ -59,7 +59,11 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
             if (label < params.classes) {
                 own = normaliser - (logits[start + label] - statistics.x);
             }
-            loss = (1.0 - params.smoothing) * own + params.smoothing * (sum / f32(params.classes));
+            loss = (1.0 - params.smoothing) * own;
+            // Without smoothing, an infinite logit of another class does no harm: 0 times infinity would.
+            if (params.smoothing > 0.0) {
+                loss += params.smoothing * sum;
+            }
         }
         out[params.out_first + row] = loss;
     }

@@ -2,7 +2,7 @@
 
 use super::case::{Case, CaseInput, Fill};
 use super::draw::Draw;
-use super::softmax::log_sum_exp;
+use super::softmax::log_softmax;
 use super::{Array, Forward, Operator, expect_shape, inputs_of};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -68,10 +68,9 @@ impl Operator for CrossEntropy {
         let (classes, s) = (logits.shape[1], self.label_smoothing as f64);
         let rows = labelled(labels).count();
         let loss = |(row, label): (usize, usize)| {
-            let x = &logits.data[row * classes..][..classes];
-            let lse = log_sum_exp(x);
-            let uniform = || x.iter().map(|v| lse - v).sum::<f64>() / classes as f64;
-            let own = x.get(label).map_or(f64::NAN, |own| lse - own);
+            let log = log_softmax(&logits.data[row * classes..][..classes]);
+            let uniform = || -log.iter().sum::<f64>() / classes as f64;
+            let own = log.get(label).map_or(f64::NAN, |own| -own);
             // Without smoothing, an infinite logit of another class does no harm.
             (1.0 - s) * own + if s > 0.0 { s * uniform() } else { 0.0 }
         };
@@ -84,10 +83,10 @@ impl Operator for CrossEntropy {
         let classes = logits.shape[1];
         let rows = labelled(labels).count().max(1) as f64;
         let size = |(row, label): (usize, usize)| {
-            let x = &logits.data[row * classes..][..classes];
-            let smoothed = x.iter().map(|v| v.abs()).sum::<f64>() / classes as f64;
+            let log = log_softmax(&logits.data[row * classes..][..classes]);
+            let smoothed = log.iter().map(|log| log.abs()).sum::<f64>() / classes as f64;
             let smoothed = if self.label_smoothing > 0.0 { smoothed } else { 0.0 };
-            1.0 + 2.0 * log_sum_exp(x).abs() + x.get(label).map_or(0.0, |own| own.abs()) + smoothed
+            1.0 + 2.0 * (classes as f64).ln() + log.get(label).map_or(0.0, |own| own.abs()) + smoothed
         };
         vec![Array { shape: [1].into(), data: vec![labelled(labels).map(size).sum::<f64>() / rows] }]
     }
@@ -128,11 +127,10 @@ impl Operator for CrossEntropyBackward {
         let rows = labelled(labels).count() as f64;
         let mut dx = Array::zeros(logits.shape.clone());
         for (row, label) in labelled(labels) {
-            let x = &logits.data[row * classes..][..classes];
-            let lse = log_sum_exp(x);
+            let log = log_softmax(&logits.data[row * classes..][..classes]);
             for (class, dx) in dx.data[row * classes..][..classes].iter_mut().enumerate() {
                 let target = if class == label { 1.0 - s } else { 0.0 } + s / classes as f64;
-                *dx = dloss / rows * ((x[class] - lse).exp() - target);
+                *dx = dloss / rows * (log[class].exp() - target);
             }
         }
         vec![dx]
@@ -144,10 +142,9 @@ impl Operator for CrossEntropyBackward {
         let rows = labelled(labels).count() as f64;
         let mut scale = Array::zeros(logits.shape.clone());
         for (row, _) in labelled(labels) {
-            let x = &logits.data[row * classes..][..classes];
-            let lse = log_sum_exp(x);
-            for (scale, x) in scale.data[row * classes..][..classes].iter_mut().zip(x) {
-                *scale = dloss / rows * (1.0 + (x - lse).exp() * (x - lse).abs().min(110.0));
+            let log = log_softmax(&logits.data[row * classes..][..classes]);
+            for (scale, log) in scale.data[row * classes..][..classes].iter_mut().zip(log) {
+                *scale = dloss / rows * (1.0 + log.exp() * log.abs().min(110.0));
             }
         }
         vec![scale]
@@ -202,6 +199,16 @@ fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Cas
     }
     let negative = CaseInput::f32([3, 2], Fill::Given(vec![-3e38, -3.2e38]));
     cases.push(case(0.0, "large negative logits".into(), negative, CaseInput::labels(3, 2)).without_gradient());
+    // Logits that are masked: no label is theirs.
+    for label_smoothing in [0.0, 0.1] {
+        let masked = CaseInput::f32([2, 5], given(vec![1.0, f32::NEG_INFINITY, 0.5, 2.0, 0.1]));
+        let name = format!("an infinite logit, smoothing {label_smoothing}");
+        let first = CaseInput { ty: TensorType::new([2], DType::U32), fill: Fill::Labels { n: 1, ignore: false } };
+        cases.push(case(label_smoothing, name, masked, first).without_gradient());
+    }
+    // Near the end of f32: what stays of a logarithm next to the maximum.
+    let ties = CaseInput::f32([3, 5], given(vec![3e38, -3e37, 0.0, 3e38, -3e37]));
+    cases.push(case(0.1, "large ties".into(), ties, CaseInput::labels(3, 1)).without_gradient());
     // More rows than a workgroup has invocations.
     cases
         .push(case(0.1, "many rows".into(), CaseInput::normal([600, 2]), CaseInput::labels(600, 2)).without_gradient());

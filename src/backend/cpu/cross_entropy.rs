@@ -14,11 +14,15 @@ impl CpuOp for CrossEntropy {
             if label == IGNORE {
                 continue;
             }
-            let lse = log_sum_exp(x);
-            let uniform = x.iter().map(|&x| lse - x as f64).sum::<f64>() / classes as f64;
+            let (max, log_sum) = log_sum_exp(x);
             // A label beyond the classes is a caller's mistake: NaN, so that the step is seen to fail.
-            let own = x.get(label as usize).map_or(f64::NAN, |&x| lse - x as f64);
-            loss += (1.0 - smoothing) * own + smoothing * uniform;
+            let own = x.get(label as usize).map_or(f64::NAN, |&x| log_sum - (x as f64 - max));
+            loss += (1.0 - smoothing) * own;
+            // Without smoothing, an infinite logit of another class does no harm: 0 times infinity would.
+            if smoothing > 0.0 {
+                let uniform = x.iter().map(|&x| log_sum - (x as f64 - max)).sum::<f64>() / classes as f64;
+                loss += smoothing * uniform;
+            }
             rows += 1;
         }
         io.output(0)[0] = (loss / rows.max(1) as f64) as f32;
@@ -37,10 +41,10 @@ impl CpuOp for CrossEntropyBackward {
                 dx.fill(0.0);
                 continue;
             }
-            let lse = log_sum_exp(x);
+            let (max, log_sum) = log_sum_exp(x);
             for (class, (dx, &x)) in dx.iter_mut().zip(x).enumerate() {
                 let onehot = if class == label as usize { 1.0 - smoothing } else { 0.0 };
-                *dx = (scale * ((x as f64 - lse).exp() - onehot - smoothing / classes as f64)) as f32;
+                *dx = (scale * ((x as f64 - max - log_sum).exp() - onehot - smoothing / classes as f64)) as f32;
             }
         }
     }

@@ -8,9 +8,9 @@ impl CpuOp for Softmax {
     fn run(&self, mut io: Io) {
         let (x, y, classes) = (io.f32(0), io.output(0), io.shape(0)[1].max(1));
         for (y, x) in y.chunks_mut(classes).zip(x.chunks(classes)) {
-            let lse = log_sum_exp(x);
+            let (max, log_sum) = log_sum_exp(x);
             for (y, &x) in y.iter_mut().zip(x) {
-                let log = x as f64 - lse;
+                let log = x as f64 - max - log_sum;
                 *y = if self.log { log } else { log.exp() } as f32;
             }
         }
@@ -30,8 +30,9 @@ impl CpuOp for SoftmaxBackward {
     }
 }
 
-/// ln of the sum of exp(x) over a row, the maximum subtracted, in f64: rows are short, and losses are sums of it.
-pub(super) fn log_sum_exp(row: &[f32]) -> f64 {
+/// A row's maximum, and ln of the sum of exp(x - maximum), in f64: rows are short, and losses are sums of it. Added up, the
+/// logarithm would drown in a large maximum.
+pub(super) fn log_sum_exp(row: &[f32]) -> (f64, f64) {
     let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max) as f64;
-    max + row.iter().map(|&x| (x as f64 - max).exp()).sum::<f64>().ln()
+    (max, row.iter().map(|&x| (x as f64 - max).exp()).sum::<f64>().ln())
 }
