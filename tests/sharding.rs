@@ -6,8 +6,10 @@ use common::training::train;
 use convoy::backend::Device;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::models::OptimizerConfig;
-use convoy::ops::Op;
+use convoy::ops::case::Case;
+use convoy::ops::{Op, draw};
 use convoy::selftest::{Prepared, Wrong};
+use convoy::tensor::TensorType;
 
 /// The device under test, as if it could bind no more than this many bytes at once, and run 5 workgroups side by side.
 fn limited(bytes: u64, gpu_kernels: bool) -> Box<dyn Device> {
@@ -39,48 +41,66 @@ fn a_training_under_a_small_limit_gives_the_same_numbers() {
     }
 }
 
-/// Every case is right, or refused with an error that says so: where one row, plane or picture does not fit. Ops that work
-/// element by element, the optimizers among them, and reductions are never refused.
+/// Ops that work element by element, the optimizers among them, and reductions.
+const NEVER_REFUSED: [&str; 17] = [
+    "add",
+    "mul",
+    "scale",
+    "fill",
+    "broadcast",
+    "sum",
+    "mean",
+    "dropout",
+    "sgd",
+    "adam",
+    "adamw",
+    "relu",
+    "relu_backward",
+    "sigmoid",
+    "sigmoid_backward",
+    "tanh",
+    "tanh_backward",
+];
+
+/// The types of a case's inputs and outputs.
+fn types(case: &Case) -> Vec<TensorType> {
+    let mut types: Vec<TensorType> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+    types.extend(case.op.infer(&types).expect("the case's shapes agree"));
+    types
+}
+
+/// Whether a device that binds no more than `limit` bytes may refuse the case: where a row of a value (a picture, an output's
+/// weights), or a vector, does not fit, with what the alignment of its window takes.
+fn may_refuse(case: &Case, limit: u64) -> bool {
+    let types = types(case);
+    let row = |ty: &TensorType| ty.bytes() / if ty.shape.len() > 1 { ty.shape[0] } else { 1 };
+    match case.op.name() {
+        "bias" => types[1].bytes() as u64 > limit,
+        name if NEVER_REFUSED.contains(&name) => false,
+        _ => types.iter().any(|ty| row(ty) as u64 + 256 > limit),
+    }
+}
+
+/// Every case, fixed and random, is right, or refused with an error that says so, where it may be. Values of more than 100 windows
+/// take minutes and show nothing that those of a few do not.
 #[test]
 fn every_op_under_a_small_limit_is_right_or_refuses() {
-    let never_refused = [
-        "add",
-        "mul",
-        "scale",
-        "fill",
-        "broadcast",
-        "sum",
-        "mean",
-        "bias",
-        "dropout",
-        "sgd",
-        "adam",
-        "adamw",
-        "relu",
-        "relu_backward",
-        "sigmoid",
-        "sigmoid_backward",
-        "tanh",
-        "tanh_backward",
-    ];
     let (mut failures, mut right, mut refused) = (Vec::new(), 0, 0);
     for (limit, gpu_kernels) in [(4 * 1024, false), (ONE_PICTURE, false), (ONE_PICTURE, true)] {
         let mut device = limited(limit, gpu_kernels);
-        for case in Op::all_cases() {
+        let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
+        let few = |case: &Case| types(case).iter().all(|ty| ty.bytes() as u64 <= 100 * limit);
+        for case in Op::all_cases().into_iter().chain(drawn).filter(few) {
             let label = format!("{} within {limit} bytes", case.label());
-            let op = case.op.name();
+            let refusable = may_refuse(&case, limit);
             match Prepared::of(case, 1).check(&mut *device) {
                 Ok(_) => right += 1,
                 Err(Wrong::Element(mismatch)) => failures.push(format!("{label}: {mismatch}")),
-                Err(Wrong::Step(message)) => {
-                    refused += 1;
-                    if never_refused.contains(&op) || !message.contains("binds at most") {
-                        failures.push(format!("{label}: {message}"));
-                    }
-                }
+                Err(Wrong::Step(message)) if refusable && message.contains("binds at most") => refused += 1,
+                Err(Wrong::Step(message)) => failures.push(format!("{label}: {message}")),
             }
         }
     }
+    println!("{right} right, {refused} refused");
     common::assert_none(failures);
-    assert!(right > 2 * refused, "{refused} cases were refused, {right} were not");
 }

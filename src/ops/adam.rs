@@ -2,7 +2,7 @@
 
 use super::case::{Case, CaseInput, Fill};
 use super::draw::Draw;
-use super::tolerance::relative;
+use super::tolerance::{FLUSHED, relative};
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
@@ -14,7 +14,7 @@ use crate::tensor::TensorType;
 ///
 /// d = g (+ weight_decay*w unless decoupled); m <- beta1*m + (1-beta1)*d; v <- beta2*v + (1-beta2)*d*d;
 /// decoupled: w <- w - lr*weight_decay*w first; w <- w - lr * (m/c1) / (sqrt(v/c2) + epsilon), c1, c2 the schedule's. lr is the
-/// schedule's times `lr_scale`.
+/// schedule's times `lr_scale`. d * d must be within f32: |d| below 1e19.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adam {
     /// Decay of the first moment.
@@ -82,7 +82,7 @@ impl Operator for Adam {
         for (i, w) in scales[0].data.iter_mut().enumerate() {
             let (m, v) = (sizes[2].data[i].max(0.0), outputs[2].data[i]);
             let d = sizes[1].data[i] + if self.decoupled { 0.0 } else { self.weight_decay as f64 * sizes[0].data[i] };
-            let m = self.beta1 as f64 * m + (1.0 - self.beta1 as f64) * d;
+            let m = self.beta1 as f64 * m + (1.0 - self.beta1 as f64) * d + FLUSHED;
             *w = sizes[0].data[i] * (1.0 + decay) + lr * (m / c1) / ((v / c2).sqrt() + self.epsilon as f64);
         }
         scales
@@ -102,12 +102,20 @@ impl Operator for Adam {
             ];
             Case::new(op.clone(), name, inputs, 1)
         };
+        let first = |mut case: Case| {
+            case.inputs[2..].iter_mut().for_each(|moment| moment.fill = Fill::Given(vec![0.0]));
+            case.inputs[4].fill = Fill::Given(vec![0.01, 0.1, 0.001, 0.0]);
+            case
+        };
         let decay = Adam { weight_decay: 0.01, ..adam.clone() };
         vec![
+            first(case("first step", &adam, 517)),
+            first(case("first step, adamw", &Adam { decoupled: true, ..decay.clone() }, 11)),
             case("adam", &adam, 1031),
             case("weight decay", &decay, 67),
             case("adamw", &Adam { decoupled: true, lr_scale: 2.0, ..decay }, 129),
             case("one element", &adam, 1),
+            case("many elements", &adam, 1_100_003),
         ]
     }
 
@@ -121,12 +129,17 @@ impl Operator for Adam {
             lr_scale: draw.pick([1.0, 2.0]),
         };
         let shape = draw.shape();
+        // In the first step, the moments are 0.
+        let [m, v, schedule] = match draw.below(4) {
+            3 => [Fill::Given(vec![0.0]), Fill::Given(vec![0.0]), Fill::Given(vec![0.01, 0.1, 0.001, 0.0])],
+            _ => [Fill::Normal(0.1), Fill::Uniform(0.0, 0.01), Fill::Given(vec![0.01, 0.271, 0.002_997, 0.0])],
+        };
         let inputs = vec![
             CaseInput::f32(shape.clone(), draw.finite()),
             CaseInput::f32(shape.clone(), draw.any()),
-            CaseInput::f32(shape.clone(), Fill::Normal(0.1)),
-            CaseInput::f32(shape, Fill::Uniform(0.0, 0.01)),
-            CaseInput::f32([4], Fill::Given(vec![0.01, 0.271, 0.002_997, 0.0])),
+            CaseInput::f32(shape.clone(), m),
+            CaseInput::f32(shape, v),
+            CaseInput::f32([4], schedule),
         ];
         Case::new(op, "random", inputs, 1)
     }

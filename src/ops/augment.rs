@@ -200,6 +200,9 @@ impl Operator for Augment {
             case("resized", Crop::Resized { min_area: 0.25 }, true, 5, [24, 20], [9, 13]),
             // So many that one of the areas is a square number.
             case("many resized", Crop::Resized { min_area: 0.25 }, false, 2000, [5, 4], [3, 3]),
+            // Of the size that pictures are stored in.
+            case("a batch of 64", Crop::Random, true, 64, [256, 256], [41, 37]),
+            case("a large output", Crop::Resized { min_area: 0.25 }, true, 6, [256, 251], [224, 223]),
             case("resized up", Crop::Resized { min_area: 0.08 }, false, 5, [11, 15], [17, 19]),
         ]
     }

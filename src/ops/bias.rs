@@ -115,7 +115,7 @@ fn random_shape(draw: &mut Draw) -> Vec<usize> {
     }
 }
 
-fn shapes() -> [(&'static str, Shape); 6] {
+fn shapes() -> [(&'static str, Shape); 9] {
     [
         ("one of everything", [1, 1].into()),
         ("matrix", [5, 37].into()),
@@ -123,5 +123,8 @@ fn shapes() -> [(&'static str, Shape); 6] {
         ("rows of whole vec4s", [2, 12, 4, 4].into()),
         ("planes longer than a workgroup", [9, 3, 55, 55].into()),
         ("pictures in groups", [5, 300, 2, 3].into()),
+        ("more rows than an invocation sums", [33_000, 3].into()),
+        ("many channels", [2, 4099, 1, 3].into()),
+        ("alexnet conv1", [4, 96, 55, 55].into()),
     ]
 }

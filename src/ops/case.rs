@@ -22,6 +22,10 @@ pub enum Fill {
     },
     /// N(0, 1) with NaN and infinities of both signs here and there.
     NonFinite,
+    /// N(0, 1) with negative infinity here and there: values that are masked.
+    Masked,
+    /// N(0, 1), but one element, which is NaN or an infinity: what is summed up over all is not NaN each time.
+    OneNonFinite,
     /// Zeros, and one 1e4 at this place.
     Spike(usize),
     /// Labels that are all [`super::IGNORE`].
@@ -96,6 +100,16 @@ impl Case {
     }
 }
 
+impl Fill {
+    /// The same, but of no larger deviation: for ops whose formula leaves f32's range early.
+    pub(super) fn up_to(self, sigma: f32) -> Self {
+        match self {
+            Fill::Normal(large) => Fill::Normal(large.min(sigma)),
+            other => other,
+        }
+    }
+}
+
 impl CaseInput {
     /// f32 input.
     pub fn f32(shape: impl Into<Shape>, fill: Fill) -> Self {
@@ -142,6 +156,18 @@ impl CaseInput {
                     _ => v,
                 };
                 Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
+            }
+            Fill::Masked => {
+                let value = |(i, v)| if random.word(i as u32) % 16 == 0 { f32::NEG_INFINITY } else { v };
+                Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
+            }
+            Fill::OneNonFinite => {
+                let (mut data, [place, which, ..]) = (normal(1.0), random.block(u32::MAX));
+                let odd = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+                if let Some(value) = data.get_mut(place as usize % n.max(1)) {
+                    *value = odd[which as usize % odd.len()];
+                }
+                Data::F32(data)
             }
             Fill::Labels { n: classes, ignore } => Data::U32(
                 (0..n)

@@ -14,7 +14,7 @@ pub const IGNORE: u32 = u32::MAX;
 
 /// `loss = mean over rows with a label of (1-s) * -logp[label] + s * mean over classes of -logp`. With no labelled row, 0.
 /// Inputs: `logits [N, classes]`, labels `u32 [N]` (below `classes`, or [`IGNORE`]). Output: `loss [1]`; NaN with a label
-/// that is neither, so that the mistake is seen.
+/// that is neither, so that the mistake is seen. The differences of a row's logits must be within f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy {
     /// s in [0, 1).
@@ -212,6 +212,8 @@ fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Cas
     // More rows than a workgroup has invocations.
     cases
         .push(case(0.1, "many rows".into(), CaseInput::normal([600, 2]), CaseInput::labels(600, 2)).without_gradient());
+    let (many, labels) = (CaseInput::normal([521, 1000]), CaseInput::labels(521, 1000));
+    cases.push(case(0.1, "many rows of ImageNet".into(), many, labels).without_gradient());
     let beyond = CaseInput::labels(33, 3 + 1);
     cases.push(case(0.1, "labels beyond the classes".into(), CaseInput::normal([33, 3]), beyond).without_gradient());
     let mut nothing = CaseInput::labels(1, 4);

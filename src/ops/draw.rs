@@ -92,22 +92,22 @@ impl Draw {
         }
     }
 
-    /// N, C, H, W: channels are many or planes are large, not both.
+    /// N, C, H, W: channels are many or planes are large, or both in a picture or two.
     pub(super) fn nchw(&mut self) -> [usize; 4] {
-        let (batch, many) = (self.between(1, 9), self.below(2) == 0);
-        let (channels, side) = if many { (67, 9) } else { (7, 40) };
-        [batch, self.between(1, channels), self.between(1, side), self.between(1, side)]
+        let [batch, channels, side] = self.pick([[9, 67, 9], [9, 7, 40], [2, 67, 40]]);
+        [self.between(1, batch), self.between(1, channels), self.between(1, side), self.between(1, side)]
     }
 
-    /// Finite values: normal, with exact ties and zeros, all equal, large, subnormal.
+    /// Finite values: normal, with exact ties and zeros, all equal, large, subnormal, and huge: a product of two is within f32,
+    /// and so is a sum of many.
     pub(super) fn finite(&mut self) -> Fill {
-        let kind = self.kind(6);
+        let kind = self.kind(7);
         Self::fill(kind)
     }
 
-    /// Also NaN and infinities among normal values.
+    /// Also NaN and infinities among normal values: many, negative infinities alone, or one.
     pub(super) fn any(&mut self) -> Fill {
-        let kind = self.kind(7);
+        let kind = self.kind(10);
         Self::fill(kind)
     }
 
@@ -118,7 +118,10 @@ impl Draw {
             3 => Fill::Given(vec![-2.5]),
             4 => Fill::Normal(1e4),
             5 => Fill::Normal(1e-39),
-            _ => Fill::NonFinite,
+            6 => Fill::Normal(1e15),
+            7 => Fill::NonFinite,
+            8 => Fill::Masked,
+            _ => Fill::OneNonFinite,
         }
     }
 }

@@ -148,6 +148,10 @@ impl Operator for MaxPool2dBackward {
             for (name, fill) in [(name.to_string(), Fill::Normal(1.0)), (format!("{name}, ties"), Fill::Ties)] {
                 cases.push(Case::new(op.clone(), name, vec![CaseInput::f32(x, fill), CaseInput::normal(y)], 9));
             }
+            // The first of them, and not the padding, which is as large.
+            let least = CaseInput::f32(x, Fill::Given(vec![f32::NEG_INFINITY]));
+            let name = format!("{name}, nothing above -infinity");
+            cases.push(Case::new(op, name, vec![least, CaseInput::normal(y)], 9));
         }
         cases
     }

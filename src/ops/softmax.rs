@@ -87,6 +87,7 @@ impl Operator for Softmax {
             case("large logit 256", [1, 700], Fill::Spike(256));
             case("large logit 128", [1, 700], Fill::Spike(128));
             case("many rows", [333, 3], Fill::Normal(1.0));
+            case("many rows of ImageNet", [521, 1000], Fill::Normal(2.0));
             // Where a maximum that begins too high would leave nothing of the sum.
             case("large negative logits", [3, 2], Fill::Given(vec![-3e38, -3.2e38]));
             // Near the end of f32: what stays of a logarithm next to the maximum.
@@ -154,7 +155,7 @@ impl Operator for SoftmaxBackward {
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for log in [false, true] {
-            for shape in [[3, 1], [5, 7], [3, 1000], [333, 3]] {
+            for shape in [[3, 1], [5, 7], [3, 1000], [333, 3], [521, 1000]] {
                 // Outputs of a softmax are in (0, 1), of a log-softmax below 0.
                 let y = if log { Fill::Uniform(-9.0, 0.0) } else { Fill::Uniform(0.0, 1.0) };
                 let inputs = vec![CaseInput::f32(shape, y), CaseInput::normal(shape)];

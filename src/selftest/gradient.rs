@@ -16,7 +16,7 @@ use crate::tensor::{DType, Tensor, TensorType};
 const STEP: f64 = 1e-5;
 /// Elements checked per input: all of a small one.
 const SAMPLES: usize = 48;
-/// Above so many multiply-accumulates a case is slow in the reference, and fewer elements are checked.
+/// Above so many multiply-accumulates, or elements times 32, a case is slow in the reference, and fewer elements are checked.
 const SLOW: u64 = 10_000_000;
 /// A slope agrees when `|rule - difference| <= TOLERANCE * (1 + |difference|)`.
 const TOLERANCE: f64 = 1e-6;
@@ -88,7 +88,8 @@ pub fn check(case: &Case, seed: u64) -> Result<Rule, String> {
     let values = reference::run(&one.graph, &given);
 
     let types: Vec<TensorType> = case.inputs.iter().map(|input| input.ty.clone()).collect();
-    let samples = if case.op.macs(&types) > SLOW { 4 } else { SAMPLES };
+    let elements: usize = types.iter().map(|ty| ty.shape.elements()).sum();
+    let samples = if case.op.macs(&types).max(32 * elements as u64) > SLOW { 4 } else { SAMPLES };
     for (n, gradient) in gradients {
         // A rule that gives no gradient must be right that there is none.
         let gradient = gradient.map(|v| &values[&v].data);
