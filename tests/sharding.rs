@@ -81,7 +81,7 @@ fn may_refuse(case: &Case, limit: u64) -> bool {
     }
 }
 
-/// Every case, fixed and random, is right, or refused with an error that says so, where it may be. Values of more than 100 windows
+/// Every case, fixed and random, is right, or refused with an error that says so, where it may be. Values of more than 30 windows
 /// take minutes and show nothing that those of a few do not.
 #[test]
 fn every_op_under_a_small_limit_is_right_or_refuses() {
@@ -89,7 +89,7 @@ fn every_op_under_a_small_limit_is_right_or_refuses() {
     for (limit, gpu_kernels) in [(4 * 1024, false), (ONE_PICTURE, false), (ONE_PICTURE, true)] {
         let mut device = limited(limit, gpu_kernels);
         let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
-        let few = |case: &Case| types(case).iter().all(|ty| ty.bytes() as u64 <= 100 * limit);
+        let few = |case: &Case| types(case).iter().all(|ty| ty.bytes() as u64 <= 30 * limit);
         for case in Op::all_cases().into_iter().chain(drawn).filter(few) {
             let label = format!("{} within {limit} bytes", case.label());
             let refusable = may_refuse(&case, limit);
