@@ -92,7 +92,7 @@ impl Operator for Activation {
                 let input = CaseInput::f32([2, 5, 13, 11], fill);
                 cases.push(Case::new(Activation { kind }, name, vec![input], 1).without_gradient());
             }
-            let conv1 = CaseInput::normal([4, 96, 55, 55]);
+            let conv1 = CaseInput::normal([2, 96, 55, 55]);
             cases.push(Case::new(Activation { kind }, "alexnet conv1", vec![conv1], 1).without_gradient());
         }
         cases
@@ -156,7 +156,7 @@ impl Operator for ActivationBackward {
                 let inputs = vec![CaseInput::f32(shape, y), CaseInput::normal(shape)];
                 cases.push(Case::new(ActivationBackward { kind }, name, inputs, 1));
             }
-            let conv1 = vec![CaseInput::normal([4, 96, 55, 55]); 2];
+            let conv1 = vec![CaseInput::normal([2, 96, 55, 55]); 2];
             cases.push(Case::new(ActivationBackward { kind }, "alexnet conv1", conv1, 1));
         }
         cases

@@ -48,7 +48,7 @@ fn pairs(op: impl Into<Op> + Clone) -> Vec<Case> {
         let inputs = vec![CaseInput::normal(shape.to_vec()), CaseInput::normal(shape.to_vec())];
         Case::new(op.clone(), format!("{shape:?}"), inputs, 1)
     };
-    vec![case(&[1]), case(&[3, 5, 7]), case(&[64, 1025]), case(&[1_100_003]).without_gradient()]
+    vec![case(&[1]), case(&[3, 5, 7]), case(&[64, 1025]), case(&[600_011]).without_gradient()]
 }
 
 impl Operator for Add {
@@ -143,7 +143,7 @@ impl Operator for Scale {
         let case = |factor, shape: [usize; 2]| {
             Case::new(Scale { factor }, format!("{factor}"), vec![CaseInput::normal(shape)], 1)
         };
-        vec![case(0.5, [3, 7]), case(-1.7, [5, 1025]), case(3.0, [1025, 1031]).without_gradient()]
+        vec![case(0.5, [3, 7]), case(-1.7, [5, 1025]), case(3.0, [601, 1031]).without_gradient()]
     }
 
     fn random(draw: &mut Draw) -> Case {
@@ -176,7 +176,7 @@ impl Operator for Fill {
 
     fn cases() -> Vec<Case> {
         let case = |shape: Shape, value| Case::new(Fill { shape, value }, format!("{value}"), Vec::new(), 1);
-        vec![case([1].into(), 1.0), case([3, 5, 7].into(), -0.25), case([1_100_003].into(), 0.5)]
+        vec![case([1].into(), 1.0), case([3, 5, 7].into(), -0.25), case([600_011].into(), 0.5)]
     }
 
     fn random(draw: &mut Draw) -> Case {

@@ -178,8 +178,8 @@ fn variants() -> [(&'static str, Lrn, [usize; 4]); 8] {
     [
         ("paper", paper.clone(), [2, 11, 7, 5]),
         ("paper, many channels", paper.clone(), [1, 96, 13, 13]),
-        ("alexnet norm1", paper.clone(), [4, 96, 55, 55]),
-        ("alexnet norm2", paper, [4, 256, 27, 27]),
+        ("alexnet norm1", paper.clone(), [2, 96, 55, 55]),
+        ("alexnet norm2", paper, [3, 256, 27, 27]),
         ("strong", strong.clone(), [3, 9, 4, 6]),
         ("fewer channels than the window", strong.clone(), [2, 2, 3, 5]),
         ("another beta", Lrn { beta: 0.5, size: 3, ..strong.clone() }, [2, 7, 3, 3]),

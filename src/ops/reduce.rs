@@ -73,7 +73,7 @@ impl Operator for Reduce {
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
         for kind in [ReduceKind::Sum, ReduceKind::Mean] {
-            for n in [1, 31, 4099, 20_011, 300_007, 1_100_003] {
+            for n in [1, 31, 4099, 20_011, 300_007, 600_011] {
                 let case = Case::new(Reduce { kind }, format!("{n} elements"), vec![CaseInput::normal([n])], n);
                 cases.push(case);
             }
@@ -115,7 +115,7 @@ impl Operator for Broadcast {
         let case = |shape: Shape| {
             Case::new(Broadcast { shape: shape.clone() }, format!("{shape}"), vec![CaseInput::normal([1])], 1)
         };
-        vec![case([1].into()), case([3, 7, 5].into()), case([1_100_003].into()).without_gradient()]
+        vec![case([1].into()), case([3, 7, 5].into()), case([600_011].into()).without_gradient()]
     }
 
     fn random(draw: &mut Draw) -> Case {

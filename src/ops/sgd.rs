@@ -87,7 +87,7 @@ impl Operator for Sgd {
         };
         vec![
             case("plain", &plain, 5),
-            case("many elements", &momentum, 1_100_003),
+            case("many elements", &momentum, 600_011),
             case("momentum", &momentum, 1031),
             case("nesterov", &Sgd { nesterov: true, ..momentum.clone() }, 67),
             case("paper", &Sgd { paper: true, ..momentum.clone() }, 129),

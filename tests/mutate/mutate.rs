@@ -8,7 +8,7 @@ mod compose;
 mod tokens;
 mod worker;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -92,12 +92,14 @@ fn stem(file: &Path) -> &str {
     file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
 }
 
-/// A mutant that no case can notice, as `equivalent.toml` lists it.
+/// Mutants that no case can notice, as `equivalent.toml` lists them.
 #[derive(Deserialize)]
 struct Equivalent {
     file: String,
     /// As [`Mutant::description`] has them.
     mutants: Vec<String>,
+    /// What another device may show of them: they are no equivalents.
+    apart: Option<String>,
     #[allow(dead_code)] // for who reads the file
     why: String,
 }
@@ -111,45 +113,52 @@ struct Equivalents {
 #[derive(Default)]
 struct Tally {
     killed: usize,
+    /// The worker hung or crashed: noticed too, but by no case's numbers.
     stopped: usize,
     invalid: usize,
     equivalent: usize,
+    apart: usize,
     survivors: usize,
 }
 
 impl Tally {
-    fn add(&mut self, verdict: &Verdict, equivalent: bool) {
+    /// `listed`: the mutant's entry in `equivalent.toml`.
+    fn add(&mut self, verdict: &Verdict, listed: Option<&Equivalent>) {
         let count = match verdict {
             Verdict::Noticed(_) => &mut self.killed,
             Verdict::Stopped => &mut self.stopped,
             Verdict::Invalid => &mut self.invalid,
-            Verdict::Survives if equivalent => &mut self.equivalent,
-            Verdict::Survives => &mut self.survivors,
+            Verdict::Survives => match listed {
+                Some(Equivalent { apart: Some(_), .. }) => &mut self.apart,
+                Some(_) => &mut self.equivalent,
+                None => &mut self.survivors,
+            },
         };
         *count += 1;
     }
 
     /// Those that compile.
     fn valid(&self) -> usize {
-        self.killed + self.stopped + self.equivalent + self.survivors
+        self.killed + self.stopped + self.equivalent + self.apart + self.survivors
     }
 }
 
 impl Equivalents {
-    /// The numbers of the mutants that are listed.
+    /// The entries by their mutants' numbers.
     ///
     /// # Errors
     /// A mutant of the list does not exist (any more).
-    fn numbers(&self, mutants: &[Mutant]) -> Result<HashSet<usize>, String> {
+    fn by_number(&self, mutants: &[Mutant]) -> Result<HashMap<usize, &Equivalent>, String> {
         let key =
             |(number, mutant): (usize, &Mutant)| ((stem(&mutant.file).to_string(), mutant.description.clone()), number);
         let known: HashMap<(String, String), usize> = mutants.iter().enumerate().map(key).collect();
-        let mut numbers = HashSet::new();
-        for Equivalent { file, mutants, .. } in &self.equivalent {
-            for mutant in mutants {
+        let mut numbers = HashMap::new();
+        for entry in &self.equivalent {
+            let file = &entry.file;
+            for mutant in &entry.mutants {
                 let number = known.get(&(file.clone(), mutant.clone()));
-                numbers
-                    .insert(*number.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))?);
+                let number = number.ok_or_else(|| format!("equivalent.toml: {file}.wgsl has no mutant `{mutant}`"))?;
+                numbers.insert(*number, entry);
             }
         }
         Ok(numbers)
@@ -165,7 +174,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let start = Instant::now();
     let equivalents: Equivalents = toml::from_str(include_str!("equivalent.toml"))?;
-    let equivalents = equivalents.numbers(&mutants)?;
+    let listed = equivalents.by_number(&mutants)?;
     let selected = |n: &usize| args.files.is_empty() || args.files.iter().any(|file| file == stem(&mutants[*n].file));
     let mut chosen: Vec<usize> = (0..mutants.len()).filter(selected).collect();
     if let Some(sample) = args.sample {
@@ -174,37 +183,51 @@ fn main() -> Result<(), Box<dyn Error>> {
         chosen.sort_unstable();
     }
     let total = chosen.len();
-    let known = |number: &usize| equivalents.contains(number) && !args.equivalents;
+    let known = |number: &usize| listed.contains_key(number) && !args.equivalents;
     let (left_out, tried): (Vec<usize>, Vec<usize>) = chosen.into_iter().partition(known);
     let verdicts = judge(&args, &tried, |number, verdict| {
         let Mutant { file, mutation, description } = &mutants[number];
-        let survives = matches!(verdict, Verdict::Survives) && !equivalents.contains(&number);
-        if args.verbose || survives {
+        let survives = matches!(verdict, Verdict::Survives) && !listed.contains_key(&number);
+        if args.verbose || survives || matches!(verdict, Verdict::Stopped) {
             println!("{}.wgsl:{}: {description}: {verdict}", stem(file), mutation.line(&files[file]));
         }
     })?;
     let mut tallies: BTreeMap<&str, Tally> = BTreeMap::new();
     let mut all = Tally::default();
+    let mut apart: BTreeMap<&str, usize> = BTreeMap::new();
     for (number, verdict) in verdicts.into_iter().chain(left_out.into_iter().map(|n| (n, Verdict::Survives))) {
         for tally in [&mut all, tallies.entry(stem(&mutants[number].file)).or_default()] {
-            tally.add(&verdict, equivalents.contains(&number));
+            tally.add(&verdict, listed.get(&number).copied());
+        }
+        if let (Verdict::Survives, Some(Equivalent { apart: Some(kind), .. })) = (&verdict, listed.get(&number)) {
+            *apart.entry(kind).or_default() += 1;
         }
     }
-    println!("{:<16}{:>8}{:>8}{:>8}{:>12}{:>10}", "shader", "mutants", "killed", "hung", "equivalent", "survive");
+    let heads = ["mutants", "killed", "stopped", "equivalent", "apart", "survive"];
+    println!("{:<16}{}", "shader", heads.map(|head| format!("{head:>11}")).concat());
     for (name, tally) in tallies.iter().map(|(name, tally)| (*name, tally)).chain([("all", &all)]) {
-        let Tally { killed, stopped, equivalent, survivors, .. } = tally;
-        println!("{name:<16}{:>8}{killed:>8}{stopped:>8}{equivalent:>12}{survivors:>10}", tally.valid());
+        let Tally { killed, stopped, equivalent, apart, survivors, .. } = *tally;
+        let counts = [tally.valid(), killed, stopped, equivalent, apart, survivors];
+        println!("{name:<16}{}", counts.map(|count| format!("{count:>11}")).concat());
     }
+    let noticed = all.killed + all.stopped;
+    let percent = |of: usize| 100.0 * noticed as f64 / of.max(1) as f64;
     println!(
-        "{} of {} mutants killed: {:.1} %, {:.1} % of those that change something; {} change nothing that can be seen \
-         (equivalent.toml); {} of {total} do not compile; {:.0} s",
-        all.killed + all.stopped,
+        "{noticed} of {} mutants noticed: {:.1} %, {:.1} % of those that change something here; {} by a worker that hung or crashed, \
+         not by a case; {} of {total} do not compile; {:.0} s",
         all.valid(),
-        100.0 * (all.killed + all.stopped) as f64 / all.valid().max(1) as f64,
-        100.0 * (all.killed + all.stopped) as f64 / (all.valid() - all.equivalent).max(1) as f64,
-        all.equivalent,
+        percent(all.valid()),
+        percent(all.valid() - all.equivalent - all.apart),
+        all.stopped,
         all.invalid,
         start.elapsed().as_secs_f64()
+    );
+    let kinds: Vec<String> = apart.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
+    println!(
+        "equivalent.toml: {} change nothing that can be seen; {} another device may show ({})",
+        all.equivalent,
+        all.apart,
+        kinds.join(", ")
     );
     match all.survivors {
         0 => Ok(()),

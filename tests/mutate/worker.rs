@@ -243,7 +243,12 @@ impl<'a> Judge<'a> {
         // The checks of the device itself are no case of an op.
         if mutant.file.to_string_lossy().contains("probe") {
             let found = open(0)?.probe();
-            let same = found.is_ok_and(|found| found == self.findings);
+            let lies = |(one, other): (&Finding, &Finding)| {
+                let judged = |finding: &Finding| (finding.right, finding.avoided);
+                // Where the device is free, the text says what it does, and no test can know better.
+                judged(one) != judged(other) || (one.probe != "float edges" && one.found != other.found)
+            };
+            let same = found.is_ok_and(|found| !found.iter().zip(&self.findings).any(lies));
             return Ok(if same { "survives".into() } else { "noticed the checks of the device".into() });
         }
         let mut changed: Vec<Option<WgpuDevice>> = devices().iter().map(|_| None).collect();
