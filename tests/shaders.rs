@@ -90,11 +90,15 @@ fn gradients_agree_with_central_differences() {
     common::assert_none(Op::all_cases().into_iter().chain(drawn).filter_map(check).collect());
 }
 
-/// Every op has fixed and random cases, and one with a gradient rule has cases that check it.
+/// Every op of THE list has fixed and random cases, for which both backends have kernels, and one with a gradient rule has cases that
+/// check it.
 #[test]
 fn no_op_is_left_out() {
     let rows = coverage(&Selection::default());
-    let hole = |row: &&convoy::selftest::Coverage| row.cases == 0 || row.random == 0 || row.gradient == Some(0);
+    let hole = |row: &&convoy::selftest::Coverage| {
+        let incomplete = |backend: &str| row.backends[backend] != row.cases + row.random;
+        row.cases == 0 || row.random == 0 || row.gradient == Some(0) || ["cpu", "wgsl"].into_iter().any(incomplete)
+    };
     let holes: Vec<&str> = rows.iter().filter(hole).map(|row| row.op.as_str()).collect();
     assert!(holes.is_empty(), "too few cases: {holes:?}");
     // Nothing is differentiated twice, or through the pictures' preparation and the optimizers.
@@ -104,6 +108,5 @@ fn no_op_is_left_out() {
     for row in &rows {
         let backward = without_rule(&row.op) || row.op.contains("_backward_");
         assert_eq!(row.gradient.is_none(), backward, "{}: a gradient rule is missing, or new here", row.op);
-        assert!(["cpu", "wgsl"].iter().all(|backend| row.backends[backend]), "{} is missing on a backend", row.op);
     }
 }

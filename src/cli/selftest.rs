@@ -76,9 +76,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
 }
 
 fn known() -> Vec<&'static str> {
-    let mut names: Vec<&str> = Op::all_cases().iter().map(|case| case.op.name()).collect();
+    let mut names = Op::NAMES.to_vec();
     names.sort_unstable();
-    names.dedup();
     names
 }
 
@@ -111,19 +110,21 @@ fn table(report: &Report) -> String {
 }
 
 fn list(rows: &[Coverage]) -> String {
-    let mut lines =
-        format!("{:24} {:>6} {:>7} {:>9}  {:5} {:5} {:5}", "op", "cases", "random", "gradient", "wgsl", "cpu", "cuda");
+    let mut lines = format!(
+        "{:24} {:>6} {:>7} {:>9} {:>6} {:>6} {:>6}",
+        "op", "cases", "random", "gradient", "wgsl", "cpu", "cuda"
+    );
     for row in rows {
         let gradient = row.gradient.map_or("no rule".to_string(), |checked| checked.to_string());
-        let has = |backend: &str| if row.backends.get(backend) == Some(&true) { "yes" } else { "no" };
+        let of = |backend: &str| row.backends.get(backend).copied().unwrap_or_default();
         lines += &format!(
-            "\n{:24} {:>6} {:>7} {gradient:>9}  {:5} {:5} {:5}",
+            "\n{:24} {:>6} {:>7} {gradient:>9} {:>6} {:>6} {:>6}",
             row.op,
             row.cases,
             row.random,
-            has("wgsl"),
-            has("cpu"),
-            has("cuda")
+            of("wgsl"),
+            of("cpu"),
+            of("cuda")
         );
     }
     lines

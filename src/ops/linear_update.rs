@@ -105,8 +105,9 @@ impl Operator for LinearUpdate {
         let size = [(); 3].map(|()| if draw.below(2) == 0 { draw.between(1, 9) } else { draw.between(1, 70) });
         let rule = if draw.below(2) == 0 { Sgd::random(draw) } else { Adam::random(draw) };
         let mut case = LinearUpdate::case("random", size, rule).expect("the case of an optimizer");
-        case.inputs[0].fill = draw.any();
-        case.inputs[1].fill = draw.finite();
+        // Adam squares their products.
+        case.inputs[0].fill = draw.any().up_to(1e4);
+        case.inputs[1].fill = draw.finite().up_to(1e4);
         case
     }
 }

@@ -141,7 +141,7 @@ fn expect_shape(what: &str, got: &Shape, expected: &Shape) -> Result<(), String>
 }
 
 macro_rules! ops {
-    ($($file:ident::{$($op:ident),+};)+) => {
+    ($($file:ident::{$($op:ident[$($name:literal),+]),+};)+) => {
         $(pub use $file::{$($op),+};)+
 
         /// Any op of the list.
@@ -161,6 +161,9 @@ macro_rules! ops {
         }
 
         impl Op {
+            /// The names of all ops and of their kinds, in the list's order: what [`Operator::name`] gives, whether cases have it or not.
+            pub const NAMES: &'static [&'static str] = &[$($($($name),+),+),+];
+
             /// The cases of every op, in the list's order.
             pub fn all_cases() -> Vec<Case> {
                 let mut all = Vec::new();
@@ -185,25 +188,36 @@ macro_rules! ops {
     };
 }
 
-// THE list: file::{forward, backward}.
+// THE list: file::{forward, backward}, each with the names of its kinds.
 ops! {
-    conv2d::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
-    linear::{Linear, LinearBackwardInput, LinearBackwardWeight};
-    bias::{Bias, BiasBackward};
-    activation::{Activation, ActivationBackward};
-    lrn::{Lrn, LrnBackward};
-    max_pool2d::{MaxPool2d, MaxPool2dBackward};
-    avg_pool2d::{AvgPool2d, AvgPool2dBackward};
-    dropout::{Dropout};
-    reshape::{Reshape};
-    softmax::{Softmax, SoftmaxBackward};
-    cross_entropy::{CrossEntropy, CrossEntropyBackward};
-    elementwise::{Add, Mul, Scale, Fill};
-    reduce::{Reduce, Broadcast};
-    augment::{Augment};
-    sgd::{Sgd};
-    adam::{Adam};
-    linear_update::{LinearUpdate};
+    conv2d::{
+        Conv2d["conv2d"],
+        Conv2dBackwardInput["conv2d_backward_input"],
+        Conv2dBackwardWeight["conv2d_backward_weight"]
+    };
+    linear::{
+        Linear["linear"],
+        LinearBackwardInput["linear_backward_input"],
+        LinearBackwardWeight["linear_backward_weight"]
+    };
+    bias::{Bias["bias"], BiasBackward["bias_backward"]};
+    activation::{
+        Activation["relu", "sigmoid", "tanh"],
+        ActivationBackward["relu_backward", "sigmoid_backward", "tanh_backward"]
+    };
+    lrn::{Lrn["lrn"], LrnBackward["lrn_backward"]};
+    max_pool2d::{MaxPool2d["max_pool2d"], MaxPool2dBackward["max_pool2d_backward"]};
+    avg_pool2d::{AvgPool2d["avg_pool2d"], AvgPool2dBackward["avg_pool2d_backward"]};
+    dropout::{Dropout["dropout"]};
+    reshape::{Reshape["reshape"]};
+    softmax::{Softmax["softmax", "log_softmax"], SoftmaxBackward["softmax_backward", "log_softmax_backward"]};
+    cross_entropy::{CrossEntropy["cross_entropy"], CrossEntropyBackward["cross_entropy_backward"]};
+    elementwise::{Add["add"], Mul["mul"], Scale["scale"], Fill["fill"]};
+    reduce::{Reduce["sum", "mean"], Broadcast["broadcast"]};
+    augment::{Augment["augment"]};
+    sgd::{Sgd["sgd"]};
+    adam::{Adam["adam", "adamw"]};
+    linear_update::{LinearUpdate["linear_update"]};
 }
 
 pub use activation::ActivationKind;

@@ -21,11 +21,14 @@ pub struct Mismatch {
     pub wrong: usize,
     /// of how many.
     pub elements: usize,
+    /// The largest error in the output as a share of its tolerance; infinite where an element is finite that must not be, or the
+    /// other way round.
+    pub worst: f64,
 }
 
 impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Mismatch { output, index, got, expected, tolerance, wrong, elements } = self;
+        let Mismatch { output, index, got, expected, tolerance, wrong, elements, .. } = self;
         write!(f, "output {output}: {wrong} of {elements} elements are wrong; the first, {index:?}, is {got}, ")?;
         write!(f, "expected {expected} within {tolerance:.1e}")
     }
@@ -66,6 +69,10 @@ pub fn compare(found: &[Tensor], expected: &Expected) -> Result<f64, Box<Mismatc
                 tolerance: tolerances.get(first).copied().unwrap_or_default(),
                 wrong: if mismatched { got.data.len() } else { (0..got.data.len()).filter(wrong).count() },
                 elements: got.data.len(),
+                worst: match mismatched {
+                    true => f64::INFINITY,
+                    false => (0..got.data.len()).map(|i| share(i).unwrap_or(f64::INFINITY)).fold(0.0, f64::max),
+                },
             }));
         }
         worst = (0..got.data.len()).filter_map(share).fold(worst, f64::max);
@@ -145,7 +152,7 @@ mod tests {
         let worst = compare(&found(vec![0.0, 1.25, 2.0, 3.0, 4.0, 5.0]), &expected).unwrap();
         assert_eq!(worst, 0.5);
         let mismatch = compare(&found(vec![0.0, 1.0, 2.0, 9.0, 4.0, f32::NAN]), &expected).unwrap_err();
-        assert_eq!((mismatch.index.as_slice(), mismatch.wrong), (&[1, 0][..], 2));
+        assert_eq!((mismatch.index.as_slice(), mismatch.wrong, mismatch.worst), (&[1, 0][..], 2, f64::INFINITY));
         assert!(mismatch.to_string().contains("the first, [1, 0], is 9e0, expected 3e0"), "{mismatch}");
         let other = [Tensor::f32([3, 2], vec![0.0; 6]).unwrap()];
         assert!(compare(&other, &expected).unwrap_err().to_string().contains("a tensor [3, 2]"));

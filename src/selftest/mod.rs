@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use compare::{Mismatch, compare};
 
-use crate::backend::{Device, DeviceInfo, Finding};
+use crate::backend::{Device, DeviceInfo, Finding, wgpu};
 use crate::error::Result;
 use crate::ops::case::Case;
 use crate::ops::draw::{self, Draw, Generator, shrink};
@@ -23,7 +23,10 @@ use crate::tensor::Tensor;
 use gradient::Rule;
 
 /// Steps tried to make a failing random case smaller.
-const SHRINK_ATTEMPTS: usize = 100;
+const SHRINK_ATTEMPTS: usize = 200;
+
+/// Bytes of a binding that every WebGPU device offers.
+const DEFAULT_BINDING: u64 = 128 << 20;
 
 /// Which cases to run.
 #[derive(Clone, Debug)]
@@ -42,12 +45,21 @@ impl Default for Selection {
     }
 }
 
+/// Where a random case comes from.
+struct Random {
+    generator: Generator,
+    /// That the case took.
+    choices: Vec<u32>,
+    /// Among those of its op.
+    number: u32,
+}
+
 /// A case with its inputs' values and what the reference makes of them.
 pub struct Prepared {
     /// The case.
     pub case: Case,
-    /// Where a random case comes from: its generator, and the choices that it took.
-    random: Option<(Generator, Vec<u32>)>,
+    /// Where a random case comes from.
+    random: Option<Random>,
     inputs: Vec<Tensor>,
     expected: Expected,
 }
@@ -58,7 +70,7 @@ impl Prepared {
         Self::new(case, seed, None)
     }
 
-    fn new(case: Case, seed: u64, random: Option<(Generator, Vec<u32>)>) -> Self {
+    fn new(case: Case, seed: u64, random: Option<Random>) -> Self {
         let inputs = case.tensors(seed);
         let expected = Expected::of(&case, &inputs.iter().map(Array::from).collect::<Vec<_>>());
         Prepared { case, random, inputs, expected }
@@ -96,6 +108,16 @@ pub enum Wrong {
     Element(Box<Mismatch>),
 }
 
+impl Wrong {
+    /// The largest error as a share of its tolerance, where there are numbers.
+    fn share(&self) -> f64 {
+        match self {
+            Wrong::Step(_) => 0.0,
+            Wrong::Element(mismatch) => mismatch.worst,
+        }
+    }
+}
+
 impl std::fmt::Display for Wrong {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -117,8 +139,10 @@ impl Suite {
         let Selection { seed, random, ops } = selection;
         let selected = |case: &Case| ops.is_empty() || ops.iter().any(|name| name == case.op.name());
         let mut cases: Vec<_> = Op::all_cases().into_iter().map(|case| (case, None)).collect();
-        let drawn = draw::cases(*seed, *random);
-        cases.extend(drawn.map(|(generator, case, choices)| (case, Some((generator, choices)))));
+        let drawn = draw::cases(*seed, *random).zip((0..*random).cycle());
+        cases.extend(
+            drawn.map(|((generator, case, choices), number)| (case, Some(Random { generator, choices, number }))),
+        );
         cases.retain(|(case, _)| selected(case));
         let cases = cases.into_par_iter().map(|(case, random)| Prepared::new(case, *seed, random)).collect();
         Suite { seed: *seed, cases }
@@ -150,6 +174,10 @@ impl Suite {
                 Ok(share) => (op.worst_error, op.worst_case) = (share, prepared.case.name.clone()),
                 Err(wrong) => {
                     op.failed += 1;
+                    let share = wrong.share();
+                    if share > op.worst_error {
+                        (op.worst_error, op.worst_case) = (share, prepared.case.name.clone());
+                    }
                     // A few of an op say what all do.
                     if op.failed <= 3 {
                         failures.push(self.failure(device, prepared, wrong));
@@ -164,9 +192,17 @@ impl Suite {
         Report { version, device, findings, seed: self.seed, cases, failed, ops, failures }
     }
 
+    /// The command that runs a case again, among others of its op.
+    fn again(&self, prepared: &Prepared, random: u32) -> String {
+        format!("convoy selftest --op {} --seed {} --random {random}", prepared.case.op.name(), self.seed)
+    }
+
     /// Tells of a failure, by the smallest case found that fails too.
     fn failure(&self, device: &mut dyn Device, prepared: &Prepared, wrong: Wrong) -> Failure {
-        let Some((generator, choices)) = &prepared.random else { return Failure::new(&prepared.case, wrong) };
+        let Some(Random { generator, choices, number }) = &prepared.random else {
+            return Failure::new(&prepared.case, wrong, self.again(prepared, 0));
+        };
+        let again = self.again(prepared, number + 1);
         // A device keeps parameters by a case's label: each attempt has its own.
         let mut attempts = 0;
         let mut smaller = |choices: &[u32]| {
@@ -180,8 +216,8 @@ impl Suite {
         let choices = shrink(choices.clone(), SHRINK_ATTEMPTS, fails);
         let smallest = smaller(&choices);
         match alike(smallest.check(device)) {
-            Some(wrong) => Failure::new(&smallest.case, wrong),
-            None => Failure::new(&prepared.case, wrong), // nothing smaller failed, or not every time
+            Some(wrong) => Failure::new(&smallest.case, wrong, again),
+            None => Failure::new(&prepared.case, wrong, again), // nothing smaller failed, or not every time
         }
     }
 }
@@ -216,7 +252,8 @@ pub struct OpReport {
     pub cases: usize,
     /// Cases that went wrong.
     pub failed: usize,
-    /// Largest error of a right case, as a share of its tolerance.
+    /// Largest error, as a share of its tolerance: beyond 1 where a case is wrong, infinite (`null` in JSON) where an element is finite
+    /// that must not be, or the other way round.
     pub worst_error: f64,
     /// The case that had it.
     pub worst_case: String,
@@ -243,12 +280,14 @@ pub struct Failure {
     pub inputs: Vec<String>,
     /// What went wrong.
     pub message: String,
+    /// The command that runs the case again, before it was made smaller.
+    pub again: String,
     /// The first bad element, when the numbers are wrong.
     pub element: Option<Mismatch>,
 }
 
 impl Failure {
-    fn new(case: &Case, wrong: Wrong) -> Self {
+    fn new(case: &Case, wrong: Wrong, again: String) -> Self {
         let message = wrong.to_string();
         let element = match wrong {
             Wrong::Step(_) => None,
@@ -260,6 +299,7 @@ impl Failure {
             options: format!("{:?}", case.op),
             inputs: case.inputs.iter().map(|input| format!("{} {:?}", input.ty.shape, input.fill)).collect(),
             message,
+            again,
             element,
         }
     }
@@ -267,8 +307,8 @@ impl Failure {
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Failure { op, case, options, inputs, message, .. } = self;
-        write!(f, "{op} [{case}]: {message}\n    {options} on {}", inputs.join(", "))
+        let Failure { op, case, options, inputs, message, again, .. } = self;
+        write!(f, "{op} [{case}]: {message}\n    {options} on {}\n    again: {again}", inputs.join(", "))
     }
 }
 
@@ -283,23 +323,31 @@ pub struct Coverage {
     pub random: usize,
     /// Cases whose gradient is checked by central differences; `None` for an op without a gradient rule.
     pub gradient: Option<usize>,
-    /// Whether each backend has the op.
-    pub backends: BTreeMap<&'static str, bool>,
+    /// How many of the cases, fixed and random, each backend has kernels for.
+    pub backends: BTreeMap<&'static str, usize>,
 }
 
-/// A row for each op.
+/// A row for each op of THE list, whether it has cases or not.
+///
+/// # Panics
+/// When a case is of an op whose name is not on the list.
 pub fn coverage(selection: &Selection) -> Vec<Coverage> {
-    let mut rows: Vec<Coverage> = Vec::new();
+    let row = |&name: &&str| Coverage {
+        op: name.to_string(),
+        cases: 0,
+        random: 0,
+        gradient: None,
+        backends: BTreeMap::from([("wgsl", 0), ("cpu", 0), ("cuda", 0)]),
+    };
+    let mut rows: Vec<Coverage> = Op::NAMES.iter().map(row).collect();
     let drawn = draw::cases(selection.seed, selection.random).map(|(_, case, _)| (case, true));
     for (case, random) in Op::all_cases().into_iter().map(|case| (case, false)).chain(drawn) {
         let name = case.op.name();
-        let at = rows.iter().position(|row| row.op == name).unwrap_or_else(|| {
-            // Whether a backend has an op, the compiler has checked: `ops!` asks for both implementations.
-            let backends = BTreeMap::from([("wgsl", true), ("cpu", true), ("cuda", false)]);
-            rows.push(Coverage { op: name.to_string(), cases: 0, random: 0, gradient: None, backends });
-            rows.len() - 1
-        });
-        let row = &mut rows[at];
+        let row = rows.iter_mut().find(|row| row.op == name);
+        let row = row.unwrap_or_else(|| panic!("{name} is missing among the names of THE list"));
+        // The CPU refuses nothing; that it has the op, `ops!` asks the compiler. CUDA is not there yet.
+        let has = [("wgsl", wgpu::has_kernels(&case, DEFAULT_BINDING)), ("cpu", true)];
+        has.into_iter().filter(|(_, has)| *has).for_each(|(backend, _)| *row.backends.entry(backend).or_default() += 1);
         if random {
             row.random += 1;
             continue;

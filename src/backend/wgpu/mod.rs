@@ -42,7 +42,15 @@ mod softmax;
 pub use device::{WgpuDevice, WgpuOptions};
 
 use crate::error::Result;
-use lowering::{Lowering, ValueRef};
+use crate::ops::case::Case;
+use lowering::{ALIGNMENT, Capability, Lowering, MAX_GROUPS, ValueRef};
+
+/// Whether a case has kernels that need no more than WebGPU's default limits, and windows of no more than `max_window` bytes.
+pub(crate) fn has_kernels(case: &Case, max_window: u64) -> bool {
+    let max_window = max_window / ALIGNMENT * ALIGNMENT;
+    let capability = |software| Capability { max_window, grid_side: MAX_GROUPS, software, subgroup: None };
+    [true, false].into_iter().all(|software| program::of_case(case, capability(software)).is_ok())
+}
 
 /// How an op becomes dispatches. Every op on THE list implements it in its file here.
 pub(crate) trait WgpuOp {
