@@ -616,7 +616,9 @@ fn selftest_reports_what_a_device_computes() {
     let table = place.convoy("selftest --adapter cpu --op lrn --seed 9").ok().stdout;
     assert!(table.contains("cases right") && table.starts_with("device: "), "{table}");
     let list = place.convoy("selftest --list --json").json();
-    assert!(list.as_array().unwrap().iter().any(|row| row["op"] == "conv2d" && row["backends"]["cpu"].as_u64() > Some(0)));
+    assert!(
+        list.as_array().unwrap().iter().any(|row| row["op"] == "conv2d" && row["backends"]["cpu"].as_u64() > Some(0))
+    );
     place.convoy("selftest --op convolve").refused(2, &["convolve", "conv2d"]);
     place.convoy("selftest --adapter nowhere").refused(2, &["nowhere"]);
 }

@@ -4,9 +4,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::DeviceArgs;
 use super::console::{self, Console};
-use convoy::backend::wgpu::WgpuOptions;
 use convoy::ops::Op;
-use convoy::selftest::{Coverage, Report, Selection, Suite, coverage};
+use convoy::selftest::{Coverage, Kind, Report, Selection, Suite, coverage};
 use convoy::{Error, Result};
 
 /// Options of `convoy selftest`.
@@ -21,6 +20,9 @@ pub struct Args {
     /// Seed of the random cases and of all values
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
+    /// Also with run-time checks, with small windows of memory, and on a software device with the kernels for GPUs
+    #[arg(long)]
+    full: bool,
     /// List the ops and how many cases of what each has, and run nothing
     #[arg(long)]
     list: bool,
@@ -44,8 +46,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         let rows: Vec<Coverage> = coverage(&selection);
         return if args.json { console::print_json(&rows) } else { console::print(list(&rows)) };
     }
-    let options = WgpuOptions { poison: true, ..WgpuOptions::default() };
-    let mut device = args.device.open_with(options, &console.without_output(args.json))?;
+    let mut device = args.device.open_with(Kind::plain().options, &console.without_output(args.json))?;
     let suite = Suite::new(&selection);
     let quiet = console.is_quiet() || args.json;
     let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(suite.cases().len() as u64) };
@@ -53,7 +54,14 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         ProgressStyle::with_template("{pos}/{len} cases {wide_bar} {eta}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    let report = suite.run(&mut *device, |done| bar.set_position(done as u64));
+    let progress = |done| bar.set_position(done as u64);
+    let mut report = suite.run(&mut *device, progress);
+    let kinds = if args.full { Kind::others(device.info()) } else { Vec::new() };
+    drop(device);
+    for kind in kinds {
+        let mut device = args.device.open_with(kind.options.clone(), &console.without_output(true))?;
+        suite.add(&mut report, &mut *device, &kind, progress);
+    }
     bar.finish_and_clear();
     match args.json {
         true => console::print_json(&report)?,

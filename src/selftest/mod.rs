@@ -3,6 +3,7 @@
 mod compare;
 pub mod gradient;
 pub mod harness;
+mod kind;
 
 use std::collections::BTreeMap;
 use std::mem::discriminant;
@@ -12,6 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 pub use compare::{Mismatch, compare};
+pub use kind::Kind;
 
 use crate::backend::{Device, DeviceInfo, Finding, wgpu};
 use crate::error::Result;
@@ -159,37 +161,43 @@ impl Suite {
             vec![Finding { probe: "device", right: false, avoided: false, found: format!("its checks fail: {error}") }]
         };
         let findings = device.probe().unwrap_or_else(failed);
-        let mut ops: BTreeMap<&'static str, OpReport> = BTreeMap::new();
-        let mut failures = Vec::new();
-        for (done, prepared) in self.cases.iter().enumerate() {
+        let version = env!("CARGO_PKG_VERSION").to_string();
+        let (device_info, ops, failures) = (device.info().clone(), Vec::new(), Vec::new());
+        let mut report =
+            Report { version, device: device_info, findings, seed: self.seed, cases: 0, failed: 0, ops, failures };
+        self.add(&mut report, device, &Kind::plain(), progress);
+        report
+    }
+
+    /// Runs the cases on another kind of the device, and adds what comes out to the report.
+    pub fn add(&self, report: &mut Report, device: &mut dyn Device, kind: &Kind, progress: impl Fn(usize)) {
+        for (done, prepared) in self.cases.iter().enumerate().filter(|(_, prepared)| kind.takes(&prepared.case)) {
             progress(done);
             let name = prepared.case.op.name();
             let start = Instant::now();
             let result = prepared.check(device);
-            let op = ops.entry(name).or_insert_with(|| OpReport::new(name));
+            let at = report.ops.binary_search_by(|op| op.op.as_str().cmp(name)).unwrap_or_else(|at| {
+                report.ops.insert(at, OpReport::new(name));
+                at
+            });
+            let op = &mut report.ops[at];
             op.cases += 1;
+            report.cases += 1;
             op.ms += start.elapsed().as_secs_f64() * 1e3;
-            match result {
-                Ok(share) if share <= op.worst_error => {}
-                Ok(share) => (op.worst_error, op.worst_case) = (share, prepared.case.name.clone()),
-                Err(wrong) => {
-                    op.failed += 1;
-                    let share = wrong.share();
-                    if share > op.worst_error {
-                        (op.worst_error, op.worst_case) = (share, prepared.case.name.clone());
-                    }
-                    // A few of an op say what all do.
-                    if op.failed <= 3 {
-                        failures.push(self.failure(device, prepared, wrong));
-                    }
+            let share = result.as_ref().map_or_else(Wrong::share, |share| *share);
+            if share > op.worst_error {
+                (op.worst_error, op.worst_case) = (share, of_kind(&prepared.case.name, kind));
+            }
+            if let Err(wrong) = result {
+                op.failed += 1;
+                report.failed += 1;
+                // A few of an op say what all do.
+                if op.failed <= 3 {
+                    let failure = self.failure(device, prepared, wrong);
+                    report.failures.push(Failure { case: of_kind(&failure.case, kind), ..failure });
                 }
             }
         }
-        let failed = ops.values().map(|op| op.failed).sum();
-        let device = device.info().clone();
-        let version = env!("CARGO_PKG_VERSION").to_string();
-        let (cases, ops) = (self.cases.len(), ops.into_values().collect());
-        Report { version, device, findings, seed: self.seed, cases, failed, ops, failures }
     }
 
     /// The command that runs a case again, among others of its op.
@@ -220,6 +228,11 @@ impl Suite {
             None => Failure::new(&prepared.case, wrong, again), // nothing smaller failed, or not every time
         }
     }
+}
+
+/// A case's name, with the kind of device.
+fn of_kind(case: &str, kind: &Kind) -> String {
+    if kind.name.is_empty() { case.to_string() } else { format!("{case}, {}", kind.name) }
 }
 
 /// What a device made of the cases.
