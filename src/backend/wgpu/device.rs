@@ -16,7 +16,8 @@ use crate::graph::{Graph, ValueId};
 use crate::ops::case::Case;
 use crate::tensor::{Tensor, TensorType};
 
-/// Bytes past the end of a poisoned buffer: what a workgroup of 256 writes, a vec4 each.
+/// Bytes past the end of a poisoned buffer: what a workgroup of 256 writes, a vec4 each. The end is that of the last whole vec4: many
+/// kernels write nothing smaller, so that up to 3 elements past a value's own end are theirs to write, and nobody's to read.
 pub(super) const GUARD: u64 = 4096;
 
 /// What the guard of a poisoned buffer holds: large numbers, so that one that is read spoils a sum, and others for each buffer, so
