@@ -16,8 +16,11 @@
 //!
 //! The result is off by what rounding may do to the plain sum ([`crate::ops::Operator::scale`] and its tolerance): by a quarter of it
 //! for 3x3; by half of it for 5x5 where enough terms are added up, and only there it is used. (Tiles of 4x4 outputs are off by
-//! more: so they are not.) What is one number too large for the sums of a tile, or no number, would spread over its tile: [`tame`]
-//! looks for them.
+//! more: so they are not.) That holds for numbers of about one size: rounding is relative to the largest of a tile, and an output
+//! beside a much larger one shares its error, as in every library that uses this. A number too large for the sums of a tile, or no
+//! number, would spread over its tile: [`tame`] looks for them.
+
+mod transform;
 
 use std::ops::Range;
 
@@ -25,8 +28,9 @@ use rayon::prelude::*;
 
 use super::matmul::{COLUMNS, Matrix, Panels, matmul, row_length};
 use super::parallel::{CHUNK, Pieces};
-use super::simd::{LANES, Vector, each, fused_lanes, load, store, vectorised};
+use super::simd::{LANES, vectorised};
 use super::transpose::transpose;
+use transform::{Cotangent, Input, Kernel, KernelGradient, Output, Transform, transform};
 
 /// Outputs of a tile along an axis.
 const M: usize = 2;
@@ -39,164 +43,6 @@ const BLOCKS: usize = 1 << 22;
 
 /// Output channels of a task, where there are more threads than pictures, and of the gradient to the weight.
 const OUTS: usize = 48;
-
-/// A matrix m as a type, that makes a tile m x m^T of OxO of a tile x of IxI.
-trait Transform<const I: usize, const O: usize> {
-    /// m x of a column.
-    fn apply<const FMA: bool>(x: [Vector; I]) -> [Vector; O];
-}
-
-/// B^T, for what the convolution reads.
-struct Input;
-/// A^T, for what it writes.
-struct Output;
-/// A, for the gradient of what it writes.
-struct Cotangent;
-/// G, for its kernels.
-struct Kernel;
-/// G^T, for their gradient.
-struct KernelGradient;
-
-/// The sum of factors times vectors: a row of a matrix, without its zeros.
-#[inline(always)]
-fn sum<const FMA: bool, const N: usize>(terms: [(f32, Vector); N]) -> Vector {
-    let mut sum = [0.0; LANES];
-    for (factor, x) in terms {
-        sum = fused_lanes::<FMA>([factor; LANES], x, sum);
-    }
-    sum
-}
-
-impl Transform<4, 4> for Input {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d]: [Vector; 4]) -> [Vector; 4] {
-        let difference = |x, y| sum::<FMA, 2>([(1.0, x), (-1.0, y)]);
-        [difference(a, c), sum::<FMA, 2>([(1.0, b), (1.0, c)]), difference(c, b), difference(d, b)]
-    }
-}
-
-impl Transform<4, M> for Output {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d]: [Vector; 4]) -> [Vector; M] {
-        [sum::<FMA, 3>([(1.0, a), (1.0, b), (1.0, c)]), sum::<FMA, 3>([(1.0, b), (-1.0, c), (1.0, d)])]
-    }
-}
-
-impl Transform<M, 4> for Cotangent {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b]: [Vector; M]) -> [Vector; 4] {
-        [a, sum::<FMA, 2>([(1.0, a), (1.0, b)]), sum::<FMA, 2>([(1.0, a), (-1.0, b)]), b]
-    }
-}
-
-impl Transform<3, 4> for Kernel {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c]: [Vector; 3]) -> [Vector; 4] {
-        let half = |sign: f32| sum::<FMA, 3>([(0.5, a), (sign * 0.5, b), (0.5, c)]);
-        [a, half(1.0), half(-1.0), c]
-    }
-}
-
-impl Transform<4, 3> for KernelGradient {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d]: [Vector; 4]) -> [Vector; 3] {
-        let (two, sum) = (sum::<FMA, 2>, sum::<FMA, 3>);
-        [sum([(1.0, a), (0.5, b), (0.5, c)]), two([(0.5, b), (-0.5, c)]), sum([(1.0, d), (0.5, b), (0.5, c)])]
-    }
-}
-
-impl Transform<6, 6> for Input {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d, e, f]: [Vector; 6]) -> [Vector; 6] {
-        let (four, five) = (sum::<FMA, 4>, sum::<FMA, 5>);
-        [
-            five([(1.0, a), (-1.5, b), (-2.0, c), (1.5, d), (1.0, e)]),
-            four([(-1.0, b), (0.5, c), (2.5, d), (1.0, e)]),
-            four([(1.0, b), (-2.5, c), (0.5, d), (1.0, e)]),
-            four([(-2.0, b), (-1.0, c), (2.0, d), (1.0, e)]),
-            four([(0.5, b), (-1.0, c), (-0.5, d), (1.0, e)]),
-            five([(1.0, b), (-1.5, c), (-2.0, d), (1.5, e), (1.0, f)]),
-        ]
-    }
-}
-
-impl Transform<6, M> for Output {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d, e, f]: [Vector; 6]) -> [Vector; M] {
-        let sum = sum::<FMA, 5>;
-        [
-            sum([(1.0, a), (1.0, b), (1.0, c), (1.0, d), (1.0, e)]),
-            sum([(1.0, b), (-1.0, c), (0.5, d), (-2.0, e), (1.0, f)]),
-        ]
-    }
-}
-
-impl Transform<M, 6> for Cotangent {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b]: [Vector; M]) -> [Vector; 6] {
-        let at = |point: f32| sum::<FMA, 2>([(1.0, a), (point, b)]);
-        [a, at(1.0), at(-1.0), at(0.5), at(-2.0), b]
-    }
-}
-
-impl Transform<5, 6> for Kernel {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d, e]: [Vector; 5]) -> [Vector; 6] {
-        // The kernel as a polynomial of the point, or of 1 / point.
-        let row = |[i, j, k, l, m]: [f32; 5]| sum::<FMA, 5>([(i, a), (j, b), (k, c), (l, d), (m, e)]);
-        [
-            a,
-            row([1.0, 1.0, 1.0, 1.0, 1.0].map(|x| x / 3.0)),
-            row([-1.0, 1.0, -1.0, 1.0, -1.0].map(|x| x / 3.0)),
-            row([-16.0, -8.0, -4.0, -2.0, -1.0].map(|x| x / 15.0)),
-            row([1.0, -2.0, 4.0, -8.0, 16.0].map(|x| x / 15.0)),
-            e,
-        ]
-    }
-}
-
-impl Transform<6, 5> for KernelGradient {
-    #[inline(always)]
-    fn apply<const FMA: bool>([a, b, c, d, e, f]: [Vector; 6]) -> [Vector; 5] {
-        const THIRD: f32 = 1.0 / 3.0;
-        let row =
-            |sign: f32, [i, j]: [f32; 2]| sum::<FMA, 4>([(THIRD, b), (sign * THIRD, c), (i / 15.0, d), (j / 15.0, e)]);
-        let more = |x: Vector, y: Vector| sum::<FMA, 2>([(1.0, x), (1.0, y)]);
-        [
-            more(a, row(-1.0, [-16.0, 1.0])),
-            row(1.0, [-8.0, -2.0]),
-            row(-1.0, [-4.0, 4.0]),
-            row(1.0, [-2.0, -8.0]),
-            more(f, row(-1.0, [-1.0, 16.0])),
-        ]
-    }
-}
-
-vectorised! {
-    /// Transforms a tile of `channels`: element k of the result goes to `to[places[k]..]`, in whole vectors; element k of the tile
-    /// is read from `from[tile[k]..]`.
-    fn transform[I, O]<S: Transform<I, O>>(
-        to: &mut [f32], places: &[usize], from: &[f32], tile: &[usize], channels: usize,
-    ) {
-        let (places, tile) = (&places[..O * O], &tile[..I * I]);
-        for c in (0..channels).step_by(LANES) {
-            let mut half = [[[0.0; LANES]; I]; O];
-            for j in 0..I {
-                let mut column = [[0.0; LANES]; I];
-                for i in 0..I {
-                    column[i] = load(&from[tile[i * I + j] + c..]);
-                }
-                each(&mut half, &S::apply::<FMA>(column), |half, element| half[j] = *element);
-            }
-            for i in 0..O {
-                let row = S::apply::<FMA>(half[i]);
-                for j in 0..O {
-                    store(&mut to[places[i * O + j] + c..], row[j]);
-                }
-            }
-        }
-    }
-}
 
 /// Whether none of `x` is NaN, infinite or so large that the sums of a tile could overflow where those of an output do not.
 pub(super) fn tame(x: &[f32]) -> bool {
@@ -259,6 +105,16 @@ impl Layout {
     fn places(&self, i: usize, matrices: usize) -> Vec<usize> {
         (0..matrices).map(|k| k * self.len + i * self.width).collect()
     }
+}
+
+/// The planes of a picture.
+#[derive(Clone, Copy)]
+struct Planes<'a> {
+    data: &'a [f32],
+    channels: usize,
+    /// Height and width.
+    extent: [usize; 2],
+    padding: [usize; 2],
 }
 
 /// A convolution of stride 1 over tiles of its output: forward, or the gradient to the input or the weight.
@@ -383,15 +239,7 @@ impl Winograd {
         let outs = y.len() / (self.output[0] * self.output[1]);
         for bands in self.blocks() {
             let tiles = bands.len() * self.width();
-            self.transform_planes::<T, T, Input>(
-                v,
-                read,
-                x,
-                [self.ins, self.input[0], self.input[1]],
-                self.padding,
-                bands.clone(),
-                own,
-            );
+            self.transform_planes::<T, T, Input>(v, read, self.input(x), bands.clone(), own);
             for (k, m) in m.chunks_exact_mut(written.len).enumerate() {
                 for (u, channel) in u.chunks_exact(T * T * kernels.len).zip((0..self.ins).step_by(self.depth())) {
                     let depth = self.depth().min(self.ins - channel);
@@ -421,34 +269,24 @@ impl Winograd {
         let (v, scratch) = scratch.split_at_mut(self.blocks_at_once() * T * T * read.len);
         let (q, scratch) = scratch.split_at_mut(self.blocks_at_once() * T * T * written.len);
         let own = Pieces::new(scratch, self.own(), threads);
-        let ([h, w], [p, q_]) = (self.input, self.output);
+        let [x_plane, dy_plane] = [self.input, self.output].map(|[height, width]| height * width);
         // (picture, rows of tiles)
         let blocks: Vec<_> = (0..self.n).flat_map(|n| self.blocks().map(move |bands| (n, bands))).collect();
         for (group, dw) in dw.chunks_exact_mut(self.outs * self.ins * R * R).enumerate() {
             for (index, blocks) in blocks.chunks(self.blocks_at_once()).enumerate() {
                 let tiles = v.par_chunks_mut(T * T * read.len).zip(q.par_chunks_mut(T * T * written.len));
                 tiles.zip(blocks).for_each(|((v, q), (n, bands))| {
-                    let (picture, none) = (n * self.groups + group, [0; 2]);
-                    let (x, dy) = (&x[picture * self.ins * h * w..], &dy[picture * self.outs * p * q_..]);
+                    let picture = n * self.groups + group;
+                    let x = self.input(&x[picture * self.ins * x_plane..]);
+                    let dy = Planes {
+                        data: &dy[picture * self.outs * dy_plane..],
+                        channels: self.outs,
+                        extent: self.output,
+                        padding: [0; 2],
+                    };
                     own.with(|own| {
-                        self.transform_planes::<T, T, Input>(
-                            v,
-                            read,
-                            x,
-                            [self.ins, h, w],
-                            self.padding,
-                            bands.clone(),
-                            own,
-                        );
-                        self.transform_planes::<M, T, Cotangent>(
-                            q,
-                            written,
-                            dy,
-                            [self.outs, p, q_],
-                            none,
-                            bands.clone(),
-                            own,
-                        );
+                        self.transform_planes::<T, T, Input>(v, read, x, bands.clone(), own);
+                        self.transform_planes::<M, T, Cotangent>(q, written, dy, bands.clone(), own);
                     })
                 });
                 let (v, q) = (&v[..], &q[..]);
@@ -503,23 +341,21 @@ impl Winograd {
     }
 
     /// Transforms the tiles of `bands`, of IxI, that move by 2 over the padded planes of a picture: B^T x B or A dy A^T.
-    #[allow(clippy::too_many_arguments)]
     fn transform_planes<const I: usize, const T: usize, S: Transform<I, T>>(
         &self,
         to: &mut [f32],
         layout: Layout,
-        planes: &[f32],
-        [channels, height, width]: [usize; 3],
-        padding: [usize; 2],
+        planes: Planes,
         bands: Range<usize>,
         own: &mut [f32],
     ) {
+        let Planes { data, channels, extent: [height, width], padding } = planes;
         let row = row_length(channels);
         let first = (M * bands.start).saturating_sub(padding[0]).min(height);
         let end = (M * (bands.end - 1) + I).saturating_sub(padding[0]).clamp(first, height);
         // The pixels of these rows, and one of zeros for all around them.
         let pixels = (end - first) * width;
-        transpose(own, row, &planes[first * width..], height * width, [channels, pixels]);
+        transpose(own, row, &data[first * width..], height * width, [channels, pixels]);
         own[pixels * row..][..row].fill(0.0);
         let mut tile = vec![0; I * I];
         for (at, band) in bands.enumerate() {
@@ -557,6 +393,11 @@ impl Winograd {
             }
         }
         transpose(&mut y[first * width..], height * width, own, row, [pixels, channels]);
+    }
+
+    /// The picture that is read.
+    fn input<'a>(&self, data: &'a [f32]) -> Planes<'a> {
+        Planes { data, channels: self.ins, extent: self.input, padding: self.padding }
     }
 
     /// Elements of a tile.
