@@ -158,7 +158,7 @@ impl CaseInput {
                 Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
             }
             Fill::Masked => {
-                let value = |(i, v)| if random.word(i as u32) % 16 == 0 { f32::NEG_INFINITY } else { v };
+                let value = |(i, v)| if random.word(i as u32) < u32::MAX / 16 { f32::NEG_INFINITY } else { v };
                 Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
             }
             Fill::OneNonFinite => {
