@@ -94,6 +94,11 @@ impl Case {
         self
     }
 
+    /// The inputs' types.
+    pub fn types(&self) -> Vec<TensorType> {
+        self.inputs.iter().map(|input| input.ty.clone()).collect()
+    }
+
     /// The inputs' values. A case's seed changes them, nothing else does.
     pub fn tensors(&self, seed: u64) -> Vec<Tensor> {
         self.inputs.iter().enumerate().map(|(number, input)| input.tensor(seed, number as u32)).collect()
