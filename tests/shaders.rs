@@ -49,12 +49,14 @@ fn kernels_for_gpus_are_right() {
 }
 
 /// Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel reads or writes outside its
-/// windows, and none uses workgroup memory that it has not written.
+/// windows, and none uses workgroup memory that it has not written. Large cases reach no other edges than small ones, and would take as
+/// long as all of them.
 #[test]
 fn run_time_checks_change_nothing() {
     for gpu_kernels in [true, false] {
         let options = |checked| WgpuOptions { poison: true, gpu_kernels, checked, ..WgpuOptions::default() };
-        assert_same(&SUITE, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
+        let small = |case: &Case| case.op.macs(&case.types()) <= 4_000_000;
+        assert_same(&SUITE, small, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
     }
 }
 
@@ -63,13 +65,13 @@ fn run_time_checks_change_nothing() {
 fn threads_change_nothing() {
     let threads = |n| CpuDevice::new(Some(n)).unwrap();
     for n in [2, 3] {
-        assert_same(&SUITE, &mut threads(1), &mut threads(n));
+        assert_same(&SUITE, |_| true, &mut threads(1), &mut threads(n));
     }
 }
 
-fn assert_same(suite: &Suite, one: &mut dyn Device, other: &mut dyn Device) {
+fn assert_same(suite: &Suite, wanted: impl Fn(&Case) -> bool, one: &mut dyn Device, other: &mut dyn Device) {
     let mut failures = Vec::new();
-    for prepared in suite.cases() {
+    for prepared in suite.cases().iter().filter(|prepared| wanted(&prepared.case)) {
         let label = prepared.case.label();
         match (prepared.run(one), prepared.run(other)) {
             (Ok(one), Ok(other)) => {

@@ -64,7 +64,7 @@ const NEVER_REFUSED: [&str; 17] = [
 
 /// The types of a case's inputs and outputs.
 fn types(case: &Case) -> Vec<TensorType> {
-    let mut types: Vec<TensorType> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+    let mut types = case.types();
     types.extend(case.op.infer(&types).expect("the case's shapes agree"));
     types
 }

@@ -94,6 +94,11 @@ impl Case {
         self
     }
 
+    /// The inputs' types.
+    pub fn types(&self) -> Vec<TensorType> {
+        self.inputs.iter().map(|input| input.ty.clone()).collect()
+    }
+
     /// The inputs' values. A case's seed changes them, nothing else does.
     pub fn tensors(&self, seed: u64) -> Vec<Tensor> {
         self.inputs.iter().enumerate().map(|(number, input)| input.tensor(seed, number as u32)).collect()
@@ -158,7 +163,7 @@ impl CaseInput {
                 Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
             }
             Fill::Masked => {
-                let value = |(i, v)| if random.word(i as u32) % 16 == 0 { f32::NEG_INFINITY } else { v };
+                let value = |(i, v)| if random.word(i as u32) < u32::MAX / 16 { f32::NEG_INFINITY } else { v };
                 Data::F32(normal(1.0).into_iter().enumerate().map(value).collect())
             }
             Fill::OneNonFinite => {

@@ -189,7 +189,7 @@ mod tests {
         for generator in Op::generators() {
             for number in 0..300 {
                 let (case, _) = Draw::random(1, number).case(generator);
-                let types: Vec<_> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+                let types = case.types();
                 let message = |e| format!("{case:?}: {e}");
                 case.op.infer(&types).map_err(message).unwrap();
                 assert!(case.op.macs(&types) <= MAX_PRODUCTS as u64, "{case:?}");

@@ -10,7 +10,7 @@ use crate::graph::{Role, ValueId, autodiff, reference};
 use crate::ops::Array;
 use crate::ops::case::Case;
 use crate::rng::{Philox, stream};
-use crate::tensor::{DType, Tensor, TensorType};
+use crate::tensor::{DType, Tensor};
 
 /// Step of the differences: their error is step^2 times the third derivative, and the rounding's, about 1e-16 / step.
 const STEP: f64 = 1e-5;
@@ -41,7 +41,7 @@ struct Differentiated {
 }
 
 fn differentiate(case: &Case) -> Result<Option<Differentiated>, String> {
-    let types: Vec<TensorType> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+    let types = case.types();
     let mut one = OneOp::new(&case.label(), &case.op, &types).map_err(|e| e.to_string())?;
     let floats: Vec<usize> = (0..types.len()).filter(|&n| types[n].dtype == DType::F32).collect();
     let wanted: Vec<ValueId> = floats.iter().map(|&n| one.inputs[n]).collect();
@@ -87,7 +87,7 @@ pub fn check(case: &Case, seed: u64) -> Result<Rule, String> {
         one.inputs.iter().copied().zip(inputs.iter().cloned()).chain([(cotangent, direction.clone())]).collect();
     let values = reference::run(&one.graph, &given);
 
-    let types: Vec<TensorType> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+    let types = case.types();
     let elements: usize = types.iter().map(|ty| ty.shape.elements()).sum();
     let samples = if case.op.macs(&types).max(32 * elements as u64) > SLOW { 4 } else { SAMPLES };
     for (n, gradient) in gradients {

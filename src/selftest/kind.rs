@@ -3,7 +3,6 @@
 use crate::backend::DeviceInfo;
 use crate::backend::wgpu::{WgpuOptions, has_kernels};
 use crate::ops::case::Case;
-use crate::tensor::TensorType;
 
 /// Windows of a value at most: more take long, and show nothing that a few do not.
 const MOST_WINDOWS: u64 = 30;
@@ -43,7 +42,7 @@ impl Kind {
     /// Whether a case runs on it: where a row does not fit into a window, the device refuses.
     pub fn takes(&self, case: &Case) -> bool {
         let Some(limit) = self.options.max_binding_bytes else { return true };
-        let mut types: Vec<TensorType> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+        let mut types = case.types();
         types.extend(case.op.infer(&types).unwrap_or_default());
         types.iter().all(|ty| ty.bytes() as u64 <= MOST_WINDOWS * limit) && has_kernels(case, limit)
     }

@@ -257,7 +257,7 @@ pub(super) fn uniforms(dispatches: &[Dispatch]) -> (Vec<u8>, Vec<u64>) {
 /// # Errors
 /// When the device is too small for it.
 pub(super) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
-    let types: Vec<_> = case.inputs.iter().map(|input| input.ty.clone()).collect();
+    let types = case.types();
     let one = OneOp::new("case", &case.op, &types)?;
     let lowered = lower(capability, u64::MAX, &one.graph, &plan(&one.graph, &one.outputs))?;
     Ok(lowered.dispatches)
