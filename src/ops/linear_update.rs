@@ -94,7 +94,12 @@ impl Operator for LinearUpdate {
     }
 
     fn cases() -> Vec<Case> {
-        let sizes = [("odd sizes", [3, 37, 29]), ("more than a tile", [33, 1037, 27]), ("many outputs", [2, 12, 4099])];
+        let sizes = [
+            ("odd sizes", [3, 37, 29]),
+            ("more than a tile", [33, 1037, 27]),
+            ("many outputs", [2, 12, 4099]),
+            ("rows of whole vec4s", [3, 332, 11]),
+        ];
         let rules = || Sgd::cases().into_iter().chain(Adam::cases());
         let cases =
             sizes.into_iter().flat_map(|(name, size)| rules().map(move |rule| LinearUpdate::case(name, size, rule)));
@@ -102,7 +107,11 @@ impl Operator for LinearUpdate {
     }
 
     fn random(draw: &mut Draw) -> Case {
-        let size = [(); 3].map(|()| if draw.below(2) == 0 { draw.between(1, 9) } else { draw.between(1, 70) });
+        let [n, mut i, o] = [(); 3].map(|()| if draw.below(2) == 0 { draw.between(1, 9) } else { draw.between(1, 60) });
+        if draw.below(2) == 0 {
+            i *= 4; // rows of whole vec4s
+        }
+        let size = [n, i, o];
         let rule = if draw.below(2) == 0 { Sgd::random(draw) } else { Adam::random(draw) };
         let mut case = LinearUpdate::case("random", size, rule).expect("the case of an optimizer");
         // Adam squares their products.
