@@ -4,6 +4,8 @@
 //
 //   x: [N, I]   w: [O, I]   y, dy: [N, O]
 
+//!include within
+
 struct Params {
     // Rows of the batch, outputs and inputs in this dispatch.
     rows: u32,
@@ -22,11 +24,6 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;
-
-// Number i, or for one beyond the end the last of `count`: it can be read, and what comes of it is not stored.
-fn within(i: u32, count: u32) -> u32 {
-    return min(i, count - 1);
-}
 
 fn dot_f32(a: f32, b: f32) -> f32 {
     return a * b;

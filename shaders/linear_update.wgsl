@@ -4,6 +4,7 @@
 //   x: [N, I]   dy: [N, O]   w, m, v: [O, I]
 
 //!include optimizer_step
+//!include within
 
 struct Adam {
     // Rows of the batch, outputs and inputs in this dispatch.
@@ -64,11 +65,6 @@ fn sgd_at(i: u32, g: vec4f) {
     let stepped = sgd_step(SgdState(w[i], v[i]), g, rule);
     w[i] = stepped.w;
     v[i] = stepped.v;
-}
-
-// Number i, or for one beyond the end the last of `count`: it can be read, and what comes of it is not stored.
-fn within(i: u32, count: u32) -> u32 {
-    return min(i, count - 1);
 }
 
 //# for rule in adam sgd
