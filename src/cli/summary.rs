@@ -184,7 +184,8 @@ mod tests {
         // Two moments: the default preset's optimizer is AdamW.
         assert_eq!(summary.memory.parameters as u64, 4 * summary.parameters);
         assert_eq!(summary.memory.optimizer as u64, 2 * 4 * summary.parameters);
-        assert!(summary.memory.slots as u64 > 4 * summary.parameters, "gradients");
+        // The linear layers' gradients are not kept.
+        assert!((summary.memory.slots as u64) < summary.parameters, "{}", summary.memory.slots);
         let json = serde_json::to_value(&summary).unwrap();
         assert_eq!(json["layers"][0]["output"], serde_json::json!([96, 55, 55]));
         assert!(summary.table(&model, 2).contains("58,289,538"));
