@@ -12,18 +12,18 @@ use rayon::prelude::*;
 fn shape_rules_agree_with_the_reference() {
     let check = |case: Case| {
         let inputs = case.tensors(1);
-        let outputs = case.op.reference(&inputs.iter().map(Array::from).collect::<Vec<_>>());
+        let given: Vec<Array> = inputs.iter().map(Array::from).collect();
+        let outputs = case.op.reference(&given);
         let label = case.label();
         let types: Vec<TensorType> = inputs.iter().map(Tensor::ty).collect();
         let inferred = case.op.infer(&types).unwrap_or_else(|e| panic!("{label}: {e}"));
         let shapes: Vec<_> = inferred.iter().map(|ty| &ty.shape).collect();
         assert_eq!(shapes, outputs.iter().map(|a| &a.shape).collect::<Vec<_>>(), "{label}");
-        let finite = outputs.iter().all(|output| output.data.iter().all(|v| v.is_finite()));
-        assert_eq!(
-            finite,
-            label != "cross_entropy [labels beyond the classes]",
-            "{label}: whether the reference is finite"
-        );
+        let finite = |arrays: &[Array]| arrays.iter().all(|array| array.data.iter().all(|v| v.is_finite()));
+        let expected = label != "cross_entropy [labels beyond the classes]";
+        if finite(&given) {
+            assert_eq!(finite(&outputs), expected, "{label}: whether the reference is finite");
+        }
     };
     Op::all_cases().into_par_iter().for_each(check);
 }
