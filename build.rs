@@ -125,9 +125,10 @@ impl Source {
                 format!("Uniform {{ size: {span}, fields: &[{}] }}", fields.join(", "))
             }
             AddressSpace::Handle => match module.types[variable.ty].inner {
-                TypeInner::Image { class: naga::ImageClass::Storage { .. }, .. } => "WriteTexture".to_string(),
-                TypeInner::Image { .. } => "Texture".to_string(),
-                _ => return Err(complaint("samplers are not bound")),
+                TypeInner::Image { class: naga::ImageClass::Storage { access, .. }, .. } => {
+                    if access.contains(StorageAccess::STORE) { "WriteTexels" } else { "Texels" }.to_string()
+                }
+                _ => return Err(complaint("only storage textures are bound")),
             },
             _ => return Err(complaint("only buffers and textures can be bound")),
         };

@@ -7,17 +7,65 @@
 //   backward input   c    (o, r, s)  (n, h, w)  w [O, C, R, S]   dy at (h - r*dilation) / stride   dx [N, C, H, W]
 //   backward weight  o    (n, p, q)  (c, r, s)  dy [N, O, P, Q]  x at p*stride + r*dilation  dw [O, C, R, S]
 //
-// The three differ only in strides, so that the host says by uniforms which one a dispatch is. Two variants:
-//
-//   `tile`      for GPUs: a 64 x 64 tile of C per workgroup, through workgroup memory;
-//   `pack_rows`, `pack_columns`, then `multiply` of conv2d_packed.wgsl
-//               for Vulkan run by the processor, where barriers and scattered loads are dear: both operands are first copied
-//               into panels, then multiplied by a subgroup of 8 that broadcasts A's rows.
+// The three differ only in strides, so that the host says by uniforms which one a dispatch is. Vulkan that is run by the
+// processor has kernels of its own, see texel_product.wgsl.
 
-//!include conv2d_params
+struct Params {
+    // Extents of C in this dispatch, per group, and the range of k that it sums.
+    m: u32,
+    n: u32,
+    k_first: u32,
+    k_end: u32,
 
+    // A[m, k] = a[a_first + group*a_group + m*a_row + (k / a_inner)*a_outer + k % a_inner]
+    a_first: u32,
+    a_group: u32,
+    a_row: u32,
+    a_outer: u32,
+    a_inner: u32,
+
+    // C[m, n] = c[c_first + group*c_group + m*c_row + (n / c_inner)*c_outer + n % c_inner]
+    c_first: u32,
+    c_group: u32,
+    c_row: u32,
+    c_outer: u32,
+    c_inner: u32,
+    // Add to what C holds instead of overwriting it.
+    accumulate: u32,
+
+    // `tile`: k is cut into `splits` ranges of `split` terms; range i goes `i * split_stride` elements further on.
+    split: u32,
+    splits: u32,
+    split_stride: u32,
+
+    // B[k, n]: with n = (i, column) and k = (j, term), column and term being places on grids of these extents, the element
+    // at b[b_first + group*b_group + i*b_column + j*b_term] of a picture of extent `image`, at
+    // (origin + column*column_step + term*term_step) / divisor; 0 where that is outside or not a whole number.
+    b_first: u32,
+    b_group: u32,
+    b_column: u32,
+    b_term: u32,
+    image: vec2u,
+    column_grid: vec2u,
+    term_grid: vec2u,
+    divisor: vec2u,
+    origin: vec2i,
+    column_step: vec2i,
+    term_step: vec2i,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
+
+fn store_c(at: u32, value: f32) {
+    if (params.accumulate != 0u) {
+        c[at] += value;
+    } else {
+        c[at] = value;
+    }
+}
 
 // Terms from k to k_end, of a row or column of C; none of one outside of it.
 fn terms_left(stored: bool, k: u32, k_end: u32) -> u32 {
@@ -105,8 +153,6 @@ fn next_b(walk: ptr<function, WalkB>) -> f32 {
     return value;
 }
 
-// ---- for GPUs ----
-
 const TILE: u32 = 64;
 // Terms per step through workgroup memory, in vec4s.
 const DEPTH: u32 = 4;
@@ -176,43 +222,4 @@ fn tile(
         //# end
     }
     //# end
-}
-
-// ---- for Vulkan run by the processor ----
-
-// Packed panels: [group][m / 16][k / 4][m % 16] of A, [group][n / 32][k / 4][n % 32] of B, four terms in a texel, zero outside
-// of the matrix. In textures because llvmpipe loads a texel as one vector, but an element of a buffer lane by lane: the
-// product is three times as fast.
-@group(0) @binding(4) var packed: texture_storage_2d<rgba32float, write>;
-
-//# for operand in a b
-
-// Workgroup (x, y, z): terms run*y.., group z; rows of A 16x.. by 16 lanes, or columns of B n_first + 32x.. by 32.
-fn pack_$operand(group: vec3u, groups: vec3u, lane: u32, lanes: u32, first_line: u32) {
-    let quads = (params.k_end - params.k_first + 3u) / 4u;
-    let first = group.y * (params.run / 4u);
-    let line = first_line + group.x * lanes + lane;
-    var walk = start_$operand(group.z, line, params.k_first + first * 4u, params.k_end);
-    let panel = (group.z * groups.x + group.x) * quads;
-    let end = min(first + params.run / 4u, quads);
-    for (var quad = first; quad < end; quad++) {
-        let v0 = next_$operand(&walk);
-        let v1 = next_$operand(&walk);
-        let v2 = next_$operand(&walk);
-        let v3 = next_$operand(&walk);
-        textureStore(packed, panel_texel((panel + quad) * lanes + lane), vec4f(v0, v1, v2, v3));
-    }
-}
-//# end
-
-@compute @workgroup_size(16)
-fn pack_rows(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-             @builtin(local_invocation_index) lane: u32) {
-    pack_a(group, groups, lane, 16u, 0u);
-}
-
-@compute @workgroup_size(32)
-fn pack_columns(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-                @builtin(local_invocation_index) lane: u32) {
-    pack_b(group, groups, lane, 32u, params.n_first);
 }

@@ -1,4 +1,4 @@
-// What conv2d_packed relies on in subgroups. A file of its own because it needs a device that has them.
+// What texel_product relies on in subgroups. A file of its own because it needs a device that has them.
 
 @group(0) @binding(0) var<storage, read> given: array<u32>;
 @group(0) @binding(1) var<storage, read_write> found: array<u32>;

@@ -57,7 +57,7 @@ const handlers = {
   },
 
   texture({ size, format }) {
-    const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.TEXTURE_BINDING;
+    const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
     return place(resources, device.createTexture({ size, format, usage }));
   },
 
@@ -66,14 +66,14 @@ const handlers = {
   },
 
   program({ dispatches }) {
-    const step = ({ pipeline: index, entries, groups }) => {
+    const step = ({ pipeline: index, entries, groups, copies }) => {
       const { pipeline, layout } = pipelines[index];
       const resource = ({ resource, offset, size }) => {
         const found = resources[resource];
         return found instanceof GPUTexture ? found.createView() : { buffer: found, offset, size };
       };
       entries = entries.map(entry => ({ binding: entry.binding, resource: resource(entry) }));
-      return { pipeline, bindGroup: device.createBindGroup({ layout, entries }), groups };
+      return { pipeline, bindGroup: device.createBindGroup({ layout, entries }), groups, copies };
     };
     return place(programs, dispatches.map(step));
   },
@@ -81,13 +81,17 @@ const handlers = {
   // Runs a program and answers with the contents of buffers, one after the other.
   async run({ program, read }) {
     const encoder = device.createCommandEncoder();
-    const pass = encoder.beginComputePass();
-    for (const { pipeline, bindGroup, groups } of programs[program]) {
+    for (const { pipeline, bindGroup, groups, copies } of programs[program]) {
+      for (const { buffer, offset, texture, origin, extent, bytesPerRow } of copies) {
+        const source = { buffer: resources[buffer], offset, bytesPerRow };
+        encoder.copyBufferToTexture(source, { texture: resources[texture], origin }, extent);
+      }
+      const pass = encoder.beginComputePass();
       pass.setPipeline(pipeline);
       pass.setBindGroup(0, bindGroup);
       pass.dispatchWorkgroups(...groups);
+      pass.end();
     }
-    pass.end();
     const total = read.reduce((sum, { size }) => sum + size, 0);
     const staging = device.createBuffer({ size: total, usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST });
     let offset = 0;

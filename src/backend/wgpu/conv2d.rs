@@ -1,11 +1,13 @@
 //! Convolution as one implicit matrix product, see `shaders/conv2d.wgsl`: each of the three ops describes its product by
 //! strides, and [`Product::lower`] chooses the kernels.
 
+mod texels;
+
 use std::ops::Range;
 
 use super::WgpuOp;
 use super::lowering::{Builder, Lowering, ValueRef, Window};
-use super::shaders::{conv2d, conv2d_packed, parts};
+use super::shaders::{conv2d, parts};
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 
@@ -21,6 +23,7 @@ impl WgpuOp for Conv2d {
                     n: pictures.len() * e.y_picture(),
                     k: e.w_output(),
                     a: part.window(cx, w, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
+                    pictures: Pictures::Columns,
                     b: Patches {
                         window: cx.row_window(x, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()),
                         group: e.c * e.x_picture(),
@@ -62,6 +65,7 @@ impl WgpuOp for Conv2dBackwardInput {
                     n: pictures.len() * e.x_picture(),
                     k: part.outputs.len() * taps,
                     a: part.window(cx, w, &e)?.strided(e.o * e.w_output(), taps, e.w_output(), taps),
+                    pictures: Pictures::Columns,
                     b: Patches {
                         window: cx.row_window(dy, e.batch, &pictures)?.skip(part.first_output(&e) * e.y_picture()),
                         group: e.o * e.y_picture(),
@@ -108,6 +112,7 @@ impl WgpuOp for Conv2dBackwardWeight {
                         e.groups * e.o * e.y_picture(),
                         e.y_picture(),
                     ),
+                    pictures: Pictures::Terms,
                     b: Patches {
                         window: cx.row_window(x, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()),
                         group: e.c * e.x_picture(),
@@ -248,6 +253,15 @@ impl Window {
     }
 }
 
+/// Where pictures lie in B, see the table in `shaders/conv2d.wgsl`.
+#[derive(Clone, Copy, PartialEq)]
+enum Pictures {
+    /// Their places are the columns, and their channels terms.
+    Columns,
+    /// Their places are the terms, and their channels columns.
+    Terms,
+}
+
 /// For each group, C[m, n] (+)= sum over k of A[m, k] * B[k, n].
 struct Product {
     groups: usize,
@@ -255,6 +269,7 @@ struct Product {
     n: usize,
     k: usize,
     a: Strided,
+    pictures: Pictures,
     b: Patches,
     c: Strided,
     accumulate: bool,
@@ -270,39 +285,21 @@ const TILE: usize = 64;
 /// Workgroups of `tile` that keep a large GPU busy; with fewer tiles than these, the sums are cut.
 const BUSY: usize = 512;
 
-/// Rows of C that a workgroup of `multiply` makes: the height of the packed panels of A.
-const PANEL_ROWS: usize = 16;
-
-/// Columns of C that a workgroup of `multiply` makes: the width of the packed panels of B.
-const PANEL_COLUMNS: usize = 32;
-
-/// Terms that an invocation of `pack_rows` and `pack_columns` copies.
-const RUN: usize = 64;
-
-/// Bytes of packed rows of A, at most.
-const PACKED_ROW_BYTES: u64 = 32 << 20;
-
-/// Bytes of packed columns of B, so that they are still in a cache when they are multiplied.
-const PACKED_COLUMN_BYTES: u64 = 8 << 20;
-
 /// What of a product one dispatch does.
 struct Piece {
     k: Range<usize>,
     split: usize,
     splits: usize,
     split_stride: usize,
-    n_first: usize,
     accumulate: bool,
 }
 
 impl Product {
     fn lower(&self, cx: &mut Lowering) -> Result<()> {
-        let packed = cx.capability.software && cx.capability.subgroup == Some(8);
-        // Terms whose panels of A fit into a window; none in the unlikely case of very many groups.
-        let rows = self.groups * self.m.next_multiple_of(PANEL_ROWS);
-        let budget = cx.capability.max_window.min(PACKED_ROW_BYTES) as usize / 4;
-        let terms = (budget / rows).min(MAX_TERMS) / 4 * 4;
-        if packed && terms > 0 { self.lower_packed(cx, terms) } else { self.lower_tiles(cx) }
+        if cx.capability.texels() && self.lower_texels(cx)? {
+            return Ok(());
+        }
+        self.lower_tiles(cx)
     }
 
     fn lower_tiles(&self, cx: &mut Lowering) -> Result<()> {
@@ -311,7 +308,7 @@ impl Product {
             let terms = MAX_TERMS.min(self.k - first);
             let accumulate = self.accumulate || first > 0;
             let mut piece =
-                Piece { k: first..first + terms, split: terms, splits: 1, split_stride: 0, n_first: 0, accumulate };
+                Piece { k: first..first + terms, split: terms, splits: 1, split_stride: 0, accumulate };
             let elements = self.groups * self.m * self.n;
             if self.c_is_dense() {
                 let wanted = (BUSY / (tiles[0] * tiles[1] * self.groups)).min(terms / (4 * TILE));
@@ -349,38 +346,6 @@ impl Product {
         n_is_inner && self.c.row == self.n && (self.groups == 1 || self.c.group == self.m * self.n)
     }
 
-    fn lower_packed(&self, cx: &mut Lowering, terms: usize) -> Result<()> {
-        let terms = terms.min(self.k.next_multiple_of(4));
-        let rows = self.m.div_ceil(PANEL_ROWS);
-        let budget = cx.capability.max_window.min(PACKED_COLUMN_BYTES) as usize / 4;
-        let panels = (budget / (self.groups * PANEL_COLUMNS * terms)).clamp(1, self.n.div_ceil(PANEL_COLUMNS));
-        let a = cx.panels(self.groups * rows * PANEL_ROWS * terms / 4);
-        let b = cx.panels(self.groups * panels * PANEL_COLUMNS * terms / 4);
-        for first in (0..self.k).step_by(terms) {
-            let k = first..self.k.min(first + terms);
-            let runs = k.len().div_ceil(RUN);
-            let piece = |n_first: usize| Piece {
-                k: k.clone(),
-                split: 0,
-                splits: 1,
-                split_stride: 0,
-                n_first,
-                accumulate: self.accumulate || first > 0,
-            };
-            let builder = cx.dispatch(&conv2d::PACK_ROWS).bind("a", self.a.window).bind("packed", a);
-            self.set(builder, &piece(0), &self.c).grid([rows, runs, self.groups])?;
-            for n_first in (0..self.n).step_by(panels * PANEL_COLUMNS) {
-                let panels = panels.min((self.n - n_first).div_ceil(PANEL_COLUMNS));
-                let piece = piece(n_first);
-                let builder = cx.dispatch(&conv2d::PACK_COLUMNS).bind("b", self.b.window).bind("packed", b);
-                self.set(builder, &piece, &self.c).grid([panels, runs, self.groups])?;
-                let builder = cx.dispatch(&conv2d_packed::MULTIPLY).bind("panels_a", a).bind("panels_b", b);
-                self.set(builder.bind("c", self.c.window), &piece, &self.c).grid([rows, panels, self.groups])?;
-            }
-        }
-        Ok(())
-    }
-
     /// Sets the uniform struct that all kernels share.
     fn set<'a>(&self, builder: Builder<'a>, piece: &Piece, c: &Strided) -> Builder<'a> {
         let (a, b) = (&self.a, &self.b);
@@ -415,7 +380,5 @@ impl Product {
             .set("origin", b.origin)
             .set("column_step", b.column_step)
             .set("term_step", b.term_step)
-            .set("n_first", piece.n_first as u32)
-            .set("run", RUN as u32)
     }
 }

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch, MAX_GROUPS, Memory, PANEL_WIDTH, padded};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, MAX_GROUPS, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Key, key};
 use super::program::{lower, place, uniforms};
 use super::shaders::{BindingKind, Kernel};
@@ -131,13 +131,15 @@ fn layout(binding: u32, kind: BindingKind) -> Value {
         BindingKind::Read => json!({ "binding": binding, "buffer": { "type": "read-only-storage" } }),
         BindingKind::ReadWrite => json!({ "binding": binding, "buffer": { "type": "storage" } }),
         BindingKind::Uniform { .. } => json!({ "binding": binding, "buffer": { "type": "uniform" } }),
-        BindingKind::Texture => json!({ "binding": binding, "texture": { "sampleType": "unfilterable-float" } }),
-        BindingKind::WriteTexture => json!({ "binding": binding, "storageTexture": { "format": PANEL_FORMAT } }),
+        BindingKind::Texels => {
+            json!({ "binding": binding, "storageTexture": { "format": TEXEL_FORMAT, "access": "read-only" } })
+        }
+        BindingKind::WriteTexels => json!({ "binding": binding, "storageTexture": { "format": TEXEL_FORMAT } }),
     }
 }
 
-/// Format of [`Memory::Panels`], by its name in WebGPU.
-const PANEL_FORMAT: &str = "rgba32float";
+/// Format of [`Memory::Texels`], by its name in WebGPU.
+const TEXEL_FORMAT: &str = "rgba32float";
 
 /// Dawn as a backend. Its fresh memory holds NaN.
 pub(super) struct DawnDevice {
@@ -212,10 +214,10 @@ impl Device for DawnDevice {
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
             own.insert(Memory::Scratch(index), dawn.buffer(bytes)?);
         }
-        for (index, rows) in lowered.panels.iter().enumerate() {
-            let size = [PANEL_WIDTH, rows.next_power_of_two()];
-            let texture = dawn.ask("texture", json!({ "size": size, "format": PANEL_FORMAT }))?;
-            own.insert(Memory::Panels(index), number(&texture));
+        for (index, rows) in lowered.textures.iter().enumerate() {
+            let size = [TEXTURE_WIDTH, rows.next_power_of_two()];
+            let texture = dawn.ask("texture", json!({ "size": size, "format": TEXEL_FORMAT }))?;
+            own.insert(Memory::Texels(index), number(&texture));
         }
         let resource = |memory: Memory| match (memory, own.get(&memory)) {
             (_, Some(&own)) => own,
@@ -237,7 +239,16 @@ impl Device for DawnDevice {
                 }
             }
             let pipeline = dawn.pipeline(dispatch)?;
-            dispatches.push(json!({ "pipeline": pipeline, "entries": entries, "groups": dispatch.groups }));
+            let copies = dispatch.copies.iter().flat_map(|copy| {
+                copy.boxes().map(|(offset, origin, extent)| {
+                    json!({ "buffer": resource(copy.from), "offset": offset, "texture": resource(Memory::Texels(copy.to)),
+                            "origin": origin, "extent": extent, "bytesPerRow": TEXTURE_WIDTH * 16 })
+                })
+            });
+            let copies: Vec<Value> = copies.collect();
+            dispatches.push(
+                json!({ "pipeline": pipeline, "entries": entries, "groups": dispatch.groups, "copies": copies }),
+            );
         }
         let program = number(&dawn.ask("program", json!({ "dispatches": dispatches }))?);
         let outputs = outputs.iter().map(|&id| (graph[id].ty.clone(), resource(place(&plan, id)))).collect();

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::adapter::adapters;
 use super::lowering::{Dispatch, MAX_ITERATIONS};
-use super::pipeline::PANEL_FORMAT;
+use super::pipeline::TEXEL_FORMAT;
 use super::program::{lower, of_case};
 use super::shaders::{BindingKind, Kernel};
 use super::translate::capabilities;
@@ -127,14 +127,14 @@ impl Counter {
                 mip_level_count: 1,
                 sample_count: 1,
                 dimension: wgpu::TextureDimension::D2,
-                format: PANEL_FORMAT,
+                format: TEXEL_FORMAT,
                 usage,
                 view_formats: &[],
             });
             texture.create_view(&wgpu::TextureViewDescriptor::default())
         };
         let (read, write) =
-            (texture(wgpu::TextureUsages::TEXTURE_BINDING), texture(wgpu::TextureUsages::STORAGE_BINDING));
+            (texture(wgpu::TextureUsages::STORAGE_BINDING), texture(wgpu::TextureUsages::STORAGE_BINDING));
         let mut encoder = self.device.create_command_encoder(&Default::default());
         // The last piece of a sum may be shorter, the first window be cut at the picture's edge.
         let places: [fn(u32) -> u32; 3] = [|_| 0, |n| n / 2, |n| n - 1];
@@ -144,8 +144,8 @@ impl Counter {
             let bound = dispatch.kernel.bindings.iter().zip(&buffers).map(|(binding, buffer)| {
                 let resource = match binding.kind {
                     BindingKind::Uniform { .. } => uniform.as_entire_binding(),
-                    BindingKind::Texture => wgpu::BindingResource::TextureView(&read),
-                    BindingKind::WriteTexture => wgpu::BindingResource::TextureView(&write),
+                    BindingKind::Texels => wgpu::BindingResource::TextureView(&read),
+                    BindingKind::WriteTexels => wgpu::BindingResource::TextureView(&write),
                     BindingKind::Read | BindingKind::ReadWrite => buffer.as_entire_binding(),
                 };
                 wgpu::BindGroupEntry { binding: binding.index, resource }

@@ -1,6 +1,8 @@
 //! Fully connected layers, see `shaders/linear.wgsl`. The weight is cut into windows over its rows (the outputs), the batch
 //! where its rows do not fit.
 
+pub(super) mod texels;
+
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef, Window};
 use super::shaders::{Kernel, linear, parts};
@@ -22,6 +24,9 @@ pub(super) const MAX_SUMMED: usize = 32_768;
 impl WgpuOp for Linear {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (x, w, y) = (&inputs[0], &inputs[1], &outputs[0]);
+        if let Some(layer) = texels::Layer::new(cx, x, w) {
+            return layer.forward(cx, x, w, y);
+        }
         let e = Extents::new(x, w);
         cx.check_iterations(self, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
         let (kernel, rows_at_once) = match (e.element.width, e.batch) {
@@ -48,6 +53,9 @@ impl WgpuOp for Linear {
 impl WgpuOp for LinearBackwardInput {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (dy, w, dx) = (&inputs[0], &inputs[1], &outputs[0]);
+        if let Some(layer) = texels::Layer::new(cx, dx, w) {
+            return layer.backward_input(cx, dy, w, dx);
+        }
         let e = Extents::new(dx, w);
         let (kernel, rows_at_once) = match (e.element.width, e.batch) {
             (4, ..=2) => (&linear::BACKWARD_INPUT_2_VEC4F, 2),
@@ -104,6 +112,9 @@ impl WgpuOp for LinearBackwardInput {
 impl WgpuOp for LinearBackwardWeight {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let (x, dy, dw) = (&inputs[0], &inputs[1], &outputs[0]);
+        if let Some(layer) = texels::Layer::new(cx, x, dw) {
+            return layer.backward_weight(cx, x, dy, dw);
+        }
         let e = Extents::new(x, dw);
         let kernel = if e.element.width == 4 { &linear::BACKWARD_WEIGHT_VEC4F } else { &linear::BACKWARD_WEIGHT_F32 };
         for range in cx.rows(e.outputs, &[dw])? {

@@ -2,6 +2,7 @@
 //! batch that is not bound at once) is its gradient in scratch memory, then the optimizer's own kernel.
 
 use super::WgpuOp;
+use super::linear::texels::Layer;
 use super::linear::{LANES, MAX_SUMMED, OUTPUTS};
 use super::lowering::{Lowering, ValueRef};
 use super::shaders::linear_update::{UPDATE_ADAM, UPDATE_SGD};
@@ -12,6 +13,11 @@ impl WgpuOp for LinearUpdate {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let [x, dy, states @ .., schedule] = inputs else { unreachable!("infer has counted the inputs") };
         let ([n, features], outs) = ([x.ty.shape[0], x.ty.shape[1]], dy.ty.shape[1]);
+        if let Some(layer) = Layer::new(cx, x, &states[0])
+            && layer.updates(cx, x, dy)?
+        {
+            return layer.update(cx, &self.rule, [x, dy, schedule], states);
+        }
         let at_once = n <= MAX_SUMMED && cx.rows(n, &[x, dy])?.len() == 1;
         if features % 4 != 0 || !at_once {
             return self.lower_apart(cx, inputs, outputs);

@@ -16,8 +16,11 @@ use crate::tensor::TensorType;
 /// Alignment of every window's offset, bytes: the largest that WebGPU allows a device to ask for.
 pub(crate) const ALIGNMENT: u64 = 256;
 
-/// Texels in a row of [`Memory::Panels`], as in `shaders/conv2d_params.wgsl`.
-pub(crate) const PANEL_WIDTH: u32 = 4096;
+/// Texels in a row of [`Memory::Texels`], as in `shaders/texel.wgsl`.
+pub(crate) const TEXTURE_WIDTH: u32 = 4096;
+
+/// Texels of a texture, at most: 8192 rows, which every device has.
+pub(crate) const MAX_TEXELS: usize = 8192 * TEXTURE_WIDTH as usize;
 
 /// Largest extent of a dispatch in workgroups: WebGPU's default limit.
 pub(crate) const MAX_GROUPS: usize = 65_535;
@@ -34,8 +37,8 @@ pub(crate) enum Memory {
     Slot(usize),
     /// Room that an op needs between its own dispatches; the next node uses it again.
     Scratch(usize),
-    /// A texture of such use, of four f32 in a texel, [`PANEL_WIDTH`] texels in a row.
-    Panels(usize),
+    /// A texture of such use, of four f32 in a texel, [`TEXTURE_WIDTH`] texels in a row.
+    Texels(usize),
 }
 
 /// A value as an op sees it while it is lowered.
@@ -69,6 +72,34 @@ pub(crate) struct Window {
     pub first: u32,
 }
 
+/// Elements of a buffer, four by four, into texels of a texture.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct TexelCopy {
+    /// The buffer.
+    pub from: Memory,
+    /// Bytes from its start, a multiple of 16.
+    pub offset: u64,
+    /// How many.
+    pub texels: u32,
+    /// The texture's number in [`Memory::Texels`].
+    pub to: usize,
+    /// The texture's row where they begin.
+    pub row: u32,
+}
+
+impl TexelCopy {
+    /// One or two boxes, whole rows of the texture and the last row's part: bytes from the buffer's start, the box's origin
+    /// and its extent.
+    pub fn boxes(&self) -> impl Iterator<Item = (u64, [u32; 2], [u32; 2])> + use<> {
+        let (rows, rest) = (self.texels / TEXTURE_WIDTH, self.texels % TEXTURE_WIDTH);
+        let (offset, row) = (self.offset, self.row);
+        let boxes = [(0, [TEXTURE_WIDTH, rows]), (rows, [rest, 1])].into_iter();
+        boxes
+            .filter(|(_, extent)| extent.iter().all(|&n| n > 0))
+            .map(move |(y, extent)| (offset + u64::from(y * TEXTURE_WIDTH) * 16, [0, row + y], extent))
+    }
+}
+
 /// One dispatch, ready to be encoded.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {
@@ -82,6 +113,8 @@ pub(crate) struct Dispatch {
     pub overrides: Vec<(&'static str, f64)>,
     /// `@binding` index and window.
     pub windows: Vec<(u32, Window)>,
+    /// What is copied before it runs.
+    pub copies: Vec<TexelCopy>,
     /// Bytes of the uniform struct; empty without one.
     pub uniform: Vec<u8>,
     /// Workgroups.
@@ -101,6 +134,13 @@ pub(crate) struct Capability {
     pub subgroup: Option<u32>,
 }
 
+impl Capability {
+    /// Whether products run on texels, see `shaders/texel_product.wgsl`.
+    pub fn texels(&self) -> bool {
+        self.software && self.subgroup == Some(8)
+    }
+}
+
 /// Collects the dispatches of a graph.
 #[derive(Debug)]
 pub(crate) struct Lowering {
@@ -110,8 +150,8 @@ pub(crate) struct Lowering {
     pub dispatches: Vec<Dispatch>,
     /// Bytes of each scratch buffer.
     pub scratch: Vec<u64>,
-    /// Rows of each texture of panels.
-    pub panels: Vec<u32>,
+    /// Rows of each texture.
+    pub textures: Vec<u32>,
     /// The layer being lowered.
     layer: String,
     /// Nodes begun.
@@ -119,7 +159,7 @@ pub(crate) struct Lowering {
     /// Scratch buffers that it uses already.
     scratch_used: usize,
     /// Textures that it uses already.
-    panels_used: usize,
+    textures_used: usize,
 }
 
 impl Lowering {
@@ -129,11 +169,11 @@ impl Lowering {
             capability,
             dispatches: Vec::new(),
             scratch: Vec::new(),
-            panels: Vec::new(),
+            textures: Vec::new(),
             layer: String::new(),
             nodes: 0,
             scratch_used: 0,
-            panels_used: 0,
+            textures_used: 0,
         }
     }
 
@@ -142,7 +182,7 @@ impl Lowering {
         self.layer = layer.into();
         self.nodes += 1;
         self.scratch_used = 0;
-        self.panels_used = 0;
+        self.textures_used = 0;
     }
 
     /// Scratch memory with room for `elements` f32, until the node's end.
@@ -160,15 +200,15 @@ impl Lowering {
         }
     }
 
-    /// A texture with room for `texels` of four f32 (at most 2^25: 8192 rows), until the node's end.
-    pub fn panels(&mut self, texels: usize) -> Window {
-        let index = self.panels_used;
-        self.panels_used += 1;
-        if self.panels.len() == index {
-            self.panels.push(1);
+    /// A texture with room for `texels` of four f32, at most [`MAX_TEXELS`], until the node's end.
+    pub fn texels(&mut self, texels: usize) -> Window {
+        let index = self.textures_used;
+        self.textures_used += 1;
+        if self.textures.len() == index {
+            self.textures.push(1);
         }
-        self.panels[index] = self.panels[index].max(texels.div_ceil(PANEL_WIDTH as usize) as u32);
-        Window { memory: Memory::Panels(index), offset: 0, size: texels as u64 * 16, first: 0 }
+        self.textures[index] = self.textures[index].max(texels.div_ceil(TEXTURE_WIDTH as usize) as u32);
+        Window { memory: Memory::Texels(index), offset: 0, size: texels as u64 * 16, first: 0 }
     }
 
     /// The window on `elements` of `value`.
@@ -281,6 +321,7 @@ impl Lowering {
             kernel: kernel.clone(),
             overrides: Vec::new(),
             windows: Vec::new(),
+            copies: Vec::new(),
             uniform: uniform.unwrap_or_default(),
             groups: [0; 3],
         };
@@ -308,6 +349,17 @@ impl Builder<'_> {
         let binding = kernel.bindings.iter().find(|b| b.name == name);
         let binding = binding.unwrap_or_else(|| panic!("{} has no binding {name}", kernel.name));
         self.dispatch.windows.push((binding.index, window));
+        self
+    }
+
+    /// Copies `elements` of `value`, whole vec4s, into a texture from this row on before the dispatch runs.
+    pub fn copy(mut self, texture: Window, row: usize, value: &ValueRef, elements: Range<usize>) -> Self {
+        let Memory::Texels(to) = texture.memory else { panic!("{}: a copy goes to a texture", value.name) };
+        let (offset, texels) = (elements.start as u64 * 4, elements.len() / 4);
+        let room = texture.size / 16 - row as u64 * u64::from(TEXTURE_WIDTH);
+        assert!(offset % 16 == 0 && elements.len() % 4 == 0 && texels as u64 <= room, "{}: {elements:?}", value.name);
+        let copy = TexelCopy { from: value.memory, offset, texels: texels as u32, to, row: row as u32 };
+        self.dispatch.copies.push(copy);
         self
     }
 
@@ -386,6 +438,7 @@ impl UniformValue for u32 {}
 impl UniformValue for i32 {}
 impl UniformValue for f32 {}
 impl UniformValue for [u32; 2] {}
+impl UniformValue for [u32; 3] {}
 impl UniformValue for [i32; 2] {}
 impl UniformValue for [u32; 4] {}
 impl UniformValue for [f32; 4] {}

@@ -38,6 +38,7 @@ mod reduce;
 mod reshape;
 mod sgd;
 mod softmax;
+mod texels;
 
 pub use device::{WgpuDevice, WgpuOptions};
 

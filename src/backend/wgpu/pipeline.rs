@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::lowering::Dispatch;
 use super::shaders::{BindingKind, Kernel};
 
-/// Format of [`super::lowering::Memory::Panels`].
-pub(super) const PANEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
+/// Format of [`super::lowering::Memory::Texels`].
+pub(super) const TEXEL_FORMAT: wgpu::TextureFormat = wgpu::TextureFormat::Rgba32Float;
 
 /// A pipeline and the layout of its one bind group.
 #[derive(Debug)]
@@ -83,19 +83,16 @@ impl Pipelines {
 }
 
 fn binding_type(kind: BindingKind) -> wgpu::BindingType {
-    let view_dimension = wgpu::TextureViewDimension::D2;
+    let texels = |access| {
+        let view_dimension = wgpu::TextureViewDimension::D2;
+        wgpu::BindingType::StorageTexture { access, format: TEXEL_FORMAT, view_dimension }
+    };
     let ty = match kind {
         BindingKind::Read => wgpu::BufferBindingType::Storage { read_only: true },
         BindingKind::ReadWrite => wgpu::BufferBindingType::Storage { read_only: false },
         BindingKind::Uniform { .. } => wgpu::BufferBindingType::Uniform,
-        BindingKind::Texture => {
-            let sample_type = wgpu::TextureSampleType::Float { filterable: false };
-            return wgpu::BindingType::Texture { sample_type, view_dimension, multisampled: false };
-        }
-        BindingKind::WriteTexture => {
-            let (access, format) = (wgpu::StorageTextureAccess::WriteOnly, PANEL_FORMAT);
-            return wgpu::BindingType::StorageTexture { access, format, view_dimension };
-        }
+        BindingKind::Texels => return texels(wgpu::StorageTextureAccess::ReadOnly),
+        BindingKind::WriteTexels => return texels(wgpu::StorageTextureAccess::WriteOnly),
     };
     wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
 }

@@ -41,10 +41,7 @@ pub(super) fn profile(shared: &Shared, steps: &[Step], nodes: usize) -> Result<V
 /// Milliseconds from the submit of `steps` to their end.
 fn host_time(shared: &Shared, steps: &[Step]) -> Result<f64> {
     let mut encoder = shared.device.create_command_encoder(&Default::default());
-    {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        steps.iter().for_each(|step| step.encode(&mut pass));
-    }
+    Step::encode_all(steps, &mut encoder);
     let commands = encoder.finish();
     let start = Instant::now();
     shared.queue.submit([commands]);
@@ -71,6 +68,7 @@ fn timestamps(shared: &Shared, steps: &[Step]) -> Result<Vec<[u64; 2]>> {
     let mut encoder = device.create_command_encoder(&Default::default());
     for (i, step) in steps.iter().enumerate() {
         let first = 2 * i as u32;
+        step.encode_copies(&mut encoder);
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
             label: None,
             timestamp_writes: Some(wgpu::ComputePassTimestampWrites {

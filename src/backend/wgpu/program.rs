@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::device::{GUARD, Shared, Variable, guard};
-use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, PANEL_WIDTH, ValueRef, padded};
-use super::pipeline::{PANEL_FORMAT, Pipeline};
+use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, TEXTURE_WIDTH, TexelCopy, ValueRef, padded};
+use super::pipeline::{TEXEL_FORMAT, Pipeline};
 use super::profile::profile;
 use super::shaders::BindingKind;
 use crate::backend::{NodeTime, Program, Ticket};
@@ -41,9 +41,41 @@ pub(super) struct Step {
     pipeline: Arc<Pipeline>,
     bind_group: wgpu::BindGroup,
     groups: [u32; 3],
+    copies: Vec<Copy>,
+}
+
+/// Part of a buffer and a box of a texture.
+struct Copy {
+    buffer: wgpu::Buffer,
+    offset: u64,
+    texture: wgpu::Texture,
+    origin: wgpu::Origin3d,
+    extent: wgpu::Extent3d,
 }
 
 impl Step {
+    /// Encodes all steps in as few passes as their copies allow.
+    pub fn encode_all(steps: &[Step], encoder: &mut wgpu::CommandEncoder) {
+        for steps in steps.chunk_by(|_, next| next.copies.is_empty()) {
+            steps[0].encode_copies(encoder);
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            steps.iter().for_each(|step| step.encode(&mut pass));
+        }
+    }
+
+    /// What goes before the pass of [`Step::encode`].
+    pub fn encode_copies(&self, encoder: &mut wgpu::CommandEncoder) {
+        for copy in &self.copies {
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: copy.offset,
+                bytes_per_row: Some(TEXTURE_WIDTH * 16),
+                rows_per_image: None,
+            };
+            let to = wgpu::TexelCopyTextureInfo { origin: copy.origin, ..copy.texture.as_image_copy() };
+            encoder.copy_buffer_to_texture(wgpu::TexelCopyBufferInfo { buffer: &copy.buffer, layout }, to, copy.extent);
+        }
+    }
+
     pub fn encode(&self, pass: &mut wgpu::ComputePass) {
         let [x, y, z] = self.groups;
         pass.set_pipeline(&self.pipeline.pipeline);
@@ -123,9 +155,9 @@ impl WgpuProgram {
             let buffer = memory.allocate(&shared, "scratch memory", bytes)?;
             memory.by_place.insert(Memory::Scratch(index), buffer);
         }
-        for &rows in &lowered.panels {
+        for &rows in &lowered.textures {
             // llvmpipe compiles shaders anew for heights that are not powers of two.
-            memory.add_panels(&shared, rows.next_power_of_two());
+            memory.add_texture(&shared, rows.next_power_of_two());
         }
         shared.check()?;
         let steps = steps(&shared, &mut memory, &lowered.dispatches)?;
@@ -149,7 +181,7 @@ impl WgpuProgram {
                 let values = (0..graph.values.len()).map(ValueId).filter(|id| place(&plan, *id) == *memory);
                 values.map(|id| graph[id].name.as_str()).collect::<Vec<_>>().join(" or ")
             }
-            Memory::Scratch(index) | Memory::Panels(index) => format!("scratch memory {index}"),
+            Memory::Scratch(index) | Memory::Texels(index) => format!("scratch memory {index}"),
         };
         let poisoned = memory.by_place.iter().filter(|_| shared.poison).map(|(memory, buffer)| Guard {
             of: held(memory),
@@ -178,8 +210,8 @@ impl WgpuProgram {
 #[derive(Default)]
 struct Buffers {
     by_place: HashMap<Memory, wgpu::Buffer>,
-    /// By the number in [`Memory::Panels`].
-    panels: Vec<wgpu::TextureView>,
+    /// By the number in [`Memory::Texels`].
+    textures: Vec<(wgpu::Texture, wgpu::TextureView)>,
     /// Of the program's own.
     bytes: u64,
 }
@@ -190,19 +222,30 @@ impl Buffers {
         shared.buffer(name, bytes)
     }
 
-    fn add_panels(&mut self, shared: &Shared, rows: u32) {
-        self.bytes += PANEL_WIDTH as u64 * rows as u64 * 16;
+    fn add_texture(&mut self, shared: &Shared, rows: u32) {
+        self.bytes += TEXTURE_WIDTH as u64 * rows as u64 * 16;
         let texture = shared.device.create_texture(&wgpu::TextureDescriptor {
-            label: Some("packed panels"),
-            size: wgpu::Extent3d { width: PANEL_WIDTH, height: rows, depth_or_array_layers: 1 },
+            label: Some("texels"),
+            size: wgpu::Extent3d { width: TEXTURE_WIDTH, height: rows, depth_or_array_layers: 1 },
             mip_level_count: 1,
             sample_count: 1,
             dimension: wgpu::TextureDimension::D2,
-            format: PANEL_FORMAT,
-            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::TEXTURE_BINDING,
+            format: TEXEL_FORMAT,
+            usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         });
-        self.panels.push(texture.create_view(&wgpu::TextureViewDescriptor::default()));
+        let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
+        self.textures.push((texture, view));
+    }
+
+    fn copies(&self, copy: &TexelCopy) -> impl Iterator<Item = Copy> {
+        copy.boxes().map(|(offset, [x, y], [width, height])| Copy {
+            buffer: self.by_place[&copy.from].clone(),
+            offset,
+            texture: self.textures[copy.to].0.clone(),
+            origin: wgpu::Origin3d { x, y, z: 0 },
+            extent: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
+        })
     }
 }
 
@@ -287,7 +330,7 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
             .map(|(binding, window)| wgpu::BindGroupEntry {
                 binding: *binding,
                 resource: match window.memory {
-                    Memory::Panels(index) => wgpu::BindingResource::TextureView(&memory.panels[index]),
+                    Memory::Texels(index) => wgpu::BindingResource::TextureView(&memory.textures[index].1),
                     place => {
                         let buffer = &memory.by_place[&place];
                         range(buffer, window.offset, shared.reach(window).min(buffer.size() - window.offset))
@@ -307,7 +350,8 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
             entries: &entries,
         });
         shared.check()?;
-        steps.push(Step { node: dispatch.node, pipeline, bind_group, groups: dispatch.groups });
+        let copies = dispatch.copies.iter().flat_map(|copy| memory.copies(copy)).collect();
+        steps.push(Step { node: dispatch.node, pipeline, bind_group, groups: dispatch.groups, copies });
     }
     Ok(steps)
 }
@@ -336,10 +380,7 @@ impl Program for WgpuProgram {
             }
         };
         let mut encoder = self.shared.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            self.steps.iter().for_each(|step| step.encode(&mut pass));
-        }
+        Step::encode_all(&self.steps, &mut encoder);
         for Copied { buffer, from, to, bytes } in
             self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.copied))
         {

@@ -45,10 +45,10 @@ pub(crate) enum BindingKind {
     Read,
     /// `var<storage, read_write>`.
     ReadWrite,
-    /// `texture_2d<f32>` of [`super::lowering::Memory::Panels`].
-    Texture,
-    /// `texture_storage_2d<rgba32float, write>` of [`super::lowering::Memory::Panels`].
-    WriteTexture,
+    /// `texture_storage_2d<rgba32float, read>` of [`super::lowering::Memory::Texels`].
+    Texels,
+    /// `texture_storage_2d<rgba32float, write>` of [`super::lowering::Memory::Texels`].
+    WriteTexels,
     /// `var<uniform>` of a struct.
     Uniform {
         /// Bytes of the struct.

@@ -1,0 +1,242 @@
+//! Matrix products of texels, see `shaders/texel_product.wgsl`: the way of convolutions and fully connected layers on Vulkan
+//! that is run by the processor. An op copies its operands into textures ([`Pack`], [`Texels::Copied`]) and describes the
+//! product by strides ([`Product`]).
+
+use std::ops::Range;
+
+use super::lowering::{Builder, Lowering, MAX_TEXELS, ValueRef, Window};
+use super::shaders::{texel_pack, texel_product};
+use crate::error::Result;
+
+/// Rows of C that a workgroup makes.
+pub(super) const ROWS: usize = 16;
+
+/// Columns of C that a workgroup makes.
+pub(super) const COLUMNS: usize = 32;
+
+/// Bytes of an operand's texels where they can be made piece by piece, so that they are still in a cache when they are read.
+const PIECE_BYTES: usize = 8 << 20;
+
+/// How many of things that take `texels` each are copied at once, at least one.
+pub(super) fn piece(texels: usize) -> usize {
+    (PIECE_BYTES / 16 / texels).max(1)
+}
+
+/// A copy of a value in texels, see `shaders/texel_pack.wgsl`. Steps are elements of the value.
+pub(super) struct Pack {
+    pub groups: usize,
+    pub lines: usize,
+    /// Of a group.
+    pub channels: usize,
+    /// Of a picture of texels.
+    pub extent: [usize; 2],
+    /// Of a picture of the value.
+    pub image: [usize; 2],
+    /// The border before the picture; below 0 where its first rows are left out.
+    pub before: [i32; 2],
+    /// From one row and column of the picture to the next.
+    pub step: [usize; 2],
+    pub group_step: usize,
+    pub line_step: usize,
+    pub channel_step: usize,
+}
+
+impl Pack {
+    /// Pictures as they are.
+    pub fn pictures(lines: usize, channels: usize, image: [usize; 2]) -> Self {
+        let plane = image[0] * image[1];
+        let (line_step, channel_step) = (channels * plane, plane);
+        let (before, step) = ([0; 2], [1; 2]);
+        Pack {
+            groups: 1,
+            lines,
+            channels,
+            extent: image,
+            image,
+            before,
+            step,
+            group_step: 0,
+            line_step,
+            channel_step,
+        }
+    }
+
+    /// A matrix whose element (line, channel) is at `line * line_step + channel * channel_step`.
+    pub fn matrix(lines: usize, channels: usize, line_step: usize, channel_step: usize) -> Self {
+        Pack { line_step, channel_step, ..Self::pictures(lines, channels, [1, 1]) }
+    }
+
+    /// Texels of one quad of channels.
+    pub fn plane(&self) -> usize {
+        self.extent[0] * self.extent[1]
+    }
+
+    /// Texels of a line.
+    pub fn line_texels(&self) -> usize {
+        self.channels.div_ceil(4) * self.plane()
+    }
+
+    /// Texels of a group.
+    pub fn group_texels(&self) -> usize {
+        self.lines * self.line_texels()
+    }
+
+    /// Whether a texture can hold it.
+    pub fn fits(&self) -> bool {
+        self.groups * self.group_texels() <= MAX_TEXELS
+    }
+
+    /// A texture for it.
+    pub fn texture(&self, cx: &mut Lowering) -> Window {
+        cx.texels(self.groups * self.group_texels())
+    }
+
+    /// Makes the copy of the value that begins at `source`'s first element.
+    pub fn run(&self, cx: &mut Lowering, source: Window, texels: Window) -> Result<()> {
+        let pair = |extents: [usize; 2]| extents.map(|n| n as u32);
+        let count = self.groups * self.group_texels();
+        cx.dispatch(&texel_pack::PACK)
+            .bind("source", source)
+            .bind("texels", texels)
+            .set("texels", count as u32)
+            .set("lines", self.lines as u32)
+            .set("quads", self.channels.div_ceil(4) as u32)
+            .set("channels", self.channels as u32)
+            .set("extent", pair(self.extent))
+            .set("image", pair(self.image))
+            .set("before", self.before.map(|n| n as u32))
+            .set("step", pair(self.step))
+            .set("first", source.first)
+            .set("group_step", self.group_step as u32)
+            .set("line_step", self.line_step as u32)
+            .set("channel_step", self.channel_step as u32)
+            .threads(count)
+    }
+}
+
+/// An operand.
+#[derive(Clone)]
+pub(super) enum Texels<'a> {
+    /// In a texture.
+    Ready(Window),
+    /// To be copied there as they are, from these elements of a value.
+    Copied(Window, &'a ValueRef, Range<usize>),
+}
+
+impl Texels<'_> {
+    pub fn bind<'b>(&self, builder: Builder<'b>, name: &str) -> Builder<'b> {
+        match self {
+            Texels::Ready(texels) => builder.bind(name, *texels),
+            Texels::Copied(texels, value, elements) => {
+                builder.bind(name, *texels).copy(*texels, 0, value, elements.clone())
+            }
+        }
+    }
+}
+
+/// What a texel of the operands holds.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Form {
+    /// Four terms of a row of A, of a column of B.
+    Terms,
+    /// One term of four rows of A, of four columns of B.
+    Lines,
+}
+
+/// Items in row-major order on a grid `[.., extent]`, and how many texels its three indices lie apart.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub extent: [usize; 2],
+    pub steps: [i32; 3],
+}
+
+impl Grid {
+    /// Items `step` texels apart.
+    pub fn line(step: usize) -> Self {
+        Grid { extent: [1, 1], steps: [step as i32, 0, 0] }
+    }
+}
+
+/// For each group, C[m, n] (+)= sum over k of A[m, k] * B[k, n].
+pub(super) struct Product {
+    pub form: Form,
+    pub groups: usize,
+    pub rows: usize,
+    /// In texels of [`Form::Lines`].
+    pub columns: usize,
+    /// In texels of [`Form::Terms`].
+    pub terms: usize,
+    /// From one group to the next, texels.
+    pub a_group: usize,
+    /// From one row to the next, or from four rows to the next four.
+    pub a_row: usize,
+    /// Of [`Form::Lines`]; those of [`Form::Terms`] lie side by side.
+    pub a_steps: [i32; 3],
+    pub b_first: usize,
+    pub b_group: usize,
+    pub column_grid: Grid,
+    pub term_grid: Grid,
+    pub c: Target,
+}
+
+/// Where C is: element (m, n) at `group*group + m*row + (n / inner)*outer + n % inner` of the window. Of [`Form::Lines`], n is
+/// a texel, whose element j is `j * channel` further on, as far as there are `channels`.
+pub(super) struct Target {
+    pub window: Window,
+    pub group: usize,
+    pub row: usize,
+    pub inner: usize,
+    pub outer: usize,
+    pub channel: usize,
+    pub channels: usize,
+    pub accumulate: bool,
+}
+
+impl Target {
+    /// A matrix of such rows.
+    pub fn matrix(window: Window, columns: usize, form: Form) -> Self {
+        let (inner, outer) = if form == Form::Terms { (columns, 0) } else { (1, 4) };
+        Target { window, group: 0, row: columns, inner, outer, channel: 1, channels: columns, accumulate: false }
+    }
+}
+
+impl Product {
+    /// Workgroups along the columns.
+    pub fn column_groups(&self) -> usize {
+        self.columns.div_ceil(if self.form == Form::Terms { COLUMNS } else { COLUMNS / 4 })
+    }
+
+    /// Dispatches it.
+    pub fn run(&self, cx: &mut Lowering, a: &Texels, b: &Texels) -> Result<()> {
+        let pair = |extents: [usize; 2]| extents.map(|n| n as u32);
+        let steps = |steps: [i32; 3]| steps.map(|n| n as u32);
+        let kernel = match self.form {
+            Form::Terms => &texel_product::MULTIPLY_TERMS,
+            Form::Lines => &texel_product::MULTIPLY_LINES,
+        };
+        let c = &self.c;
+        let builder = b.bind(a.bind(cx.dispatch(kernel), "a"), "b").bind("c", c.window);
+        builder
+            .set("rows", self.rows as u32)
+            .set("columns", self.columns as u32)
+            .set("terms", self.terms as u32)
+            .set("a_group", self.a_group as u32)
+            .set("b_group", self.b_group as u32)
+            .set("a_row", self.a_row as u32)
+            .set("b_first", self.b_first as u32)
+            .set("column_grid", pair(self.column_grid.extent))
+            .set("term_grid", pair(self.term_grid.extent))
+            .set("column_steps", steps(self.column_grid.steps))
+            .set("a_steps", steps(self.a_steps))
+            .set("b_steps", steps(self.term_grid.steps))
+            .set("c_first", c.window.first)
+            .set("c_group", c.group as u32)
+            .set("c_row", c.row as u32)
+            .set("c_inner", c.inner as u32)
+            .set("c_outer", c.outer as u32)
+            .set("c_channel", c.channel as u32)
+            .set("channels", c.channels as u32)
+            .set("accumulate", c.accumulate as u32)
+            .grid([self.rows.div_ceil(ROWS), self.column_groups(), self.groups])
+    }
+}
