@@ -74,21 +74,21 @@ fn sgd_at(i: u32, g: vec4f, rule: SgdRule) {
 
 //# for rule in adam sgd
 
-// Workgroup (x, y): outputs 16x.., inputs 32y..: lane l has quad 8y + l of these.
+// Workgroup (x, y): inputs 32x.., outputs 16y..: lane l has quad 8x + l of the inputs. Neighbours write on where this one ends.
 @compute @workgroup_size(8)
 fn update_$rule(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let input = group.y * 8u + lane;
+    let input = group.x * 8u + lane;
     let output_quads = ($rule.outputs + 3u) / 4u;
     let lines = Lines($rule.rows, vec2u(1u), vec3u(output_quads, 0u, 0u), vec3u($rule.inputs, 0u, 0u),
-                      group.x * 4u + lane % 4u, input);
+                      group.y * 4u + lane % 4u, input);
     var sums = sum_lines(lines, lane);
     if (input >= $rule.inputs) {
         return;
     }
     let rule = ${rule}_rule();
-    let outputs = min(16u, $rule.outputs - group.x * 16u);
+    let outputs = min(16u, $rule.outputs - group.y * 16u);
     for (var o = 0u; o < outputs; o++) {
-        ${rule}_at((group.x * 16u + o) * $rule.inputs + input, sums[o], rule);
+        ${rule}_at((group.y * 16u + o) * $rule.inputs + input, sums[o], rule);
     }
 }
 //# end

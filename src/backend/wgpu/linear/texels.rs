@@ -32,9 +32,9 @@ impl Layer {
         pieces(cx.rows(self.batch, values)?, (MAX_TEXELS / self.quads()).min(MAX_ITERATIONS))
     }
 
-    /// Rows of the weight that are worked on at once.
-    fn outputs(&self, cx: &Lowering, values: &[&ValueRef]) -> Result<Vec<Range<usize>>> {
-        pieces(cx.rows(self.outputs, values)?, piece(self.quads() * ROWS) * ROWS)
+    /// Rows of the weight, and of as many values like it as there are `copies`, that are worked on at once.
+    fn outputs(&self, cx: &Lowering, values: &[&ValueRef], copies: usize) -> Result<Vec<Range<usize>>> {
+        pieces(cx.rows(self.outputs, values)?, piece(copies * self.quads() * ROWS) * ROWS)
     }
 
     /// Rows of a matrix of features as texels.
@@ -56,7 +56,7 @@ impl Layer {
 
     /// y[n, o] = sum over i of x[n, i] * w[o, i]
     pub fn forward(&self, cx: &mut Lowering, x: &ValueRef, w: &ValueRef, y: &ValueRef) -> Result<()> {
-        let (batches, outputs) = (self.batches(cx, &[x, y])?, self.outputs(cx, &[w])?);
+        let (batches, outputs) = (self.batches(cx, &[x, y])?, self.outputs(cx, &[w], 1)?);
         let (x_texture, w_texture) = (self.texture(cx, &batches), self.texture(cx, &outputs));
         for batch in &batches {
             let mut x = self.rows(cx, x_texture, x, batch)?;
@@ -85,7 +85,7 @@ impl Layer {
 
     /// dx[n, i] = sum over o of dy[n, o] * w[o, i]
     pub fn backward_input(&self, cx: &mut Lowering, dy: &ValueRef, w: &ValueRef, dx: &ValueRef) -> Result<()> {
-        let (batches, outputs) = (self.batches(cx, &[dx, dy])?, self.outputs(cx, &[w])?);
+        let (batches, outputs) = (self.batches(cx, &[dx, dy])?, self.outputs(cx, &[w], 1)?);
         let most = batches.iter().map(|batch| batch.len().div_ceil(4)).max().unwrap_or(1);
         let dy_texture = cx.texels(most * outputs.iter().map(Range::len).max().unwrap_or(1));
         let w_texture = self.texture(cx, &outputs);
@@ -158,7 +158,7 @@ impl Layer {
         [x, dy, schedule]: [&ValueRef; 3],
         states: &[ValueRef],
     ) -> Result<()> {
-        let outputs = self.outputs(cx, &[&states[0]])?;
+        let outputs = self.outputs(cx, &[&states[0]], states.len())?;
         let x_texture = cx.texels(self.batch * self.quads());
         let dy_texture = cx.texels(self.batch * outputs.iter().map(|range| range.len().div_ceil(4)).max().unwrap_or(1));
         let most = outputs.iter().map(Range::len).max().unwrap_or(1) * self.quads();
@@ -187,7 +187,7 @@ impl Layer {
                 .set("inputs", self.quads() as u32)
                 .set("w_first", windows[0].first / 4)
                 .set("old_step", state_rows as u32 * TEXTURE_WIDTH)
-                .grid([range.len().div_ceil(ROWS), self.quads().div_ceil(COLUMNS / 4), 1])?;
+                .grid([self.quads().div_ceil(COLUMNS / 4), range.len().div_ceil(ROWS), 1])?;
             x = Texels::Ready(x_texture);
         }
         Ok(())
