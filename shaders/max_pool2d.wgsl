@@ -1,5 +1,5 @@
-// Max-pooling. The backward pass gathers: each input looks at the windows that hold it, so that no two invocations write one
-// place and the order of additions is fixed.
+// Max-pooling. The backward pass finds each window's maximum, then gathers: each input looks at the windows that hold it, so that
+// no two invocations write one place and the order of additions is fixed.
 //!include grid
 //!include nan
 //!include pool
@@ -51,6 +51,24 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     out[params.out_first + index] = x[first_maximum(plane, i, j)];
 }
 
+// Of each output the place of its maximum in x, counted from the plane's start, for `backward`.
+@group(0) @binding(4) var<storage, read_write> places: array<u32>;
+
+@compute @workgroup_size(LANES)
+fn find(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+        @builtin(local_invocation_index) local: u32) {
+    let index = flat_thread(group, groups, local);
+    if (index >= params.planes * params.p * params.q) {
+        return;
+    }
+    let j = index % params.q;
+    let i = (index / params.q) % params.p;
+    let plane = params.x_first + index / (params.p * params.q) * params.h * params.w;
+    places[index] = first_maximum(plane, i, j) - plane;
+}
+
+@group(0) @binding(5) var<storage, read> found: array<u32>;
+
 @compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
@@ -58,17 +76,18 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     if (index >= params.planes * params.h * params.w) {
         return;
     }
-    let place = params.x_first + index;
-    let column = index % params.w;
-    let row = (index / params.w) % params.h;
-    let plane = index / (params.h * params.w);
+    let place = index % (params.h * params.w);
+    let column = place % params.w;
+    let row = place / params.w;
+    let first = index / (params.h * params.w) * params.p * params.q;
     let rows = covering(row, KERNEL_H, STRIDE_H, PADDING_H, params.p);
     let columns = covering(column, KERNEL_W, STRIDE_W, PADDING_W, params.q);
     var sum = 0.0;
     for (var i = rows.x; i < rows.y; i += 1u) {
         for (var j = columns.x; j < columns.y; j += 1u) {
-            if (first_maximum(params.x_first + plane * params.h * params.w, i, j) == place) {
-                sum += dy[params.dy_first + (plane * params.p + i) * params.q + j];
+            let output = first + i * params.q + j;
+            if (found[output] == place) {
+                sum += dy[params.dy_first + output];
             }
         }
     }

@@ -3,25 +3,29 @@
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
 use super::shaders::Kernel;
-use super::shaders::lrn::{BACKWARD, FORWARD};
+use super::shaders::lrn::{BACKWARD, BACKWARD_5, FORWARD, FORWARD_5};
 use crate::error::Result;
 use crate::ops::{Lrn, LrnBackward};
 
 impl WgpuOp for Lrn {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        lower(self, &FORWARD, cx, &inputs[0], None, &outputs[0])
+        lower(self, [&FORWARD, &FORWARD_5], cx, &inputs[0], None, &outputs[0])
     }
 }
 
 impl WgpuOp for LrnBackward {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        lower(&self.lrn, &BACKWARD, cx, &inputs[0], Some(&inputs[1]), &outputs[0])
+        lower(&self.lrn, [&BACKWARD, &BACKWARD_5], cx, &inputs[0], Some(&inputs[1]), &outputs[0])
     }
 }
 
+/// Channels that an invocation of the kernels for windows of five makes.
+const RUN: usize = 16;
+
+/// `kernels` are that for any window and that for one of five channels.
 fn lower(
     lrn: &Lrn,
-    kernel: &Kernel,
+    kernels: [&Kernel; 2],
     cx: &mut Lowering,
     a: &ValueRef,
     db: Option<&ValueRef>,
@@ -32,16 +36,21 @@ fn lower(
         let a_window = cx.row_window(a, n, &range)?;
         let db_window = db.map(|db| cx.row_window(db, n, &range)).transpose()?;
         let out_window = cx.row_window(out, n, &range)?;
-        let count = a.elements() / n * range.len();
-        let mut dispatch = cx
-            .dispatch(kernel)
+        let plane = a.elements() / (n * channels);
+        let (dispatch, count) = match lrn.size {
+            5 => (cx.dispatch(kernels[1]), range.len() * channels.div_ceil(RUN) * plane),
+            size => {
+                let dispatch = cx.dispatch(kernels[0]).constant("RADIUS", (size / 2) as u32);
+                (dispatch, range.len() * channels * plane)
+            }
+        };
+        let mut dispatch = dispatch
             .bind("a", a_window)
             .bind("out", out_window)
-            .constant("RADIUS", (lrn.size / 2) as u32)
             .constant("BETA", lrn.beta)
             .set("count", count as u32)
             .set("channels", channels as u32)
-            .set("plane", (a.elements() / (n * channels)) as u32)
+            .set("plane", plane as u32)
             .set("a_first", a_window.first)
             .set("db_first", db_window.map_or(0, |w| w.first))
             .set("out_first", out_window.first)

@@ -1,8 +1,10 @@
 //! Lowering of max-pooling, in pieces of whole planes.
 
+use std::ops::Range;
+
 use super::WgpuOp;
 use super::lowering::{Builder, Lowering, ValueRef};
-use super::shaders::max_pool2d::{BACKWARD, FORWARD};
+use super::shaders::max_pool2d::{BACKWARD, FIND, FORWARD};
 use crate::error::Result;
 use crate::ops::{MaxPool2d, MaxPool2dBackward};
 
@@ -48,19 +50,25 @@ impl WgpuOp for MaxPool2dBackward {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let MaxPool2d { kernel, stride, padding, .. } = self.pool;
         let (x, dy, dx) = (&inputs[0], &inputs[1], &outputs[0]);
-        // Each input searches all windows that hold it.
         let windows = [0, 1].map(|axis| kernel[axis].div_ceil(stride[axis]));
-        let iterations = window_iterations(windows) + windows[0] * windows[1] * window_iterations(kernel);
-        cx.check_iterations(self, iterations, "the windows overlap too often: raise the stride")?;
+        cx.check_iterations(self, window_iterations(kernel), "make the window smaller")?;
+        cx.check_iterations(self, window_iterations(windows), "the windows overlap too often: raise the stride")?;
         let planes = x.ty.shape[0] * x.ty.shape[1];
-        for range in cx.rows(planes, &[x, dy])? {
+        let ranges = cx.rows(planes, &[x, dy])?;
+        let outputs = |range: &Range<usize>| dy.elements() / planes * range.len();
+        let places = cx.scratch(ranges.iter().map(outputs).max().unwrap_or(0));
+        let places = cx.whole(&places)?;
+        for range in ranges {
             let x_window = cx.row_window(x, planes, &range)?;
             let dy_window = cx.row_window(dy, planes, &range)?;
             let dx_window = cx.row_window(dx, planes, &range)?;
-            let dispatch = cx.dispatch(&BACKWARD).bind("x", x_window).bind("dy", dy_window).bind("out", dx_window);
-            let dispatch = extents(dispatch, range.len(), x, dy).set("x_first", x_window.first);
-            let dispatch = window_constants(dispatch, kernel, stride, padding).set("dy_first", dy_window.first);
-            dispatch.set("out_first", dx_window.first).threads(x.elements() / planes * range.len())?;
+            let dispatch = cx.dispatch(&FIND).bind("x", x_window).bind("places", places).set("x_first", x_window.first);
+            let dispatch = extents(dispatch, range.len(), x, dy).set("dy_first", 0).set("out_first", 0);
+            window_constants(dispatch, kernel, stride, padding).threads(outputs(&range))?;
+            let dispatch = cx.dispatch(&BACKWARD).bind("found", places).bind("dy", dy_window).bind("out", dx_window);
+            let dispatch = extents(dispatch, range.len(), x, dy).set("x_first", 0).set("dy_first", dy_window.first);
+            let dispatch = window_constants(dispatch, kernel, stride, padding).set("out_first", dx_window.first);
+            dispatch.threads(x.elements() / planes * range.len())?;
         }
         Ok(())
     }
