@@ -76,6 +76,26 @@ fn plane_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     }
 }
 
+// The same by one invocation per (split, c), for Vulkan run by the processor, where barriers are dear.
+@compute @workgroup_size(LANES)
+fn channel_sums(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
+                @builtin(local_invocation_index) local: u32) {
+    let index = flat_thread(group, groups, local);
+    if (index >= planes.splits * planes.channels) {
+        return;
+    }
+    let split = index / planes.channels;
+    let end = min((split + 1u) * planes.rows_per_split, planes.rows);
+    var sum = 0.0;
+    for (var n = split * planes.rows_per_split; n < end; n += 1u) {
+        let start = planes.dy_first + (n * planes.channels + index % planes.channels) * planes.inner;
+        for (var k = 0u; k < planes.inner; k += 1u) {
+            sum += dy[start + k];
+        }
+    }
+    sums[planes.sums_first + index] = sum;
+}
+
 struct Columns {
     dy_first: u32,
     rows: u32,

@@ -4,12 +4,15 @@ use std::ops::Range;
 
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
-use super::shaders::bias::{COLUMN_SUMS, FORWARD, PLANE_SUMS};
+use super::shaders::bias::{CHANNEL_SUMS, COLUMN_SUMS, FORWARD, PLANE_SUMS};
 use crate::error::Result;
 use crate::ops::{Bias, BiasBackward};
 
 /// Most rounds of one invocation's loop: some drivers end it silently after 65,535.
 const MAX_ROUNDS: usize = 16_384;
+
+/// Invocations of a workgroup.
+const LANES: usize = 256;
 
 /// Workgroups that keep a GPU busy.
 const ENOUGH_GROUPS: usize = 1024;
@@ -35,13 +38,15 @@ impl WgpuOp for BiasBackward {
         if inner == 1 {
             return column_sums(cx, dy, n, channels, db);
         }
-        cx.check_iterations(self, inner.div_ceil(256) + 16, "make the pictures smaller")?;
+        // Invocations that share a picture's channel.
+        let sharing = if cx.capability.software && inner < MAX_ROUNDS { 1 } else { LANES };
+        cx.check_iterations(self, inner.div_ceil(sharing) + 16, "make the pictures smaller")?;
         // First a sum for each channel and group of pictures, then over the groups.
         let pieces: Vec<(Range<usize>, usize)> = cx
             .rows(n, &[dy])?
             .into_iter()
             .map(|range| {
-                let most = (MAX_ROUNDS / inner.div_ceil(256)).max(1);
+                let most = (MAX_ROUNDS / inner.div_ceil(sharing)).max(1);
                 let pictures = range.len().div_ceil(ENOUGH_GROUPS.div_ceil(channels)).min(most);
                 (range, pictures)
             })
@@ -53,7 +58,8 @@ impl WgpuOp for BiasBackward {
             let splits = range.len().div_ceil(pictures);
             let dy_window = cx.row_window(dy, n, &range)?;
             let window = cx.window(&sums, first * channels..(first + splits) * channels)?;
-            cx.dispatch(&PLANE_SUMS)
+            let kernel = if sharing == 1 { &CHANNEL_SUMS } else { &PLANE_SUMS };
+            cx.dispatch(kernel)
                 .bind("dy", dy_window)
                 .bind("sums", window)
                 .set("dy_first", dy_window.first)
@@ -63,7 +69,7 @@ impl WgpuOp for BiasBackward {
                 .set("splits", splits as u32)
                 .set("channels", channels as u32)
                 .set("inner", inner as u32)
-                .groups(splits * channels)?;
+                .groups((splits * channels * sharing).div_ceil(LANES))?;
             first += splits;
         }
         column_sums(cx, &sums, splits, channels, db)
