@@ -307,8 +307,7 @@ impl Product {
         for first in (0..self.k).step_by(MAX_TERMS) {
             let terms = MAX_TERMS.min(self.k - first);
             let accumulate = self.accumulate || first > 0;
-            let mut piece =
-                Piece { k: first..first + terms, split: terms, splits: 1, split_stride: 0, accumulate };
+            let mut piece = Piece { k: first..first + terms, split: terms, splits: 1, split_stride: 0, accumulate };
             let elements = self.groups * self.m * self.n;
             if self.c_is_dense() {
                 let wanted = (BUSY / (tiles[0] * tiles[1] * self.groups)).min(terms / (4 * TILE));

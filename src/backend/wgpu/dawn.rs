@@ -246,9 +246,8 @@ impl Device for DawnDevice {
                 })
             });
             let copies: Vec<Value> = copies.collect();
-            dispatches.push(
-                json!({ "pipeline": pipeline, "entries": entries, "groups": dispatch.groups, "copies": copies }),
-            );
+            dispatches
+                .push(json!({ "pipeline": pipeline, "entries": entries, "groups": dispatch.groups, "copies": copies }));
         }
         let program = number(&dawn.ask("program", json!({ "dispatches": dispatches }))?);
         let outputs = outputs.iter().map(|&id| (graph[id].ty.clone(), resource(place(&plan, id)))).collect();

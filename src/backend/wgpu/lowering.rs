@@ -357,7 +357,11 @@ impl Builder<'_> {
         let Memory::Texels(to) = texture.memory else { panic!("{}: a copy goes to a texture", value.name) };
         let (offset, texels) = (elements.start as u64 * 4, elements.len() / 4);
         let room = texture.size / 16 - row as u64 * u64::from(TEXTURE_WIDTH);
-        assert!(offset % 16 == 0 && elements.len() % 4 == 0 && texels as u64 <= room, "{}: {elements:?}", value.name);
+        assert!(
+            offset % 16 == 0 && elements.len().is_multiple_of(4) && texels as u64 <= room,
+            "{}: {elements:?}",
+            value.name
+        );
         let copy = TexelCopy { from: value.memory, offset, texels: texels as u32, to, row: row as u32 };
         self.dispatch.copies.push(copy);
         self

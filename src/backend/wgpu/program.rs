@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::device::{GUARD, Shared, Variable, guard};
 use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, TEXTURE_WIDTH, TexelCopy, ValueRef, padded};
-use super::pipeline::{TEXEL_FORMAT, Pipeline};
+use super::pipeline::{Pipeline, TEXEL_FORMAT};
 use super::profile::profile;
 use super::shaders::BindingKind;
 use crate::backend::{NodeTime, Program, Ticket};

@@ -47,18 +47,7 @@ impl Pack {
         let plane = image[0] * image[1];
         let (line_step, channel_step) = (channels * plane, plane);
         let (before, step) = ([0; 2], [1; 2]);
-        Pack {
-            groups: 1,
-            lines,
-            channels,
-            extent: image,
-            image,
-            before,
-            step,
-            group_step: 0,
-            line_step,
-            channel_step,
-        }
+        Pack { groups: 1, lines, channels, extent: image, image, before, step, group_step: 0, line_step, channel_step }
     }
 
     /// A matrix whose element (line, channel) is at `line * line_step + channel * channel_step`.

@@ -2,7 +2,7 @@
 //! copied for each of the kernel's places.
 
 use super::super::lowering::{Lowering, MAX_GROUPS, MAX_ITERATIONS};
-use super::super::texels::{Form, Grid, Pack, Product as Texel, ROWS, Target, Texels, piece};
+use super::super::texels::{COLUMNS, Form, Grid, Pack, Product as TexelProduct, ROWS, Target, Texels, piece};
 use super::{Pictures, Product};
 use crate::error::Result;
 
@@ -52,24 +52,25 @@ impl Product {
             },
         };
         let (one, one_row) = (planes(1), rows(1, 1));
-        let at_once = piece(one.groups * one.line_texels()).min(pictures);
-        let rows_at_once = match self.pictures {
-            Pictures::Columns => (piece(self.groups * one_row.line_texels()) / ROWS * ROWS).clamp(ROWS, self.m.max(ROWS)),
-            Pictures::Terms => self.m,
+        let terms = match self.pictures {
+            Pictures::Columns => one_row.line_texels(),
+            Pictures::Terms => area(b.term_grid),
         };
-        let (terms, term_loops) = match self.pictures {
-            Pictures::Columns => (one_row.line_texels(), one_row.line_texels()),
-            Pictures::Terms => (area(b.term_grid), at_once * area(b.term_grid) / 4),
-        };
-        let (at_once, term_loops) = if term_loops > MAX_ITERATIONS && !along_columns {
-            let fewer = (MAX_ITERATIONS * 4 / terms).max(1);
-            (fewer, fewer * terms / 4)
+        let mut at_once = piece(one.groups * one.line_texels()).min(pictures);
+        let (rows_at_once, iterations) = if along_columns {
+            let most = piece(self.groups * one_row.line_texels() * ROWS) * ROWS;
+            (most.min(self.m.next_multiple_of(ROWS)), terms)
         } else {
-            (at_once, term_loops)
+            at_once = at_once.min(4 * MAX_ITERATIONS / terms).max(1);
+            (self.m, (at_once * terms).div_ceil(4))
         };
-        let columns_at_once = if along_columns { at_once * area(b.column_grid) } else { 0 };
         let fits = planes(at_once).fits() && rows(rows_at_once, at_once).fits();
-        if !fits || term_loops >= MAX_ITERATIONS || columns_at_once > 32 * MAX_GROUPS {
+        let places = area(b.column_grid);
+        let column_groups = match self.pictures {
+            Pictures::Columns => (at_once * places).div_ceil(COLUMNS),
+            Pictures::Terms => (channels.div_ceil(4) * places).div_ceil(COLUMNS / 4),
+        };
+        if !fits || iterations > MAX_ITERATIONS || column_groups > MAX_GROUPS {
             return Ok(false);
         }
         let a_texture = rows(rows_at_once, at_once).texture(cx);
@@ -88,22 +89,21 @@ impl Product {
                 planes.run(cx, b.window.skip(picture * line_step), b_texture)?;
                 let (line, plane) = (planes.line_texels(), planes.plane());
                 let [column_outer, term_outer] = if along_columns { [line, plane] } else { [plane, line] };
-                let taps = area(b.column_grid);
                 let target = Target {
                     window: c.window.skip(m.start * c.row + if along_columns { picture * c.outer } else { 0 }),
                     group: c.group,
                     row: c.row,
-                    inner: taps,
-                    outer: if along_columns { c.outer } else { 4 * taps },
-                    channel: taps,
+                    inner: places,
+                    outer: if along_columns { c.outer } else { 4 * places },
+                    channel: places,
                     channels,
                     accumulate: self.accumulate || picture > 0 && !along_columns,
                 };
-                let product = Texel {
+                let product = TexelProduct {
                     form: if along_columns { Form::Terms } else { Form::Lines },
                     groups: self.groups,
                     rows: m.len(),
-                    columns: if along_columns { count * taps } else { channels.div_ceil(4) * taps },
+                    columns: if along_columns { count * places } else { channels.div_ceil(4) * places },
                     terms: if along_columns { terms } else { count * terms },
                     a_group: rows.group_texels(),
                     a_row: if along_columns { rows.line_texels() } else { rows.plane() },

@@ -19,7 +19,10 @@ impl Layer {
     /// None where the device has better kernels, or the layer is too large for these.
     pub fn new(cx: &Lowering, x: &ValueRef, w: &ValueRef) -> Option<Self> {
         let layer = Layer { batch: x.ty.shape[0], features: x.ty.shape[1], outputs: w.ty.shape[0] };
-        (cx.capability.texels() && layer.quads() <= MAX_ITERATIONS).then_some(layer)
+        // Texels of dy, four rows or four outputs in each.
+        let most = layer.batch.next_multiple_of(4) * layer.outputs.next_multiple_of(4) / 4;
+        let fits = layer.quads() <= MAX_ITERATIONS && most <= MAX_TEXELS;
+        (cx.capability.texels() && fits).then_some(layer)
     }
 
     /// Texels of a row of x or w.
@@ -29,12 +32,12 @@ impl Layer {
 
     /// Rows of the batch that are worked on at once.
     fn batches(&self, cx: &Lowering, values: &[&ValueRef]) -> Result<Vec<Range<usize>>> {
-        pieces(cx.rows(self.batch, values)?, (MAX_TEXELS / self.quads()).min(MAX_ITERATIONS))
+        Ok(pieces(cx.rows(self.batch, values)?, (MAX_TEXELS / self.quads()).min(MAX_ITERATIONS)))
     }
 
     /// Rows of the weight, and of as many values like it as there are `copies`, that are worked on at once.
     fn outputs(&self, cx: &Lowering, values: &[&ValueRef], copies: usize) -> Result<Vec<Range<usize>>> {
-        pieces(cx.rows(self.outputs, values)?, piece(copies * self.quads() * ROWS) * ROWS)
+        Ok(pieces(cx.rows(self.outputs, values)?, (piece(copies * self.quads() * ROWS) * ROWS).min(MAX_ITERATIONS)))
     }
 
     /// Rows of a matrix of features as texels.
@@ -46,7 +49,7 @@ impl Layer {
         range: &Range<usize>,
     ) -> Result<Texels<'a>> {
         let elements = range.start * self.features..range.end * self.features;
-        if self.features % 4 == 0 {
+        if self.features.is_multiple_of(4) {
             return Ok(Texels::Copied(texels, value, elements));
         }
         let window = cx.window(value, elements)?;
@@ -86,8 +89,7 @@ impl Layer {
     /// dx[n, i] = sum over o of dy[n, o] * w[o, i]
     pub fn backward_input(&self, cx: &mut Lowering, dy: &ValueRef, w: &ValueRef, dx: &ValueRef) -> Result<()> {
         let (batches, outputs) = (self.batches(cx, &[dx, dy])?, self.outputs(cx, &[w], 1)?);
-        let most = batches.iter().map(|batch| batch.len().div_ceil(4)).max().unwrap_or(1);
-        let dy_texture = cx.texels(most * outputs.iter().map(Range::len).max().unwrap_or(1));
+        let dy_texture = cx.texels(longest(&batches).div_ceil(4) * longest(&outputs));
         let w_texture = self.texture(cx, &outputs);
         for batch in &batches {
             let (dy, dx) = (cx.row_window(dy, self.batch, batch)?, cx.row_window(dx, self.batch, batch)?);
@@ -117,8 +119,7 @@ impl Layer {
     pub fn backward_weight(&self, cx: &mut Lowering, x: &ValueRef, dy: &ValueRef, dw: &ValueRef) -> Result<()> {
         let batches = self.batches(cx, &[x, dy])?;
         let x_texture = self.texture(cx, &batches);
-        let dy_texture =
-            cx.texels(batches.iter().map(Range::len).max().unwrap_or(1) * self.outputs.div_ceil(4));
+        let dy_texture = cx.texels(longest(&batches) * self.outputs.div_ceil(4));
         for batch in &batches {
             let mut x = self.rows(cx, x_texture, x, batch)?;
             let dy = cx.row_window(dy, self.batch, batch)?;
@@ -147,7 +148,7 @@ impl Layer {
 
     /// Whether [`Layer::update`] can do it: rows are whole texels, and the batch is worked on at once.
     pub fn updates(&self, cx: &Lowering, x: &ValueRef, dy: &ValueRef) -> Result<bool> {
-        Ok(self.features % 4 == 0 && self.batches(cx, &[x, dy])?.len() == 1)
+        Ok(self.features.is_multiple_of(4) && self.batches(cx, &[x, dy])?.len() == 1)
     }
 
     /// The gradient of the weight, and at once the optimizer's step: `states` are the weight and the optimizer's moments.
@@ -160,9 +161,8 @@ impl Layer {
     ) -> Result<()> {
         let outputs = self.outputs(cx, &[&states[0]], states.len())?;
         let x_texture = cx.texels(self.batch * self.quads());
-        let dy_texture = cx.texels(self.batch * outputs.iter().map(|range| range.len().div_ceil(4)).max().unwrap_or(1));
-        let most = outputs.iter().map(Range::len).max().unwrap_or(1) * self.quads();
-        let state_rows = most.div_ceil(TEXTURE_WIDTH as usize);
+        let dy_texture = cx.texels(self.batch * longest(&outputs).div_ceil(4));
+        let state_rows = (longest(&outputs) * self.quads()).div_ceil(TEXTURE_WIDTH as usize);
         let old = cx.texels(states.len() * state_rows * TEXTURE_WIDTH as usize);
         let mut x = self.rows(cx, x_texture, x, &(0..self.batch))?;
         let (dy, schedule) = (cx.whole(dy)?, cx.whole(schedule)?);
@@ -195,7 +195,7 @@ impl Layer {
 
     /// A texture for any of these ranges of rows.
     fn texture(&self, cx: &mut Lowering, ranges: &[Range<usize>]) -> Window {
-        cx.texels(ranges.iter().map(Range::len).max().unwrap_or(1) * self.quads())
+        cx.texels(longest(ranges) * self.quads())
     }
 }
 
@@ -219,7 +219,12 @@ fn plain(c: Window) -> Product {
 }
 
 /// Cuts ranges into pieces of at most `most`.
-fn pieces(ranges: Vec<Range<usize>>, most: usize) -> Result<Vec<Range<usize>>> {
+fn pieces(ranges: Vec<Range<usize>>, most: usize) -> Vec<Range<usize>> {
     let cut = |range: Range<usize>| range.clone().step_by(most).map(move |first| first..range.end.min(first + most));
-    Ok(ranges.into_iter().flat_map(cut).collect())
+    ranges.into_iter().flat_map(cut).collect()
+}
+
+/// The most rows of a piece.
+fn longest(pieces: &[Range<usize>]) -> usize {
+    pieces.iter().map(Range::len).max().unwrap_or(1)
 }
