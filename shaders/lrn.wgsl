@@ -110,7 +110,7 @@ fn forward_5(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     let run = run_of(i);
     let first = i32(run.y);
     let end = min(run.y + RUN, params.channels);
-    var v0 = 0.0;
+    var v0: f32;
     var v1 = a_or_zero(run.x, first - 2);
     var v2 = a_or_zero(run.x, first - 1);
     var v3 = a_or_zero(run.x, first);
@@ -136,19 +136,19 @@ fn backward_5(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
     let first = i32(run.y);
     let end = min(first + i32(RUN), i32(params.channels));
     // Around channel j: a[j - 2] to a[j + 2], the terms of the sum of j - 4 to j, db s^-beta of j - 2 to j.
-    var v0 = 0.0;
+    var v0: f32;
     var v1 = a_or_zero(run.x, first - 4);
     var v2 = a_or_zero(run.x, first - 3);
     var v3 = a_or_zero(run.x, first - 2);
     var v4 = a_or_zero(run.x, first - 1);
-    var t0 = 0.0;
-    var t1 = 0.0;
-    var t2 = 0.0;
-    var t3 = 0.0;
-    var t4 = 0.0;
-    var d0 = 0.0;
-    var d1 = 0.0;
-    var d2 = 0.0;
+    var t0: f32;
+    var t1: f32;
+    var t2: f32;
+    var t3: f32;
+    var t4: f32;
+    var d0: f32;
+    var d1: f32;
+    var d2: f32;
     for (var j = first - 2; j < end + 2; j++) {
         v0 = v1;
         v1 = v2;
@@ -162,7 +162,6 @@ fn backward_5(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
         t4 = 0.0;
         d0 = d1;
         d1 = d2;
-        d2 = 0.0;
         if (j >= 0 && j < i32(params.channels)) {
             let s = bracket_of(v0, v1, v2, v3, v4);
             d2 = db[params.db_first + run.x + u32(j) * params.plane] * power(s);

@@ -38,6 +38,14 @@ fn first_maximum(plane: u32, i: u32, j: u32) -> u32 {
     return best;
 }
 
+// Of output `index`, where its plane starts in x, and the place of the maximum.
+fn maximum_of(index: u32) -> vec2u {
+    let j = index % params.q;
+    let i = (index / params.q) % params.p;
+    let plane = params.x_first + index / (params.p * params.q) * params.h * params.w;
+    return vec2u(plane, first_maximum(plane, i, j));
+}
+
 @compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
            @builtin(local_invocation_index) local: u32) {
@@ -45,10 +53,7 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     if (index >= params.planes * params.p * params.q) {
         return;
     }
-    let j = index % params.q;
-    let i = (index / params.q) % params.p;
-    let plane = params.x_first + index / (params.p * params.q) * params.h * params.w;
-    out[params.out_first + index] = x[first_maximum(plane, i, j)];
+    out[params.out_first + index] = x[maximum_of(index).y];
 }
 
 // Of each output the place of its maximum in x, counted from the plane's start, for `backward`.
@@ -61,10 +66,8 @@ fn find(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: ve
     if (index >= params.planes * params.p * params.q) {
         return;
     }
-    let j = index % params.q;
-    let i = (index / params.q) % params.p;
-    let plane = params.x_first + index / (params.p * params.q) * params.h * params.w;
-    places[index] = first_maximum(plane, i, j) - plane;
+    let maximum = maximum_of(index);
+    places[index] = maximum.y - maximum.x;
 }
 
 @group(0) @binding(5) var<storage, read> found: array<u32>;

@@ -127,7 +127,7 @@ fn multiply_lines(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     }
     let rows = min(16u, params.rows - group.x * 16u);
     let outer = n / params.c_inner;
-    let columns = min(4u, params.channels - outer * 4u);
+    let columns = params.channels - outer * 4u;
     let column = first_c(group) + outer * params.c_outer + n % params.c_inner;
     for (var row = 0u; row < rows; row++) {
         let at = column + row * params.c_row;

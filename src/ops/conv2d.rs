@@ -374,6 +374,13 @@ fn shapes() -> Vec<ConvShape> {
         // What is copied into texels piece by piece, on Vulkan that is run by the processor.
         square("pictures in pieces", 1, 1, 1, 1, [7, 5, 300, 310], 3, 1),
         square("weights in pieces", 1, 1, 1, 1, [1, 520, 3, 4], 470, 3),
+        ConvShape {
+            name: "a column of outputs",
+            conv: Conv2d { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 },
+            x: [3, 2, 9, 3],
+            out: 5,
+            kernel: [3, 3],
+        },
         square("1x1, large planes", 1, 0, 1, 1, [4, 16, 100, 101], 16, 1),
         square("11x11, stride 4", 4, 2, 1, 1, [2, 3, 67, 67], 5, 11),
         square("alexnet conv1", 4, 2, 1, 1, [2, 3, 224, 224], 5, 11),

@@ -172,7 +172,7 @@ impl LrnBackward {
 }
 
 /// The paper's constants, and large ones that make every part of the formula show.
-fn variants() -> [(&'static str, Lrn, [usize; 4]); 8] {
+fn variants() -> [(&'static str, Lrn, [usize; 4]); 9] {
     let paper = Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0 };
     let strong = Lrn { size: 5, alpha: 0.5, beta: 0.75, k: 1.0 };
     [
@@ -181,6 +181,7 @@ fn variants() -> [(&'static str, Lrn, [usize; 4]); 8] {
         ("alexnet norm1", paper.clone(), [2, 96, 55, 55]),
         ("alexnet norm2", paper, [3, 256, 27, 27]),
         ("strong", strong.clone(), [3, 9, 4, 6]),
+        ("strong, many channels", strong.clone(), [2, 33, 3, 5]),
         ("fewer channels than the window", strong.clone(), [2, 2, 3, 5]),
         ("another beta", Lrn { beta: 0.5, size: 3, ..strong.clone() }, [2, 7, 3, 3]),
         ("a window of one", Lrn { size: 1, ..strong }, [1, 4, 5, 3]),

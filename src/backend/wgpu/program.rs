@@ -234,6 +234,16 @@ impl Buffers {
             usage: wgpu::TextureUsages::STORAGE_BINDING | wgpu::TextureUsages::COPY_DST,
             view_formats: &[],
         });
+        if shared.poison {
+            let size = texture.size();
+            let nan = vec![f32::NAN; 4 * (size.width * size.height) as usize];
+            let layout = wgpu::TexelCopyBufferLayout {
+                offset: 0,
+                bytes_per_row: Some(TEXTURE_WIDTH * 16),
+                rows_per_image: None,
+            };
+            shared.queue.write_texture(texture.as_image_copy(), bytemuck::cast_slice(&nan), layout, size);
+        }
         let view = texture.create_view(&wgpu::TextureViewDescriptor::default());
         self.textures.push((texture, view));
     }
