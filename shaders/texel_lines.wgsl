@@ -51,13 +51,11 @@ struct Lines {
     term_grid: vec2u,
     a_steps: vec3u,
     b_steps: vec3u,
-    // First texels of A, four rows' of the workgroup's sixteen by lane % 4, and of B, four columns' by lane.
-    a_first: u32,
-    b_first: u32,
 }
 
-// Row r of the workgroup's sixteen, of the columns of b_first.
-fn sum_lines(lines: Lines, lane: u32) -> array<vec4f, 16> {
+// The workgroup's sixteen rows of the lane's four columns: first texels of A, four of the rows' by lane % 4, and of B. (Not in
+// `Lines`, which is the same for all lanes: subgroup operations want that of all that a loop depends on.)
+fn sum_lines(lines: Lines, a_first: u32, b_first: u32, lane: u32) -> array<vec4f, 16> {
     // Lanes 4 to 7 read the term after that of lanes 0 to 3.
     let early = lane / 4u;
     var walk_a = start(early, lines.term_grid, lines.a_steps);
@@ -73,12 +71,12 @@ fn sum_lines(lines: Lines, lane: u32) -> array<vec4f, 16> {
     //# end
     for (var k = 0u; k < lines.terms; k += 4u) {
         //# for t in 0..2
-        var a$t = textureLoad(a, texel(lines.a_first + walk_a.at));
+        var a$t = textureLoad(a, texel(a_first + walk_a.at));
         a$t = select(vec4f(), a$t, k + $t * 2u + early < lines.terms);
         walk_a = next(walk_a, stride_a);
         //# end
         //# for t in 0..4
-        var b$t = textureLoad(b, texel(lines.b_first + walk_b.at));
+        var b$t = textureLoad(b, texel(b_first + walk_b.at));
         b$t = select(vec4f(), b$t, k + $t < lines.terms);
         walk_b = next(walk_b, stride_b);
         //# end

@@ -120,8 +120,8 @@ fn multiply_lines(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     let n = group.y * 8u + lane;
     let a_first = group.z * params.a_group + (group.x * 4u + lane % 4u) * params.a_row;
     let b_first = params.b_first + group.z * params.b_group + place(n, params.column_grid, params.column_steps);
-    let lines = Lines(params.terms, params.term_grid, params.a_steps, params.b_steps, a_first, b_first);
-    var sums = sum_lines(lines, lane);
+    let lines = Lines(params.terms, params.term_grid, params.a_steps, params.b_steps);
+    var sums = sum_lines(lines, a_first, b_first, lane);
     if (n >= params.columns) {
         return;
     }

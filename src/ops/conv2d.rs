@@ -368,7 +368,6 @@ fn shapes() -> Vec<ConvShape> {
         square("3x3, more padding than a kernel needs", 1, 3, 1, 1, [1, 9, 4, 3], 12, 3),
         square("5x5, odd sizes, many channels", 1, 2, 1, 1, [2, 97, 9, 13], 98, 5),
         square("5x5, many pictures", 1, 0, 1, 1, [25, 8, 26, 25], 9, 5),
-        // A multiple of 4 terms that is no power of two, and what of a picture is beyond 2^19 elements.
         square("1024 terms", 1, 0, 1, 1, [1, 64, 6, 6], 16, 4),
         square("1x1, many channels", 1, 0, 1, 1, [2, 256, 7, 5], 64, 1),
         // What is copied into texels piece by piece, on Vulkan that is run by the processor.

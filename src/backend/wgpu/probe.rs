@@ -54,7 +54,7 @@ fn barriers(shared: &Shared) -> Result<Finding> {
 }
 
 /// Whether subgroups are what they say, and whether their invocations have the order of the workgroup's, which WGSL does not
-/// promise and the packed convolution needs.
+/// promise and products of texels need.
 pub(super) fn subgroups(shared: &Shared) -> Result<(Finding, bool)> {
     let finding = |right, found| Finding { probe: "subgroups", right, avoided: false, found };
     if !shared.device.features().contains(wgpu::Features::SUBGROUP) {
