@@ -211,6 +211,11 @@ impl Lowering {
         Window { memory: Memory::Texels(index), offset: 0, size: texels as u64 * 16, first: 0 }
     }
 
+    /// Ends the use of the node's textures so far: the next ones may be the same.
+    pub fn reuse_textures(&mut self) {
+        self.textures_used = 0;
+    }
+
     /// The window on `elements` of `value`.
     ///
     /// # Errors

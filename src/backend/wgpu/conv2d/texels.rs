@@ -73,6 +73,7 @@ impl Product {
         if !fits || iterations > MAX_ITERATIONS || column_groups > MAX_GROUPS {
             return Ok(false);
         }
+        cx.reuse_textures(); // of the products before, for other windows
         let a_texture = rows(rows_at_once, at_once).texture(cx);
         let b_texture = planes(at_once).texture(cx);
         let start = [0, 1].map(|d| (b.origin[d] - first[d]) as usize);
