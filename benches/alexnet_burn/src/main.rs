@@ -2,7 +2,7 @@
 //!
 //!     cargo run --release --manifest-path benches/alexnet_burn/Cargo.toml -- BATCH [STEPS]
 //!
-//! Training is forward, backward and Adam, without the paper's normalisation (Burn has none). Random data in memory, f32; the
+//! Training is forward, backward and Adam, without the paper's normalisation. Random data in memory, f32; the
 //! median step after two. Burn times its kernels in the first steps, for many minutes on a software device, and keeps what
 //! it finds under `XDG_CACHE_HOME`: run it twice. The first linear layer is made of two, whose results are added: its weight
 //! in one piece is larger than what llvmpipe, or a browser, binds.
