@@ -11,9 +11,10 @@
 // processor has kernels of its own, see texel_product.wgsl.
 
 struct Params {
-    // Extents of C in this dispatch, per group, and the range of k that it sums.
+    // Extents of C per group, the first column of this dispatch, and the range of k that it sums.
     m: u32,
     n: u32,
+    n_first: u32,
     k_first: u32,
     k_end: u32,
 
@@ -161,7 +162,7 @@ const DEPTH: u32 = 4;
 var<workgroup> tile_a: array<vec4f, 256>;
 var<workgroup> tile_b: array<vec4f, 256>;
 
-// Workgroup (x, y, z): columns 64x.., rows 64y.., group and split z. Invocation (x, y) sums rows y + 8i and columns x + 8j,
+// Workgroup (x, y, z): columns n_first + 64x.., rows 64y.., group and split z. Invocation (x, y) sums rows y + 8i and columns x + 8j,
 // and brings one row of A and one column of B into workgroup memory.
 @compute @workgroup_size(8, 8)
 fn tile(
@@ -174,7 +175,8 @@ fn tile(
     let first = params.k_first + split * params.split;
     let end = min(first + params.split, params.k_end);
     var walk_a = start_a(group, workgroup.y * TILE + index, first, end);
-    var walk_b = start_b(group, workgroup.x * TILE + index, first, end);
+    let first_n = params.n_first + workgroup.x * TILE;
+    var walk_b = start_b(group, first_n + index, first, end);
     //# for i in 0..8
     //# for j in 0..8
     var sum$i_$j = 0.0;
@@ -210,7 +212,7 @@ fn tile(
     let base = params.c_first + group * params.c_group + split * params.split_stride;
     //# for j in 0..8
     {
-        let n = workgroup.x * TILE + local.x + $j * 8u;
+        let n = first_n + local.x + $j * 8u;
         let column = base + (n / params.c_inner) * params.c_outer + n % params.c_inner;
         //# for i in 0..8
         {

@@ -47,6 +47,8 @@ fn next(walk: Walk, stride: Stride) -> Walk {
 }
 
 struct Lines {
+    // The first term and their number.
+    first: u32,
     terms: u32,
     term_grid: vec2u,
     a_steps: vec3u,
@@ -58,8 +60,8 @@ struct Lines {
 fn sum_lines(lines: Lines, a_first: u32, b_first: u32, lane: u32) -> array<vec4f, 16> {
     // Lanes 4 to 7 read the term after that of lanes 0 to 3.
     let early = lane / 4u;
-    var walk_a = start(early, lines.term_grid, lines.a_steps);
-    var walk_b = start(0u, lines.term_grid, lines.b_steps);
+    var walk_a = start(lines.first + early, lines.term_grid, lines.a_steps);
+    var walk_b = start(lines.first, lines.term_grid, lines.b_steps);
     let stride_a = stride(2u, lines.term_grid, lines.a_steps);
     let stride_b = stride(1u, lines.term_grid, lines.b_steps);
     //# for r in 0..4

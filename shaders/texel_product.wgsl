@@ -15,6 +15,9 @@ struct Params {
     rows: u32,
     columns: u32,
     terms: u32,
+    // Where this dispatch's columns and terms begin; `columns` is where the columns end.
+    column_first: u32,
+    term_first: u32,
     // From one group to the next, and from one row (four rows) of A to the next; the first texel of B.
     a_group: u32,
     b_group: u32,
@@ -58,13 +61,13 @@ fn first_c(group: vec3u) -> u32 {
 @compute @workgroup_size(8)
 fn multiply_terms(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     //# for i in 0..2
-    let at_a$i = group.z * params.a_group + (group.x * 16u + $i * 8u + lane) * params.a_row;
+    let at_a$i = group.z * params.a_group + (group.x * 16u + $i * 8u + lane) * params.a_row + params.term_first;
     //# end
     //# for j in 0..4
-    let at_b$j = params.b_first + group.z * params.b_group
-        + place(group.y * 32u + $j * 8u + lane, params.column_grid, params.column_steps);
+    let n$j = params.column_first + group.y * 32u + $j * 8u + lane;
+    let at_b$j = params.b_first + group.z * params.b_group + place(n$j, params.column_grid, params.column_steps);
     //# end
-    var walk = start(0u, params.term_grid, params.b_steps);
+    var walk = start(params.term_first, params.term_grid, params.b_steps);
     let stride = stride(1u, params.term_grid, params.b_steps);
     //# for i in 0..2
     //# for l in 0..8
@@ -102,13 +105,10 @@ fn multiply_terms(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     //# end
     let rows = min(16u, params.rows - group.x * 16u);
     //# for j in 0..4
-    {
-        let n = group.y * 32u + $j * 8u + lane;
-        if (n < params.columns) {
-            let column = first_c(group) + (n / params.c_inner) * params.c_outer + n % params.c_inner;
-            for (var row = 0u; row < rows; row++) {
-                store_c(column + row * params.c_row, sums[row][$j]);
-            }
+    if (n$j < params.columns) {
+        let column = first_c(group) + (n$j / params.c_inner) * params.c_outer + n$j % params.c_inner;
+        for (var row = 0u; row < rows; row++) {
+            store_c(column + row * params.c_row, sums[row][$j]);
         }
     }
     //# end
@@ -117,10 +117,10 @@ fn multiply_terms(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
 // Lane l sums four columns, texel 8y + l, for all 16 rows.
 @compute @workgroup_size(8)
 fn multiply_lines(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let n = group.y * 8u + lane;
+    let n = params.column_first + group.y * 8u + lane;
     let a_first = group.z * params.a_group + (group.x * 4u + lane % 4u) * params.a_row;
     let b_first = params.b_first + group.z * params.b_group + place(n, params.column_grid, params.column_steps);
-    let lines = Lines(params.terms, params.term_grid, params.a_steps, params.b_steps);
+    let lines = Lines(params.term_first, params.terms, params.term_grid, params.a_steps, params.b_steps);
     var sums = sum_lines(lines, a_first, b_first, lane);
     if (n >= params.columns) {
         return;

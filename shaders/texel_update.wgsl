@@ -79,7 +79,7 @@ fn sgd_at(i: u32, g: vec4f, rule: SgdRule) {
 fn update_$rule(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
     let input = group.x * 8u + lane;
     let output_quads = ($rule.outputs + 3u) / 4u;
-    let lines = Lines($rule.rows, vec2u(1u), vec3u(output_quads, 0u, 0u), vec3u($rule.inputs, 0u, 0u));
+    let lines = Lines(0u, $rule.rows, vec2u(1u), vec3u(output_quads, 0u, 0u), vec3u($rule.inputs, 0u, 0u));
     var sums = sum_lines(lines, group.y * 4u + lane % 4u, input, lane);
     if (input >= $rule.inputs) {
         return;

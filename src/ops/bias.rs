@@ -1,6 +1,6 @@
 //! Adds a bias per channel, and its gradient.
 
-use super::case::{Case, CaseInput};
+use super::case::{Case, CaseInput, Fill};
 use super::draw::Draw;
 use super::tolerance::{relative, sums_of_products};
 use super::{Array, Forward, Operator, inputs_f32};
@@ -97,7 +97,10 @@ impl Operator for BiasBackward {
             let terms = x.elements() / x[1];
             Case::new(BiasBackward, name, vec![CaseInput::normal(x)], terms)
         };
-        shapes().map(case).into()
+        let x = [2, 3, 124, 130];
+        let positive = CaseInput::f32(x, Fill::Uniform(0.5, 1.5));
+        let positive = Case::new(BiasBackward, "sums far from zero", vec![positive], x[0] * x[2] * x[3]);
+        shapes().map(case).into_iter().chain([positive]).collect()
     }
 
     fn random(draw: &mut Draw) -> Case {

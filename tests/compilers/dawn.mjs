@@ -58,7 +58,11 @@ const handlers = {
 
   texture({ size, format }) {
     const usage = GPUTextureUsage.STORAGE_BINDING | GPUTextureUsage.COPY_DST;
-    return place(resources, device.createTexture({ size, format, usage }));
+    const texture = device.createTexture({ size, format, usage });
+    const [width, height] = size;
+    const nan = new Uint8Array(16 * width * height).fill(0xff);
+    device.queue.writeTexture({ texture }, nan, { bytesPerRow: 16 * width }, size);
+    return place(resources, texture);
   },
 
   write({ buffer }, bytes) {

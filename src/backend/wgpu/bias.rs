@@ -40,6 +40,7 @@ impl WgpuOp for BiasBackward {
         }
         // Invocations that share a picture's channel.
         let sharing = if cx.capability.software && inner < MAX_ROUNDS { 1 } else { LANES };
+        let enough = ENOUGH_GROUPS * LANES / sharing;
         cx.check_iterations(self, inner.div_ceil(sharing) + 16, "make the pictures smaller")?;
         // First a sum for each channel and group of pictures, then over the groups.
         let pieces: Vec<(Range<usize>, usize)> = cx
@@ -47,7 +48,7 @@ impl WgpuOp for BiasBackward {
             .into_iter()
             .map(|range| {
                 let most = (MAX_ROUNDS / inner.div_ceil(sharing)).max(1);
-                let pictures = range.len().div_ceil(ENOUGH_GROUPS.div_ceil(channels)).min(most);
+                let pictures = range.len().div_ceil(enough.div_ceil(channels)).min(most);
                 (range, pictures)
             })
             .collect();

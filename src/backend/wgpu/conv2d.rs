@@ -285,7 +285,7 @@ const TILE: usize = 64;
 /// Workgroups of `tile` that keep a large GPU busy; with fewer tiles than these, the sums are cut.
 const BUSY: usize = 512;
 
-/// What of a product one dispatch does.
+/// Terms of a product, and how their sum is cut.
 struct Piece {
     k: Range<usize>,
     split: usize,
@@ -307,7 +307,8 @@ impl Product {
         for first in (0..self.k).step_by(MAX_TERMS) {
             let terms = MAX_TERMS.min(self.k - first);
             let accumulate = self.accumulate || first > 0;
-            let mut piece = Piece { k: first..first + terms, split: terms, splits: 1, split_stride: 0, accumulate };
+            let k = first..first + terms;
+            let mut piece = Piece { k, split: terms, splits: 1, split_stride: 0, accumulate };
             let elements = self.groups * self.m * self.n;
             if self.c_is_dense() {
                 let wanted = (BUSY / (tiles[0] * tiles[1] * self.groups)).min(terms / (4 * TILE));
@@ -315,18 +316,15 @@ impl Product {
                 piece.split = terms.div_ceil(wanted.min(most).max(1)).next_multiple_of(16);
                 piece.splits = terms.div_ceil(piece.split);
             }
-            let grid = [tiles[0], tiles[1], self.groups * piece.splits];
             if piece.splits == 1 {
-                let builder = cx.dispatch(&conv2d::TILE).bind("a", self.a.window).bind("b", self.b.window);
-                self.set(builder.bind("c", self.c.window), &piece, &self.c).grid(grid)?;
+                self.dispatch_tiles(cx, &piece, &self.c)?;
                 continue;
             }
             let partial = cx.scratch(elements * piece.splits);
             let partial = cx.whole(&partial)?;
             let strided = partial.strided(self.c.group, self.c.row, self.c.outer, self.c.inner);
             let piece = Piece { split_stride: elements, accumulate: false, ..piece };
-            let builder = cx.dispatch(&conv2d::TILE).bind("a", self.a.window).bind("b", self.b.window);
-            self.set(builder.bind("c", partial), &piece, &strided).grid(grid)?;
+            self.dispatch_tiles(cx, &piece, &strided)?;
             cx.dispatch(&parts::SUM_PARTS)
                 .bind("partial", partial)
                 .bind("y", self.c.window)
@@ -345,13 +343,26 @@ impl Product {
         n_is_inner && self.c.row == self.n && (self.groups == 1 || self.c.group == self.m * self.n)
     }
 
-    /// Sets the uniform struct that all kernels share.
-    fn set<'a>(&self, builder: Builder<'a>, piece: &Piece, c: &Strided) -> Builder<'a> {
+    /// Dispatches `tile` for all of C, as often as the device's grids ask for.
+    fn dispatch_tiles(&self, cx: &mut Lowering, piece: &Piece, c: &Strided) -> Result<()> {
+        let (columns, most) = (self.n.div_ceil(TILE), cx.capability.grid_side);
+        for first in (0..columns).step_by(most) {
+            let grid = [most.min(columns - first), self.m.div_ceil(TILE), self.groups * piece.splits];
+            self.set(cx.dispatch(&conv2d::TILE), first * TILE, piece, c).grid(grid)?;
+        }
+        Ok(())
+    }
+
+    fn set<'a>(&self, builder: Builder<'a>, n_first: usize, piece: &Piece, c: &Strided) -> Builder<'a> {
         let (a, b) = (&self.a, &self.b);
         let pair = |extents: [usize; 2]| extents.map(|n| n as u32);
         builder
+            .bind("a", a.window)
+            .bind("b", b.window)
+            .bind("c", c.window)
             .set("m", self.m as u32)
             .set("n", self.n as u32)
+            .set("n_first", n_first as u32)
             .set("k_first", piece.k.start as u32)
             .set("k_end", piece.k.end as u32)
             .set("a_first", a.window.first)

@@ -215,7 +215,7 @@ impl Device for DawnDevice {
             own.insert(Memory::Scratch(index), dawn.buffer(bytes)?);
         }
         for (index, rows) in lowered.textures.iter().enumerate() {
-            let size = [TEXTURE_WIDTH, rows.next_power_of_two()];
+            let size = [TEXTURE_WIDTH, *rows];
             let texture = dawn.ask("texture", json!({ "size": size, "format": TEXEL_FORMAT }))?;
             own.insert(Memory::Texels(index), number(&texture));
         }

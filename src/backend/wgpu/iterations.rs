@@ -19,8 +19,8 @@ use crate::graph::plan::plan;
 use crate::models::{BuildOptions, Model, OptimizerConfig, train_graph};
 use crate::ops::case::{Case, CaseInput};
 use crate::ops::{
-    AvgPool2d, AvgPool2dBackward, BiasBackward, CrossEntropy, Linear, LinearBackwardInput, LinearBackwardWeight,
-    MaxPool2d, Op, Reduce, ReduceKind, Softmax, draw,
+    AvgPool2d, AvgPool2dBackward, BiasBackward, Conv2d, Conv2dBackwardWeight, CrossEntropy, Linear,
+    LinearBackwardInput, LinearBackwardWeight, MaxPool2d, Op, Reduce, ReduceKind, Softmax, draw,
 };
 
 /// Bindings of what [`counting`] adds to a shader.
@@ -120,21 +120,17 @@ impl Counter {
         // Kernels that bind one value twice read it; what they write is a buffer of its own.
         let buffers: Vec<_> =
             dispatch.kernel.bindings.iter().map(|_| self.buffer(wgpu::BufferUsages::STORAGE, &[0; 64])).collect();
-        let texture = |usage| {
-            let texture = self.device.create_texture(&wgpu::TextureDescriptor {
-                label: None,
-                size: wgpu::Extent3d { width: 4096, height: 1, depth_or_array_layers: 1 },
-                mip_level_count: 1,
-                sample_count: 1,
-                dimension: wgpu::TextureDimension::D2,
-                format: TEXEL_FORMAT,
-                usage,
-                view_formats: &[],
-            });
-            texture.create_view(&wgpu::TextureViewDescriptor::default())
-        };
-        let (read, write) =
-            (texture(wgpu::TextureUsages::STORAGE_BINDING), texture(wgpu::TextureUsages::STORAGE_BINDING));
+        let texture = self.device.create_texture(&wgpu::TextureDescriptor {
+            label: None,
+            size: wgpu::Extent3d { width: 4096, height: 1, depth_or_array_layers: 1 },
+            mip_level_count: 1,
+            sample_count: 1,
+            dimension: wgpu::TextureDimension::D2,
+            format: TEXEL_FORMAT,
+            usage: wgpu::TextureUsages::STORAGE_BINDING,
+            view_formats: &[],
+        });
+        let texels = texture.create_view(&wgpu::TextureViewDescriptor::default());
         let mut encoder = self.device.create_command_encoder(&Default::default());
         // The last piece of a sum may be shorter, the first window be cut at the picture's edge.
         let places: [fn(u32) -> u32; 3] = [|_| 0, |n| n / 2, |n| n - 1];
@@ -144,8 +140,7 @@ impl Counter {
             let bound = dispatch.kernel.bindings.iter().zip(&buffers).map(|(binding, buffer)| {
                 let resource = match binding.kind {
                     BindingKind::Uniform { .. } => uniform.as_entire_binding(),
-                    BindingKind::Texels => wgpu::BindingResource::TextureView(&read),
-                    BindingKind::WriteTexels => wgpu::BindingResource::TextureView(&write),
+                    BindingKind::Texels | BindingKind::WriteTexels => wgpu::BindingResource::TextureView(&texels),
                     BindingKind::Read | BindingKind::ReadWrite => buffer.as_entire_binding(),
                 };
                 wgpu::BindGroupEntry { binding: binding.index, resource }
@@ -183,6 +178,8 @@ fn long_cases() -> Vec<Case> {
         let inputs = shapes.iter().map(|shape| CaseInput::normal(shape.to_vec())).collect();
         Case::new(op, name, inputs, 1)
     };
+    let conv = Conv2d { stride: [1, 1], padding: [0, 0], dilation: [1, 1], groups: 1 };
+    let weight = Conv2dBackwardWeight { conv, kernel: [1, 1] };
     let (kernel, stride, padding) = ([400, 300], [1, 1], [0, 0]);
     let average = AvgPool2d { kernel, stride, padding, ceil_mode: false, count_include_pad: true };
     let cross_entropy = CrossEntropy { label_smoothing: 0.1 };
@@ -193,10 +190,12 @@ fn long_cases() -> Vec<Case> {
         case("many rows", BiasBackward.into(), &[&[300_000, 10]]),
         case("many pictures", BiasBackward.into(), &[&[300_000, 1, 10, 10]]),
         case("many inputs", Linear.into(), &[&[1, 6_000_001], &[2, 6_000_001]]),
+        case("many inputs", Linear.into(), &[&[1, 240_000], &[2, 240_000]]),
         case("many outputs", LinearBackwardInput.into(), &[&[1, 300_000], &[300_000, 8]]),
         case("many rows", LinearBackwardWeight.into(), &[&[300_000, 10], &[300_000, 10]]),
         Case::new(cross_entropy, "many rows", vec![CaseInput::normal([300_000, 10]), labels], 1),
         case("many classes", Softmax { log: true }.into(), &[&[1, 8_000_000]]),
+        case("large picture", weight.into(), &[&[1, 1, 700, 700], &[1, 1, 700, 700]]),
         case("whole picture", average.clone().into(), &[&[1, 1, 400, 300]]),
         case("whole picture", AvgPool2dBackward { pool: average, input: kernel }.into(), &[&[1, 1, 1, 1]]),
         case("whole picture", MaxPool2d { kernel, stride, padding, ceil_mode: false }.into(), &[&[1, 1, 400, 300]]),

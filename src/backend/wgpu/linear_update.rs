@@ -26,13 +26,9 @@ impl WgpuOp for LinearUpdate {
             let (x, dy, schedule) = (cx.whole(x)?, cx.whole(dy)?, cx.whole(schedule)?);
             let windows = states.iter().map(|state| cx.row_window(state, outs, &range)).collect::<Result<Vec<_>>>()?;
             let w_first = windows[0].first / 4;
-            let dispatch = match &self.rule {
-                UpdateRule::Adam(adam) => adam.set(cx.dispatch(&UPDATE_ADAM)),
-                UpdateRule::Sgd(sgd) => sgd.set(cx.dispatch(&UPDATE_SGD)),
-            };
-            let names = match self.rule {
-                UpdateRule::Adam(_) => &["w", "m", "v"][..],
-                UpdateRule::Sgd(_) => &["w", "v"][..],
+            let (dispatch, names) = match &self.rule {
+                UpdateRule::Adam(adam) => (adam.set(cx.dispatch(&UPDATE_ADAM)), &["w", "m", "v"][..]),
+                UpdateRule::Sgd(sgd) => (sgd.set(cx.dispatch(&UPDATE_SGD)), &["w", "v"][..]),
             };
             std::iter::zip(names, windows)
                 .fold(dispatch, |dispatch, (name, window)| dispatch.bind(name, window))

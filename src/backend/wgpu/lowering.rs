@@ -207,7 +207,9 @@ impl Lowering {
         if self.textures.len() == index {
             self.textures.push(1);
         }
-        self.textures[index] = self.textures[index].max(texels.div_ceil(TEXTURE_WIDTH as usize) as u32);
+        // llvmpipe compiles shaders anew for heights that are not powers of two.
+        let rows = texels.div_ceil(TEXTURE_WIDTH as usize).next_power_of_two() as u32;
+        self.textures[index] = self.textures[index].max(rows);
         Window { memory: Memory::Texels(index), offset: 0, size: texels as u64 * 16, first: 0 }
     }
 
@@ -449,6 +451,7 @@ impl UniformValue for f32 {}
 impl UniformValue for [u32; 2] {}
 impl UniformValue for [u32; 3] {}
 impl UniformValue for [i32; 2] {}
+impl UniformValue for [i32; 3] {}
 impl UniformValue for [u32; 4] {}
 impl UniformValue for [f32; 4] {}
 

@@ -22,6 +22,9 @@ impl WgpuOp for LrnBackward {
 /// Channels that an invocation of the kernels for windows of five makes.
 const RUN: usize = 16;
 
+/// Invocations that keep a large GPU busy; with fewer than these, each makes one channel.
+const BUSY: usize = 1 << 16;
+
 /// `kernels` are that for any window and that for one of five channels.
 fn lower(
     lrn: &Lrn,
@@ -37,12 +40,12 @@ fn lower(
         let db_window = db.map(|db| cx.row_window(db, n, &range)).transpose()?;
         let out_window = cx.row_window(out, n, &range)?;
         let plane = a.elements() / (n * channels);
-        let (dispatch, count) = match lrn.size {
-            5 => (cx.dispatch(kernels[1]), range.len() * channels.div_ceil(RUN) * plane),
-            size => {
-                let dispatch = cx.dispatch(kernels[0]).constant("RADIUS", (size / 2) as u32);
-                (dispatch, range.len() * channels * plane)
-            }
+        let runs = range.len() * channels.div_ceil(RUN) * plane;
+        let (dispatch, count) = if lrn.size == 5 && (cx.capability.software || runs >= BUSY) {
+            (cx.dispatch(kernels[1]), runs)
+        } else {
+            let dispatch = cx.dispatch(kernels[0]).constant("RADIUS", (lrn.size / 2) as u32);
+            (dispatch, range.len() * channels * plane)
         };
         let mut dispatch = dispatch
             .bind("a", a_window)

@@ -50,13 +50,13 @@ impl WgpuOp for MaxPool2dBackward {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
         let MaxPool2d { kernel, stride, padding, .. } = self.pool;
         let (x, dy, dx) = (&inputs[0], &inputs[1], &outputs[0]);
-        let windows = [0, 1].map(|axis| kernel[axis].div_ceil(stride[axis]));
+        let overlap = [0, 1].map(|axis| kernel[axis].div_ceil(stride[axis]));
         cx.check_iterations(self, window_iterations(kernel), "make the window smaller")?;
-        cx.check_iterations(self, window_iterations(windows), "the windows overlap too often: raise the stride")?;
+        cx.check_iterations(self, window_iterations(overlap), "the windows overlap too often: raise the stride")?;
         let planes = x.ty.shape[0] * x.ty.shape[1];
         let ranges = cx.rows(planes, &[x, dy])?;
-        let outputs = |range: &Range<usize>| dy.elements() / planes * range.len();
-        let places = cx.scratch(ranges.iter().map(outputs).max().unwrap_or(0));
+        let windows = |range: &Range<usize>| dy.elements() / planes * range.len();
+        let places = cx.scratch(ranges.iter().map(windows).max().unwrap_or(0));
         let places = cx.whole(&places)?;
         for range in ranges {
             let x_window = cx.row_window(x, planes, &range)?;
@@ -64,7 +64,7 @@ impl WgpuOp for MaxPool2dBackward {
             let dx_window = cx.row_window(dx, planes, &range)?;
             let dispatch = cx.dispatch(&FIND).bind("x", x_window).bind("places", places).set("x_first", x_window.first);
             let dispatch = extents(dispatch, range.len(), x, dy).set("dy_first", 0).set("out_first", 0);
-            window_constants(dispatch, kernel, stride, padding).threads(outputs(&range))?;
+            window_constants(dispatch, kernel, stride, padding).threads(windows(&range))?;
             let dispatch = cx.dispatch(&BACKWARD).bind("found", places).bind("dy", dy_window).bind("out", dx_window);
             let dispatch = extents(dispatch, range.len(), x, dy).set("x_first", 0).set("dy_first", dy_window.first);
             let dispatch = window_constants(dispatch, kernel, stride, padding).set("out_first", dx_window.first);

@@ -156,8 +156,7 @@ impl WgpuProgram {
             memory.by_place.insert(Memory::Scratch(index), buffer);
         }
         for &rows in &lowered.textures {
-            // llvmpipe compiles shaders anew for heights that are not powers of two.
-            memory.add_texture(&shared, rows.next_power_of_two());
+            memory.add_texture(&shared, rows);
         }
         shared.check()?;
         let steps = steps(&shared, &mut memory, &lowered.dispatches)?;

@@ -27,7 +27,7 @@ impl Kernel {
     }
 }
 
-/// A buffer that a kernel uses.
+/// A buffer or texture that a kernel uses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Binding {
     /// `@binding(index)`.
@@ -38,7 +38,7 @@ pub(crate) struct Binding {
     pub kind: BindingKind,
 }
 
-/// How a kernel uses a buffer.
+/// How a kernel uses a buffer or texture.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum BindingKind {
     /// `var<storage, read>`.

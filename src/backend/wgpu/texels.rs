@@ -4,7 +4,7 @@
 
 use std::ops::Range;
 
-use super::lowering::{Builder, Lowering, MAX_TEXELS, ValueRef, Window};
+use super::lowering::{Builder, Lowering, MAX_ITERATIONS, MAX_TEXELS, ValueRef, Window};
 use super::shaders::{texel_pack, texel_product};
 use crate::error::Result;
 
@@ -13,6 +13,9 @@ pub(super) const ROWS: usize = 16;
 
 /// Columns of C that a workgroup makes.
 pub(super) const COLUMNS: usize = 32;
+
+/// Iterations of the loop over terms, at most: those that store come on top.
+pub(super) const MAX_TERMS: usize = MAX_ITERATIONS - 4 * ROWS;
 
 /// Bytes of an operand's texels where they can be made piece by piece, so that they are still in a cache when they are read.
 const PIECE_BYTES: usize = 8 << 20;
@@ -93,7 +96,7 @@ impl Pack {
             .set("channels", self.channels as u32)
             .set("extent", pair(self.extent))
             .set("image", pair(self.image))
-            .set("before", self.before.map(|n| n as u32))
+            .set("before", self.before)
             .set("step", pair(self.step))
             .set("first", source.first)
             .set("group_step", self.group_step as u32)
@@ -104,7 +107,6 @@ impl Pack {
 }
 
 /// An operand.
-#[derive(Clone)]
 pub(super) enum Texels<'a> {
     /// In a texture.
     Ready(Window),
@@ -113,13 +115,14 @@ pub(super) enum Texels<'a> {
 }
 
 impl Texels<'_> {
-    pub fn bind<'b>(&self, builder: Builder<'b>, name: &str) -> Builder<'b> {
-        match self {
-            Texels::Ready(texels) => builder.bind(name, *texels),
-            Texels::Copied(texels, value, elements) => {
-                builder.bind(name, *texels).copy(*texels, 0, value, elements.clone())
-            }
-        }
+    /// Binds the texture; what is to be copied is copied before this dispatch and ready for the next ones.
+    pub fn bind<'b>(&mut self, builder: Builder<'b>, name: &str) -> Builder<'b> {
+        let (texels, builder) = match self {
+            Texels::Ready(texels) => (*texels, builder),
+            Texels::Copied(texels, value, elements) => (*texels, builder.copy(*texels, 0, value, elements.clone())),
+        };
+        *self = Texels::Ready(texels);
+        builder.bind(name, texels)
     }
 }
 
@@ -190,34 +193,45 @@ impl Target {
 }
 
 impl Product {
-    /// Workgroups along the columns.
-    pub fn column_groups(&self) -> usize {
-        self.columns.div_ceil(if self.form == Form::Terms { COLUMNS } else { COLUMNS / 4 })
+    /// Dispatches it, as often as a grid's and a loop's longest extent asks for.
+    pub fn run(&self, cx: &mut Lowering, a: &mut Texels, b: &mut Texels) -> Result<()> {
+        let (kernel, columns, terms) = match self.form {
+            Form::Terms => (&texel_product::MULTIPLY_TERMS, COLUMNS, MAX_TERMS),
+            Form::Lines => (&texel_product::MULTIPLY_LINES, COLUMNS / 4, 4 * MAX_TERMS),
+        };
+        let (most_groups, groups) = (cx.capability.grid_side, self.columns.div_ceil(columns));
+        for group in (0..groups).step_by(most_groups) {
+            for first in (0..self.terms).step_by(terms) {
+                let builder = b.bind(a.bind(cx.dispatch(kernel), "a"), "b");
+                self.set(builder, group * columns, first..self.terms.min(first + terms)).grid([
+                    self.rows.div_ceil(ROWS),
+                    most_groups.min(groups - group),
+                    self.groups,
+                ])?;
+            }
+        }
+        Ok(())
     }
 
-    /// Dispatches it.
-    pub fn run(&self, cx: &mut Lowering, a: &Texels, b: &Texels) -> Result<()> {
+    fn set<'a>(&self, builder: Builder<'a>, column_first: usize, terms: Range<usize>) -> Builder<'a> {
         let pair = |extents: [usize; 2]| extents.map(|n| n as u32);
-        let steps = |steps: [i32; 3]| steps.map(|n| n as u32);
-        let kernel = match self.form {
-            Form::Terms => &texel_product::MULTIPLY_TERMS,
-            Form::Lines => &texel_product::MULTIPLY_LINES,
-        };
         let c = &self.c;
-        let builder = b.bind(a.bind(cx.dispatch(kernel), "a"), "b").bind("c", c.window);
         builder
+            .bind("c", c.window)
             .set("rows", self.rows as u32)
             .set("columns", self.columns as u32)
-            .set("terms", self.terms as u32)
+            .set("terms", terms.len() as u32)
+            .set("column_first", column_first as u32)
+            .set("term_first", terms.start as u32)
             .set("a_group", self.a_group as u32)
             .set("b_group", self.b_group as u32)
             .set("a_row", self.a_row as u32)
             .set("b_first", self.b_first as u32)
             .set("column_grid", pair(self.column_grid.extent))
             .set("term_grid", pair(self.term_grid.extent))
-            .set("column_steps", steps(self.column_grid.steps))
-            .set("a_steps", steps(self.a_steps))
-            .set("b_steps", steps(self.term_grid.steps))
+            .set("column_steps", self.column_grid.steps)
+            .set("a_steps", self.a_steps)
+            .set("b_steps", self.term_grid.steps)
             .set("c_first", c.window.first)
             .set("c_group", c.group as u32)
             .set("c_row", c.row as u32)
@@ -225,7 +239,6 @@ impl Product {
             .set("c_outer", c.outer as u32)
             .set("c_channel", c.channel as u32)
             .set("channels", c.channels as u32)
-            .set("accumulate", c.accumulate as u32)
-            .grid([self.rows.div_ceil(ROWS), self.column_groups(), self.groups])
+            .set("accumulate", (c.accumulate || terms.start > 0) as u32)
     }
 }

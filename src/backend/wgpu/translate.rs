@@ -26,16 +26,17 @@ const MAX_STORAGE_BUFFERS: usize = 8;
 /// Random cases of each op, beside the fixed ones.
 pub(super) const RANDOM: u32 = 24;
 
-/// GPUs, software with and without subgroups, and a device that binds little at once.
-pub fn capabilities() -> [Capability; 4] {
+/// GPUs, software with and without subgroups, and devices that bind little at once.
+pub fn capabilities() -> [Capability; 5] {
     let capability =
         |max_window, software, subgroup| Capability { max_window, grid_side: MAX_GROUPS, software, subgroup };
-    let large = 128 << 20;
+    let (large, small) = (128 << 20, 64 * 1024 / ALIGNMENT * ALIGNMENT);
     [
         capability(large, false, Some(32)),
         capability(large, true, Some(8)),
         capability(large, true, None),
-        capability(64 * 1024 / ALIGNMENT * ALIGNMENT, false, None),
+        capability(small, false, None),
+        capability(small, true, Some(8)),
     ]
 }
 

@@ -1,13 +1,13 @@
 //! The product of a convolution on texels: pictures get borders, so that every place that a kernel reads is there; none is
 //! copied for each of the kernel's places.
 
-use super::super::lowering::{Lowering, MAX_GROUPS, MAX_ITERATIONS};
-use super::super::texels::{COLUMNS, Form, Grid, Pack, Product as TexelProduct, ROWS, Target, Texels, piece};
+use super::super::lowering::Lowering;
+use super::super::texels::{Form, Grid, Pack, Product as TexelProduct, ROWS, Target, Texels, piece};
 use super::{Pictures, Product};
 use crate::error::Result;
 
 impl Product {
-    /// Lowers to products of texels; false, and nothing lowered, where the pictures are too large for textures or loops.
+    /// Lowers to products of texels; false, and nothing lowered, where the pictures are too large for textures.
     pub(super) fn lower_texels(&self, cx: &mut Lowering) -> Result<bool> {
         let (a, b, c) = (&self.a, &self.b, &self.c);
         let area = |grid: [usize; 2]| grid[0] * grid[1];
@@ -51,33 +51,27 @@ impl Product {
                 ..Pack::pictures(pictures, rows, b.term_grid)
             },
         };
-        let (one, one_row) = (planes(1), rows(1, 1));
+        let one_row = rows(1, 1);
         let terms = match self.pictures {
             Pictures::Columns => one_row.line_texels(),
             Pictures::Terms => area(b.term_grid),
         };
-        let mut at_once = piece(one.groups * one.line_texels()).min(pictures);
-        let (rows_at_once, iterations) = if along_columns {
+        let (rows_at_once, picture) = if along_columns {
             let most = piece(self.groups * one_row.line_texels() * ROWS) * ROWS;
-            (most.min(self.m.next_multiple_of(ROWS)), terms)
+            (most.min(self.m.next_multiple_of(ROWS)), planes(1).line_texels())
         } else {
-            at_once = at_once.min(4 * MAX_ITERATIONS / terms).max(1);
-            (self.m, (at_once * terms).div_ceil(4))
+            (self.m, planes(1).line_texels().max(rows(self.m, 1).line_texels()))
         };
-        let fits = planes(at_once).fits() && rows(rows_at_once, at_once).fits();
-        let places = area(b.column_grid);
-        let column_groups = match self.pictures {
-            Pictures::Columns => (at_once * places).div_ceil(COLUMNS),
-            Pictures::Terms => (channels.div_ceil(4) * places).div_ceil(COLUMNS / 4),
-        };
-        if !fits || iterations > MAX_ITERATIONS || column_groups > MAX_GROUPS {
+        let at_once = piece(self.groups * picture).min(pictures);
+        if !planes(at_once).fits() || !rows(rows_at_once, at_once).fits() {
             return Ok(false);
         }
+        let places = area(b.column_grid);
         cx.reuse_textures(); // of the products before, for other windows
         let a_texture = rows(rows_at_once, at_once).texture(cx);
         let b_texture = planes(at_once).texture(cx);
         let start = [0, 1].map(|d| (b.origin[d] - first[d]) as usize);
-        let steps = |outer: usize, step: [i32; 2]| [outer as i32, step[0] * extent[1] as i32, step[1]];
+        let steps = |outer: usize, step: [i32; 2]| [outer as i32, step[0].wrapping_mul(extent[1] as i32), step[1]];
         for m in (0..self.m).step_by(rows_at_once) {
             let m = m..self.m.min(m + rows_at_once);
             for picture in (0..pictures).step_by(at_once) {
@@ -115,7 +109,7 @@ impl Product {
                     term_grid: Grid { extent: b.term_grid, steps: steps(term_outer, b.term_step) },
                     c: target,
                 };
-                product.run(cx, &Texels::Ready(a_texture), &Texels::Ready(b_texture))?;
+                product.run(cx, &mut Texels::Ready(a_texture), &mut Texels::Ready(b_texture))?;
             }
         }
         Ok(true)

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::super::lowering::{Lowering, MAX_ITERATIONS, MAX_TEXELS, TEXTURE_WIDTH, ValueRef, Window};
+use super::super::lowering::{Lowering, MAX_TEXELS, TEXTURE_WIDTH, ValueRef, Window};
 use super::super::shaders::texel_update::{UPDATE_ADAM, UPDATE_SGD};
-use super::super::texels::{COLUMNS, Form, Grid, Pack, Product, ROWS, Target, Texels, piece};
+use super::super::texels::{COLUMNS, Form, Grid, MAX_TERMS, Pack, Product, ROWS, Target, Texels, piece};
 use crate::error::Result;
 use crate::ops::UpdateRule;
 
@@ -21,7 +21,8 @@ impl Layer {
         let layer = Layer { batch: x.ty.shape[0], features: x.ty.shape[1], outputs: w.ty.shape[0] };
         // Texels of dy, four rows or four outputs in each.
         let most = layer.batch.next_multiple_of(4) * layer.outputs.next_multiple_of(4) / 4;
-        let fits = layer.quads() <= MAX_ITERATIONS && most <= MAX_TEXELS;
+        // Sixteen rows of the weight and its optimizer's moments.
+        let fits = 4 * ROWS * layer.quads() <= MAX_TEXELS && most <= MAX_TEXELS;
         (cx.capability.texels() && fits).then_some(layer)
     }
 
@@ -32,12 +33,12 @@ impl Layer {
 
     /// Rows of the batch that are worked on at once.
     fn batches(&self, cx: &Lowering, values: &[&ValueRef]) -> Result<Vec<Range<usize>>> {
-        Ok(pieces(cx.rows(self.batch, values)?, (MAX_TEXELS / self.quads()).min(MAX_ITERATIONS)))
+        Ok(pieces(cx.rows(self.batch, values)?, MAX_TEXELS / self.quads()))
     }
 
     /// Rows of the weight, and of as many values like it as there are `copies`, that are worked on at once.
     fn outputs(&self, cx: &Lowering, values: &[&ValueRef], copies: usize) -> Result<Vec<Range<usize>>> {
-        Ok(pieces(cx.rows(self.outputs, values)?, (piece(copies * self.quads() * ROWS) * ROWS).min(MAX_ITERATIONS)))
+        Ok(pieces(cx.rows(self.outputs, values)?, piece(copies * self.quads() * ROWS) * ROWS))
     }
 
     /// Rows of a matrix of features as texels.
@@ -65,7 +66,7 @@ impl Layer {
             let mut x = self.rows(cx, x_texture, x, batch)?;
             let y = cx.row_window(y, self.batch, batch)?;
             for range in &outputs {
-                let w = self.rows(cx, w_texture, w, range)?;
+                let mut w = self.rows(cx, w_texture, w, range)?;
                 let target = Target::matrix(y, self.outputs, Form::Terms);
                 let window = Window { first: y.first + range.start as u32, ..y };
                 let product = Product {
@@ -79,8 +80,7 @@ impl Layer {
                     c: Target { window, ..target },
                     ..plain(y)
                 };
-                product.run(cx, &x, &w)?;
-                x = Texels::Ready(x_texture);
+                product.run(cx, &mut x, &mut w)?;
             }
         }
         Ok(())
@@ -96,7 +96,7 @@ impl Layer {
             for range in &outputs {
                 let pack = Pack::matrix(range.len(), batch.len(), 1, self.outputs);
                 pack.run(cx, Window { first: dy.first + range.start as u32, ..dy }, dy_texture)?;
-                let w = self.rows(cx, w_texture, w, range)?;
+                let mut w = self.rows(cx, w_texture, w, range)?;
                 let target = Target::matrix(dx, self.features, Form::Lines);
                 let product = Product {
                     rows: batch.len(),
@@ -109,7 +109,7 @@ impl Layer {
                     c: Target { accumulate: range.start > 0, ..target },
                     ..plain(dx)
                 };
-                product.run(cx, &Texels::Ready(dy_texture), &w)?;
+                product.run(cx, &mut Texels::Ready(dy_texture), &mut w)?;
             }
         }
         Ok(())
@@ -139,8 +139,7 @@ impl Layer {
                     c: Target { accumulate: batch.start > 0, ..target },
                     ..plain(dw)
                 };
-                product.run(cx, &Texels::Ready(dy_texture), &x)?;
-                x = Texels::Ready(x_texture);
+                product.run(cx, &mut Texels::Ready(dy_texture), &mut x)?;
             }
         }
         Ok(())
@@ -148,7 +147,8 @@ impl Layer {
 
     /// Whether [`Layer::update`] can do it: rows are whole texels, and the batch is worked on at once.
     pub fn updates(&self, cx: &Lowering, x: &ValueRef, dy: &ValueRef) -> Result<bool> {
-        Ok(self.features.is_multiple_of(4) && self.batches(cx, &[x, dy])?.len() == 1)
+        let at_once = self.batch <= MAX_TERMS && self.batches(cx, &[x, dy])?.len() == 1;
+        Ok(self.features.is_multiple_of(4) && at_once)
     }
 
     /// The gradient of the weight, and at once the optimizer's step: `states` are the weight and the optimizer's moments.
@@ -188,7 +188,6 @@ impl Layer {
                 .set("w_first", windows[0].first / 4)
                 .set("old_step", state_rows as u32 * TEXTURE_WIDTH)
                 .grid([self.quads().div_ceil(COLUMNS / 4), range.len().div_ceil(ROWS), 1])?;
-            x = Texels::Ready(x_texture);
         }
         Ok(())
     }
