@@ -154,18 +154,24 @@ fn next_b(walk: ptr<function, WalkB>) -> f32 {
     return value;
 }
 
-const TILE: u32 = 64;
 // Terms per step through workgroup memory, in vec4s.
 const DEPTH: u32 = 4;
 
-// [DEPTH][TILE]: four terms of a row of A, of a column of B.
-var<workgroup> tile_a: array<vec4f, 256>;
-var<workgroup> tile_b: array<vec4f, 256>;
+// `tile_SIDE_ROWS_COLUMNS`: SIDE x SIDE invocations, each with ROWS x COLUMNS sums in registers. Small tiles make more workgroups, large
+// ones read less: which is fastest depends on the device and the product.
 
-// Workgroup (x, y, z): columns n_first + 64x.., rows 64y.., group and split z. Invocation (x, y) sums rows y + 8i and columns x + 8j,
-// and brings one row of A and one column of B into workgroup memory.
-@compute @workgroup_size(8, 8)
-fn tile(
+//# for side in 8 16
+//# for rows in 4 8
+//# for columns in 4 8
+
+// [DEPTH][rows or columns of the tile]: four terms of a row of A, of a column of B.
+var<workgroup> a_${side}_${rows}_$columns: array<vec4f, DEPTH * $side * $rows>;
+var<workgroup> b_${side}_${rows}_$columns: array<vec4f, DEPTH * $side * $columns>;
+
+// Workgroup (x, y, z): a tile of columns x and of rows y, group and split z. Invocation (x, y) sums rows y + side*i and columns
+// x + side*j; the first ones bring a row of A each into workgroup memory, the last ones a column of B.
+@compute @workgroup_size($side, $side)
+fn tile_${side}_${rows}_$columns(
     @builtin(workgroup_id) workgroup: vec3u,
     @builtin(local_invocation_id) local: vec3u,
     @builtin(local_invocation_index) index: u32,
@@ -174,35 +180,43 @@ fn tile(
     let split = workgroup.z % params.splits;
     let first = params.k_first + split * params.split;
     let end = min(first + params.split, params.k_end);
-    var walk_a = start_a(group, workgroup.y * TILE + index, first, end);
-    let first_n = params.n_first + workgroup.x * TILE;
-    var walk_b = start_b(group, first_n + index, first, end);
-    //# for i in 0..8
-    //# for j in 0..8
+    let first_m = workgroup.y * ($side * $rows);
+    let first_n = params.n_first + workgroup.x * ($side * $columns);
+    let brings_a = index < $side * $rows;
+    let column = index - $side * ($side - $columns);
+    let brings_b = column < $side * $columns;
+    var walk_a = start_a(group, first_m + index, first, end);
+    var walk_b = start_b(group, first_n + column, first, end);
+    //# for i in 0..$rows
+    //# for j in 0..$columns
     var sum$i_$j = 0.0;
     //# end
     //# end
     for (var k = first; k < end; k += DEPTH * 4u) {
         for (var d = 0u; d < DEPTH; d++) {
-            let a0 = next_a(&walk_a);
-            let a1 = next_a(&walk_a);
-            let a2 = next_a(&walk_a);
-            let a3 = next_a(&walk_a);
-            tile_a[d * TILE + index] = vec4f(a0, a1, a2, a3);
-            let b0 = next_b(&walk_b);
-            let b1 = next_b(&walk_b);
-            let b2 = next_b(&walk_b);
-            let b3 = next_b(&walk_b);
-            tile_b[d * TILE + index] = vec4f(b0, b1, b2, b3);
+            if (brings_a) {
+                let a0 = next_a(&walk_a);
+                let a1 = next_a(&walk_a);
+                let a2 = next_a(&walk_a);
+                let a3 = next_a(&walk_a);
+                a_${side}_${rows}_$columns[d * ($side * $rows) + index] = vec4f(a0, a1, a2, a3);
+            }
+            if (brings_b) {
+                let b0 = next_b(&walk_b);
+                let b1 = next_b(&walk_b);
+                let b2 = next_b(&walk_b);
+                let b3 = next_b(&walk_b);
+                b_${side}_${rows}_$columns[d * ($side * $columns) + column] = vec4f(b0, b1, b2, b3);
+            }
         }
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
-            //# for j in 0..8
-            let b$j = tile_b[d * TILE + local.x + $j * 8u];
+            //# for j in 0..$columns
+            let b$j = b_${side}_${rows}_$columns[d * ($side * $columns) + local.x + $j * $side];
             //# end
-            //# for i in 0..8
-            let a$i = tile_a[d * TILE + local.y + $i * 8u];
-            //# for j in 0..8
+            //# for i in 0..$rows
+            let a$i = a_${side}_${rows}_$columns[d * ($side * $rows) + local.y + $i * $side];
+            //# for j in 0..$columns
             sum$i_$j += dot(a$i, b$j);
             //# end
             //# end
@@ -210,13 +224,13 @@ fn tile(
         workgroupBarrier();
     }
     let base = params.c_first + group * params.c_group + split * params.split_stride;
-    //# for j in 0..8
+    //# for j in 0..$columns
     {
-        let n = first_n + local.x + $j * 8u;
+        let n = first_n + local.x + $j * $side;
         let column = base + (n / params.c_inner) * params.c_outer + n % params.c_inner;
-        //# for i in 0..8
+        //# for i in 0..$rows
         {
-            let m = workgroup.y * TILE + local.y + $i * 8u;
+            let m = first_m + local.y + $i * $side;
             if (m < params.m && n < params.n) {
                 store_c(column + m * params.c_row, sum$i_$j);
             }
@@ -225,3 +239,6 @@ fn tile(
     }
     //# end
 }
+//# end
+//# end
+//# end

@@ -11,7 +11,7 @@ use convoy::backend::cpu::CpuDevice;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::ops::case::Case;
 use convoy::ops::{Op, draw};
-use convoy::selftest::{Selection, Suite, coverage, gradient, harness};
+use convoy::selftest::{Kind, Prepared, Selection, Suite, coverage, gradient, harness};
 
 /// All cases, evaluated once for all devices; the random ones of `CONVOY_SEED`.
 static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::new(&Selection { seed: seed(), ..Selection::default() }));
@@ -46,6 +46,22 @@ fn the_gpu_is_right() {
 fn kernels_for_gpus_are_right() {
     let options = WgpuOptions { poison: true, gpu_kernels: true, default_limits: true, ..WgpuOptions::default() };
     check(&mut *common::gpu_with(options));
+}
+
+/// Where an op chooses between kernels, each of them is right.
+#[test]
+fn every_kernel_of_a_choice_is_right() {
+    let kinds: Vec<Kind> =
+        Kind::others(common::gpu().info()).into_iter().filter(|kind| kind.options.candidate > 0).collect();
+    assert!(!kinds.is_empty());
+    for kind in kinds {
+        let cases: Vec<_> = SUITE.cases().iter().filter(|prepared| kind.takes(&prepared.case)).collect();
+        assert!(!cases.is_empty(), "{}", kind.name);
+        let mut device = common::gpu_with(kind.options.clone());
+        let wrong =
+            |prepared: &&Prepared| Some(format!("{}: {}", prepared.case.label(), prepared.check(&mut *device).err()?));
+        common::assert_none(cases.iter().filter_map(wrong).map(|wrong| format!("{}, {wrong}", kind.name)).collect());
+    }
 }
 
 /// Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel reads or writes outside its

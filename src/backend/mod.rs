@@ -4,8 +4,10 @@ pub mod cpu;
 pub mod select;
 pub mod wgpu;
 
+use std::collections::BTreeMap;
+
 use crate::error::Result;
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::Tensor;
 
 /// Kind of hardware, in the order in which `auto` prefers them.
@@ -69,6 +71,9 @@ pub struct Finding {
     pub found: String,
 }
 
+/// Kernels that were found to be the fastest: names by the signature of a node, see [`Graph::signature`].
+pub type Choices = BTreeMap<String, String>;
+
 /// An open device: holds parameters and state by name, and compiles graphs.
 pub trait Device {
     /// What it is.
@@ -82,6 +87,14 @@ pub trait Device {
 
     /// Reads a parameter or state back; waits for the device.
     fn get(&mut self, name: &str) -> Result<Tensor>;
+
+    /// Names of the kernels that can run a node, the default first; none where there is no choice.
+    fn candidates(&self, _graph: &Graph, _node: &Node) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// From now on graphs are compiled with these kernels, and with the defaults for other nodes. Unknown names do not count.
+    fn choose(&mut self, _choices: Choices) {}
 
     /// Compiles a graph whose parameters and state were [`Device::set`]. `outputs` are read back after each step.
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>>;

@@ -109,10 +109,20 @@ impl Graph {
         Ok(self.apply_all(layer, op, inputs)?[0])
     }
 
+    /// Types of a node's inputs.
+    pub fn types(&self, node: &Node) -> Vec<TensorType> {
+        node.inputs.iter().map(|&value| self[value].ty.clone()).collect()
+    }
+
     /// Multiply-accumulates of a node.
     pub fn macs(&self, node: &Node) -> u64 {
-        let inputs: Vec<TensorType> = node.inputs.iter().map(|&value| self[value].ty.clone()).collect();
-        node.op.macs(&inputs)
+        node.op.macs(&self.types(node))
+    }
+
+    /// What a node computes on which types: nodes of one signature take the same time.
+    pub fn signature(&self, node: &Node) -> String {
+        let shapes = self.types(node).into_iter().map(|ty| format!(" {}", ty.shape));
+        format!("{:?}{}", node.op, shapes.collect::<String>())
     }
 
     /// The input, parameter or state of this name.

@@ -362,6 +362,8 @@ fn shapes() -> Vec<ConvShape> {
             kernel: [5, 3],
         },
         square("more rows and columns than one tile", 1, 1, 1, 1, [2, 35, 17, 23], 67, 3),
+        square("more outputs and places than any tile", 1, 0, 1, 1, [1, 20, 10, 14], 130, 1),
+        square("more inputs than any tile", 1, 0, 1, 1, [1, 131, 10, 13], 20, 1),
         square("more terms than an invocation sums", 1, 0, 1, 1, [1, 2, 317, 317], 3, 1),
         square("3x3, odd sizes, many channels", 1, 1, 1, 1, [3, 19, 11, 9], 13, 3),
         square("3x3, no padding, groups", 1, 0, 1, 2, [2, 34, 19, 22], 26, 3),

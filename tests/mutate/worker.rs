@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use convoy::backend::wgpu::adapter::{Adapter, adapters};
 use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
 use convoy::backend::{Device, Finding};
-use convoy::selftest::{Selection, Suite};
+use convoy::ops::case::Case;
+use convoy::selftest::{Kind, Selection, Suite};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use crate::compose::Source;
@@ -136,7 +137,7 @@ impl Process {
 }
 
 /// Kinds of devices, as tests/shaders.rs and tests/sharding.rs have them: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [WgpuOptions; 5] {
+fn devices() -> [WgpuOptions; 7] {
     let options = |gpu_kernels, max_binding_bytes| WgpuOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
@@ -145,9 +146,17 @@ fn devices() -> [WgpuOptions; 5] {
         grid_side: max_binding_bytes.map(|_| 5),
         ..WgpuOptions::default()
     };
-    let kinds =
-        [(true, None), (false, None), (false, Some(4 * 1024)), (false, Some(56 * 1024)), (true, Some(56 * 1024))];
-    kinds.map(|(gpu_kernels, max_binding_bytes)| options(gpu_kernels, max_binding_bytes))
+    let candidate = |candidate| WgpuOptions { candidate, ..options(true, None) };
+    [
+        options(true, None),
+        options(false, None),
+        options(false, Some(4 * 1024)),
+        options(false, Some(56 * 1024)),
+        options(true, Some(56 * 1024)),
+        // Of tiles those that are not square.
+        candidate(2),
+        candidate(3),
+    ]
 }
 
 /// A case on a kind of device.
@@ -197,8 +206,11 @@ impl<'a> Judge<'a> {
         let mut sound = devices().into_iter().map(open).collect::<convoy::Result<Vec<_>>>()?;
         let by_text: HashMap<&str, &Source> = sources.values().map(|source| (source.text.as_str(), source)).collect();
         let mut trials: HashMap<PathBuf, Vec<Trial>> = HashMap::new();
-        for (device, opened) in sound.iter().enumerate() {
-            for (case, prepared) in suite.cases().iter().enumerate() {
+        for (device, (opened, options)) in sound.iter().zip(devices()).enumerate() {
+            let kind = Kind { name: "".into(), options };
+            let wanted = |case: &Case| kind.options.candidate == 0 || kind.takes(case);
+            let cases = suite.cases().iter().enumerate();
+            for (case, prepared) in cases.filter(|(_, prepared)| wanted(&prepared.case)) {
                 let mut depends: Vec<&Path> = Vec::new();
                 for text in opened.sources(&prepared.case) {
                     let source = by_text.get(text.as_ref()).ok_or("the binary has other shaders than the folder")?;

@@ -1,7 +1,8 @@
 //! Lowering of Adam's and AdamW's update.
 
 use super::WgpuOp;
-use super::lowering::{Builder, Lowering, ValueRef};
+use super::dispatch::Builder;
+use super::lowering::{Lowering, ValueRef};
 use super::shaders::adam::UPDATE;
 use crate::error::Result;
 use crate::ops::Adam;

@@ -6,8 +6,9 @@ mod texels;
 use std::ops::Range;
 
 use super::WgpuOp;
-use super::lowering::{Builder, Lowering, ValueRef, Window};
-use super::shaders::{conv2d, parts};
+use super::dispatch::Builder;
+use super::lowering::{Lowering, ValueRef, Window};
+use super::shaders::{Kernel, conv2d, parts};
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 
@@ -279,10 +280,30 @@ struct Product {
 /// invocation's loops after 65,535 iterations in all.
 const MAX_TERMS: usize = 98_304;
 
-/// Rows and columns of C that a workgroup of `tile` makes.
-const TILE: usize = 64;
+/// A kernel, and the rows and columns of C that a workgroup of it makes.
+#[derive(Clone, Copy)]
+struct Tile {
+    kernel: &'static Kernel,
+    rows: usize,
+    columns: usize,
+}
 
-/// Workgroups of `tile` that keep a large GPU busy; with fewer tiles than these, the sums are cut.
+/// The default first.
+const TILES: [Tile; 8] = [
+    Tile { kernel: &conv2d::TILE_8_8_8, rows: 64, columns: 64 },
+    Tile { kernel: &conv2d::TILE_8_4_4, rows: 32, columns: 32 },
+    Tile { kernel: &conv2d::TILE_8_4_8, rows: 32, columns: 64 },
+    Tile { kernel: &conv2d::TILE_8_8_4, rows: 64, columns: 32 },
+    Tile { kernel: &conv2d::TILE_16_4_4, rows: 64, columns: 64 },
+    Tile { kernel: &conv2d::TILE_16_4_8, rows: 64, columns: 128 },
+    Tile { kernel: &conv2d::TILE_16_8_4, rows: 128, columns: 64 },
+    Tile { kernel: &conv2d::TILE_16_8_8, rows: 128, columns: 128 },
+];
+
+/// Fewer terms than these are not worth a workgroup of their own.
+const FEW_TERMS: usize = 256;
+
+/// Workgroups that keep a large GPU busy; with fewer tiles than these, the sums are cut.
 const BUSY: usize = 512;
 
 /// Terms of a product, and how their sum is cut.
@@ -296,14 +317,17 @@ struct Piece {
 
 impl Product {
     fn lower(&self, cx: &mut Lowering) -> Result<()> {
-        if cx.capability.texels() && self.lower_texels(cx)? {
+        let tiles = TILES.iter().map(|tile| (tile.kernel.entry, Some(tile)));
+        let texels = cx.capability.texels().then_some(("texels", None));
+        let tile = cx.choose(&texels.into_iter().chain(tiles).collect::<Vec<_>>());
+        if tile.is_none() && self.lower_texels(cx)? {
             return Ok(());
         }
-        self.lower_tiles(cx)
+        self.lower_tiles(cx, tile.unwrap_or(&TILES[0]))
     }
 
-    fn lower_tiles(&self, cx: &mut Lowering) -> Result<()> {
-        let tiles = [self.n.div_ceil(TILE), self.m.div_ceil(TILE)];
+    fn lower_tiles(&self, cx: &mut Lowering, tile: &Tile) -> Result<()> {
+        let tiles = self.n.div_ceil(tile.columns) * self.m.div_ceil(tile.rows) * self.groups;
         for first in (0..self.k).step_by(MAX_TERMS) {
             let terms = MAX_TERMS.min(self.k - first);
             let accumulate = self.accumulate || first > 0;
@@ -311,20 +335,20 @@ impl Product {
             let mut piece = Piece { k, split: terms, splits: 1, split_stride: 0, accumulate };
             let elements = self.groups * self.m * self.n;
             if self.c_is_dense() {
-                let wanted = (BUSY / (tiles[0] * tiles[1] * self.groups)).min(terms / (4 * TILE));
+                let wanted = (BUSY / tiles).min(terms / FEW_TERMS);
                 let most = cx.capability.max_window as usize / 4 / elements;
                 piece.split = terms.div_ceil(wanted.min(most).max(1)).next_multiple_of(16);
                 piece.splits = terms.div_ceil(piece.split);
             }
             if piece.splits == 1 {
-                self.dispatch_tiles(cx, &piece, &self.c)?;
+                self.dispatch_tiles(cx, tile, &piece, &self.c)?;
                 continue;
             }
             let partial = cx.scratch(elements * piece.splits);
             let partial = cx.whole(&partial)?;
             let strided = partial.strided(self.c.group, self.c.row, self.c.outer, self.c.inner);
             let piece = Piece { split_stride: elements, accumulate: false, ..piece };
-            self.dispatch_tiles(cx, &piece, &strided)?;
+            self.dispatch_tiles(cx, tile, &piece, &strided)?;
             cx.dispatch(&parts::SUM_PARTS)
                 .bind("partial", partial)
                 .bind("y", self.c.window)
@@ -343,12 +367,12 @@ impl Product {
         n_is_inner && self.c.row == self.n && (self.groups == 1 || self.c.group == self.m * self.n)
     }
 
-    /// Dispatches `tile` for all of C, as often as the device's grids ask for.
-    fn dispatch_tiles(&self, cx: &mut Lowering, piece: &Piece, c: &Strided) -> Result<()> {
-        let (columns, most) = (self.n.div_ceil(TILE), cx.capability.grid_side);
+    /// Dispatches the tile's kernel for all of C, as often as the device's grids ask for.
+    fn dispatch_tiles(&self, cx: &mut Lowering, tile: &Tile, piece: &Piece, c: &Strided) -> Result<()> {
+        let (columns, most) = (self.n.div_ceil(tile.columns), cx.capability.grid_side);
         for first in (0..columns).step_by(most) {
-            let grid = [most.min(columns - first), self.m.div_ceil(TILE), self.groups * piece.splits];
-            self.set(cx.dispatch(&conv2d::TILE), first * TILE, piece, c).grid(grid)?;
+            let grid = [most.min(columns - first), self.m.div_ceil(tile.rows), self.groups * piece.splits];
+            self.set(cx.dispatch(tile.kernel), first * tile.columns, piece, c).grid(grid)?;
         }
         Ok(())
     }

@@ -9,7 +9,8 @@ use std::rc::Rc;
 
 use serde_json::{Value, json};
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch, MAX_GROUPS, Memory, TEXTURE_WIDTH, padded};
+use super::dispatch::Dispatch;
+use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Key, key};
 use super::program::{lower, place, uniforms};
 use super::shaders::{BindingKind, Kernel};
@@ -172,7 +173,7 @@ impl DawnDevice {
             timestamps: false,
         };
         let max_window = max_binding_bytes / ALIGNMENT * ALIGNMENT;
-        let capability = Capability { max_window, grid_side: MAX_GROUPS, software, subgroup };
+        let capability = Capability { max_window, grid_side: MAX_GROUPS, software, subgroup, candidate: 0 };
         Ok(DawnDevice { info, capability, dawn: Rc::new(RefCell::new(dawn)), variables: HashMap::new() })
     }
 }
@@ -202,7 +203,7 @@ impl Device for DawnDevice {
 
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
         let plan = plan(graph, outputs);
-        let lowered = lower(self.capability, self.info.max_buffer_bytes, graph, &plan)?;
+        let lowered = lower(self.capability, &Default::default(), self.info.max_buffer_bytes, graph, &plan)?;
         let mut dawn = self.dawn.borrow_mut();
         let mut own = HashMap::new();
         for input in graph.with_role(Role::Input) {

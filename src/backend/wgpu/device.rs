@@ -9,10 +9,10 @@ use super::adapter::Adapter;
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Window, padded};
 use super::pipeline::Pipelines;
 use super::probe;
-use super::program::{WgpuProgram, of_case, read_buffer};
-use crate::backend::{Device, DeviceInfo, Finding, Program};
+use super::program::{WgpuProgram, candidates, of_case, read_buffer};
+use crate::backend::{Choices, Device, DeviceInfo, Finding, Program};
 use crate::error::{Error, Result};
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::ops::case::Case;
 use crate::tensor::{Tensor, TensorType};
 
@@ -41,6 +41,8 @@ pub struct WgpuOptions {
     pub poison: bool,
     /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
     pub gpu_kernels: bool,
+    /// Run the kernel of this number where there are several for an op, and nothing else is known: for tests of them.
+    pub candidate: usize,
     /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.
     pub default_limits: bool,
     /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
@@ -55,6 +57,7 @@ pub struct WgpuDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
     variables: HashMap<String, Variable>,
+    choices: Arc<Choices>,
 }
 
 /// A parameter or state.
@@ -143,6 +146,7 @@ impl WgpuDevice {
                 grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
                 software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
+                candidate: options.candidate,
             },
             max_buffer,
             max_binding,
@@ -154,7 +158,8 @@ impl WgpuDevice {
         if shared.capability.software && fixed && !probe::subgroups(&shared)?.1 {
             shared.capability.subgroup = None;
         }
-        Ok(WgpuDevice { info: adapter.info.clone(), shared: Arc::new(shared), variables: HashMap::new() })
+        let info = adapter.info.clone();
+        Ok(WgpuDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default() })
     }
 }
 
@@ -197,8 +202,16 @@ impl Device for WgpuDevice {
         read_buffer(&self.shared, buffer, ty)
     }
 
+    fn candidates(&self, graph: &Graph, node: &Node) -> Vec<String> {
+        candidates(&node.op, &graph.types(node), self.shared.capability).unwrap_or_default()
+    }
+
+    fn choose(&mut self, choices: Choices) {
+        self.choices = Arc::new(choices);
+    }
+
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
-        Ok(Box::new(WgpuProgram::compile(self.shared.clone(), &self.variables, graph, outputs)?))
+        Ok(Box::new(WgpuProgram::compile(self.shared.clone(), &self.variables, &self.choices, graph, outputs)?))
     }
 }
 

@@ -9,7 +9,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use super::adapter::adapters;
-use super::lowering::{Dispatch, MAX_ITERATIONS};
+use super::dispatch::Dispatch;
+use super::lowering::MAX_ITERATIONS;
 use super::pipeline::TEXEL_FORMAT;
 use super::program::{lower, of_case};
 use super::shaders::{BindingKind, Kernel};
@@ -220,7 +221,7 @@ fn no_invocation_runs_too_many_iterations() {
             dispatches.into_iter().map(|dispatch| (case.label(), dispatch)).collect::<Vec<_>>()
         };
         // The smallest windows do not hold one picture's activations.
-        let of_graph = |graph: &Graph| lower(capability, u64::MAX, graph, &plan(graph, &[]));
+        let of_graph = |graph: &Graph| lower(capability, &Default::default(), u64::MAX, graph, &plan(graph, &[]));
         let of_graphs = graphs.iter().filter_map(|graph| of_graph(graph).ok()).flat_map(|lowered| lowered.dispatches);
         let of_graphs = of_graphs.map(|dispatch| ("alexnet".to_string(), dispatch));
         for (of, dispatch) in of_graphs.chain(cases.iter().flat_map(of_case)) {
@@ -242,5 +243,5 @@ fn no_invocation_runs_too_many_iterations() {
     assert!(too_many.is_empty(), "more than {MAX_ITERATIONS} iterations:\n{}", too_many.join("\n"));
     // The count is no constant: these loops run as often as their shapes say.
     assert_eq!(counts["dropout.forward"].0, 10, "rounds of Philox");
-    assert!(counts["conv2d.tile"].0 > 10_000);
+    assert!(counts["conv2d.tile_8_8_8"].0 > 10_000);
 }

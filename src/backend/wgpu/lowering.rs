@@ -1,4 +1,4 @@
-//! Lowering: from an op to dispatches, as plain data that needs no device. An op names a kernel, binds windows of its
+//! Lowering: from an op to dispatches, as plain data that needs no device (see [`super::dispatch`]). An op names a kernel, binds windows of its
 //! values to the kernel's variables and sets uniform fields, all by the names that the shader gives them.
 //!
 //! A value is one buffer, but a binding may be smaller than a value (128 MiB in browsers and on llvmpipe; fc6's weight has
@@ -6,8 +6,11 @@
 //! element in it. [`Lowering::flat`] and [`Lowering::rows`] cut the work into pieces whose windows fit.
 
 use std::ops::Range;
+use std::sync::Arc;
 
-use super::shaders::{BindingKind, Kernel};
+use super::dispatch::{Builder, Dispatch};
+use super::shaders::Kernel;
+use crate::backend::Choices;
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::ops::Operator;
@@ -72,55 +75,6 @@ pub(crate) struct Window {
     pub first: u32,
 }
 
-/// Elements of a buffer, four by four, into texels of a texture.
-#[derive(Clone, Copy, PartialEq, Debug)]
-pub(crate) struct TexelCopy {
-    /// The buffer.
-    pub from: Memory,
-    /// Bytes from its start, a multiple of 16.
-    pub offset: u64,
-    /// How many.
-    pub texels: u32,
-    /// The texture's number in [`Memory::Texels`].
-    pub to: usize,
-    /// The texture's row where they begin.
-    pub row: u32,
-}
-
-impl TexelCopy {
-    /// One or two boxes, whole rows of the texture and the last row's part: bytes from the buffer's start, the box's origin
-    /// and its extent.
-    pub fn boxes(&self) -> impl Iterator<Item = (u64, [u32; 2], [u32; 2])> + use<> {
-        let (rows, rest) = (self.texels / TEXTURE_WIDTH, self.texels % TEXTURE_WIDTH);
-        let (offset, row) = (self.offset, self.row);
-        let boxes = [(0, [TEXTURE_WIDTH, rows]), (rows, [rest, 1])].into_iter();
-        boxes
-            .filter(|(_, extent)| extent.iter().all(|&n| n > 0))
-            .map(move |(y, extent)| (offset + u64::from(y * TEXTURE_WIDTH) * 16, [0, row + y], extent))
-    }
-}
-
-/// One dispatch, ready to be encoded.
-#[derive(Clone, Debug)]
-pub(crate) struct Dispatch {
-    /// Number of the node in the graph.
-    pub node: usize,
-    /// The layer and kernel, for profiles and messages.
-    pub label: String,
-    /// What runs.
-    pub kernel: Kernel,
-    /// Values of pipeline constants.
-    pub overrides: Vec<(&'static str, f64)>,
-    /// `@binding` index and window.
-    pub windows: Vec<(u32, Window)>,
-    /// What is copied before it runs.
-    pub copies: Vec<TexelCopy>,
-    /// Bytes of the uniform struct; empty without one.
-    pub uniform: Vec<u8>,
-    /// Workgroups.
-    pub groups: [u32; 3],
-}
-
 /// What a device can do, as far as it changes the choice of kernels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capability {
@@ -132,6 +86,8 @@ pub(crate) struct Capability {
     pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
     pub subgroup: Option<u32>,
+    /// Which of several kernels an op runs where [`Choices`] say nothing: 0, the default, but in tests.
+    pub candidate: usize,
 }
 
 impl Capability {
@@ -152,8 +108,14 @@ pub(crate) struct Lowering {
     pub scratch: Vec<u64>,
     /// Rows of each texture.
     pub textures: Vec<u32>,
+    /// What is known of the nodes.
+    choices: Arc<Choices>,
     /// The layer being lowered.
     layer: String,
+    /// Of its node, see [`crate::graph::Graph::signature`].
+    signature: String,
+    /// Names of the kernels that it chose between.
+    candidates: Vec<String>,
     /// Nodes begun.
     nodes: usize,
     /// Scratch buffers that it uses already.
@@ -164,13 +126,16 @@ pub(crate) struct Lowering {
 
 impl Lowering {
     /// Nothing lowered yet.
-    pub fn new(capability: Capability) -> Self {
+    pub fn new(capability: Capability, choices: Arc<Choices>) -> Self {
         Lowering {
             capability,
             dispatches: Vec::new(),
             scratch: Vec::new(),
             textures: Vec::new(),
+            choices,
             layer: String::new(),
+            signature: String::new(),
+            candidates: Vec::new(),
             nodes: 0,
             scratch_used: 0,
             textures_used: 0,
@@ -178,11 +143,37 @@ impl Lowering {
     }
 
     /// Begins a node: its scratch memory may be that of the nodes before.
-    pub fn node(&mut self, layer: &str) {
+    pub fn node(&mut self, layer: &str, signature: String) {
         self.layer = layer.into();
+        self.signature = signature;
+        self.candidates.clear();
         self.nodes += 1;
         self.scratch_used = 0;
         self.textures_used = 0;
+    }
+
+    /// The layer being lowered.
+    pub fn layer(&self) -> &str {
+        &self.layer
+    }
+
+    /// Number of the node being lowered.
+    pub fn node_number(&self) -> usize {
+        self.nodes.saturating_sub(1)
+    }
+
+    /// One of several kernels that do the same, each with its name: what was found to be the fastest for this node, else the
+    /// first.
+    pub fn choose<T: Copy>(&mut self, candidates: &[(&str, T)]) -> T {
+        self.candidates = candidates.iter().map(|(name, _)| name.to_string()).collect();
+        let found = self.choices.get(&self.signature);
+        let known = found.and_then(|found| candidates.iter().find(|(name, _)| name == found));
+        known.unwrap_or(&candidates[self.capability.candidate % candidates.len()]).1
+    }
+
+    /// Names of the kernels that the node chose between; none where there is one.
+    pub fn candidates(&self) -> &[String] {
+        &self.candidates
     }
 
     /// Scratch memory with room for `elements` f32, until the node's end.
@@ -318,21 +309,7 @@ impl Lowering {
 
     /// Begins a dispatch of `kernel`.
     pub fn dispatch(&mut self, kernel: &Kernel) -> Builder<'_> {
-        let uniform = kernel.bindings.iter().find_map(|b| match b.kind {
-            BindingKind::Uniform { size, .. } => Some(vec![0; size as usize]),
-            _ => None,
-        });
-        let dispatch = Dispatch {
-            node: self.nodes.saturating_sub(1),
-            label: format!("{} {}", self.layer, kernel.name),
-            kernel: kernel.clone(),
-            overrides: Vec::new(),
-            windows: Vec::new(),
-            copies: Vec::new(),
-            uniform: uniform.unwrap_or_default(),
-            groups: [0; 3],
-        };
-        Builder { lowering: self, dispatch, fields_set: 0 }
+        Builder::new(self, kernel)
     }
 }
 
@@ -341,126 +318,14 @@ pub(crate) fn padded(bytes: u64) -> u64 {
     bytes.next_multiple_of(16).max(16)
 }
 
-/// A dispatch in the making. Names that the kernel does not have, and bindings or fields left out, are bugs of the op:
-/// they panic when the graph is compiled, never at a later step.
-pub(crate) struct Builder<'a> {
-    lowering: &'a mut Lowering,
-    dispatch: Dispatch,
-    fields_set: usize,
-}
-
-impl Builder<'_> {
-    /// Binds `window` to the kernel's variable `name`.
-    pub fn bind(mut self, name: &str, window: Window) -> Self {
-        let kernel = &self.dispatch.kernel;
-        let binding = kernel.bindings.iter().find(|b| b.name == name);
-        let binding = binding.unwrap_or_else(|| panic!("{} has no binding {name}", kernel.name));
-        self.dispatch.windows.push((binding.index, window));
-        self
-    }
-
-    /// Copies `elements` of `value`, whole vec4s, into a texture from this row on before the dispatch runs.
-    pub fn copy(mut self, texture: Window, row: usize, value: &ValueRef, elements: Range<usize>) -> Self {
-        let Memory::Texels(to) = texture.memory else { panic!("{}: a copy goes to a texture", value.name) };
-        let (offset, texels) = (elements.start as u64 * 4, elements.len() / 4);
-        let room = texture.size / 16 - row as u64 * u64::from(TEXTURE_WIDTH);
-        assert!(
-            offset % 16 == 0 && elements.len().is_multiple_of(4) && texels as u64 <= room,
-            "{}: {elements:?}",
-            value.name
-        );
-        let copy = TexelCopy { from: value.memory, offset, texels: texels as u32, to, row: row as u32 };
-        self.dispatch.copies.push(copy);
-        self
-    }
-
-    /// Sets the member `name` of the kernel's uniform struct.
-    pub fn set<T: UniformValue>(mut self, name: &str, value: T) -> Self {
-        let kernel = &self.dispatch.kernel;
-        let mut fields = kernel.bindings.iter().filter_map(|b| match b.kind {
-            BindingKind::Uniform { fields, .. } => Some(fields),
-            _ => None,
-        });
-        let field = fields.next().and_then(|fields| fields.iter().find(|f| f.name == name));
-        let field = field.unwrap_or_else(|| panic!("{} has no uniform field {name}", kernel.name));
-        let bytes = bytemuck::bytes_of(&value);
-        assert_eq!(bytes.len(), field.size as usize, "{} {name}", kernel.name);
-        self.dispatch.uniform[field.offset as usize..][..bytes.len()].copy_from_slice(bytes);
-        self.fields_set += 1;
-        self
-    }
-
-    /// Gives the pipeline constant `name` a value.
-    pub fn constant(mut self, name: &str, value: impl Into<f64>) -> Self {
-        let kernel = &self.dispatch.kernel;
-        let known = kernel.overrides.iter().find(|&&o| o == name);
-        let known = known.unwrap_or_else(|| panic!("{} has no constant {name}", kernel.name));
-        self.dispatch.overrides.push((known, value.into()));
-        self
-    }
-
-    /// Runs at least `threads` invocations in a grid of one or two dimensions (see `shaders/grid.wgsl`).
-    pub fn threads(self, threads: usize) -> Result<()> {
-        let groups = threads.div_ceil(self.dispatch.kernel.invocations());
-        self.groups(groups)
-    }
-
-    /// Runs at least `groups` workgroups in a grid of one or two dimensions (see `shaders/grid.wgsl`).
-    pub fn groups(self, groups: usize) -> Result<()> {
-        let y = groups.div_ceil(self.lowering.capability.grid_side).max(1);
-        self.grid([groups.div_ceil(y), y, 1])
-    }
-
-    /// Runs exactly these workgroups.
-    ///
-    /// # Errors
-    /// When a dimension is beyond what every device can do.
-    pub fn grid(self, groups: [usize; 3]) -> Result<()> {
-        let kernel = &self.dispatch.kernel;
-        for binding in kernel.bindings {
-            match binding.kind {
-                BindingKind::Uniform { fields, .. } => {
-                    assert_eq!(self.fields_set, fields.len(), "{}: uniform fields left out", kernel.name)
-                }
-                _ => {
-                    let bound = self.dispatch.windows.iter().filter(|(index, _)| *index == binding.index).count();
-                    assert_eq!(bound, 1, "{}: {} must be bound once", kernel.name, binding.name);
-                }
-            }
-        }
-        if groups.iter().any(|&n| n > MAX_GROUPS) {
-            return Err(Error::device(format!(
-                "{}: needs {groups:?} workgroups, a device runs at most {MAX_GROUPS} along a dimension; lower --batch-size",
-                self.dispatch.label
-            )));
-        }
-        if groups.iter().all(|&n| n > 0) {
-            let mut dispatch = self.dispatch;
-            dispatch.groups = groups.map(|n| n as u32);
-            self.lowering.dispatches.push(dispatch);
-        }
-        Ok(())
-    }
-}
-
-/// What a uniform field can be set to.
-pub(crate) trait UniformValue: bytemuck::NoUninit {}
-impl UniformValue for u32 {}
-impl UniformValue for i32 {}
-impl UniformValue for f32 {}
-impl UniformValue for [u32; 2] {}
-impl UniformValue for [u32; 3] {}
-impl UniformValue for [i32; 2] {}
-impl UniformValue for [i32; 3] {}
-impl UniformValue for [u32; 4] {}
-impl UniformValue for [f32; 4] {}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn lowering(max_window: u64) -> Lowering {
-        Lowering::new(Capability { max_window, grid_side: MAX_GROUPS, software: false, subgroup: None })
+        let capability =
+            Capability { max_window, grid_side: MAX_GROUPS, software: false, subgroup: None, candidate: 0 };
+        Lowering::new(capability, Arc::default())
     }
 
     fn value(rows: usize, columns: usize) -> ValueRef {
@@ -485,6 +350,21 @@ mod tests {
         }
         let flat: Vec<_> = lowering(256).flat(130).collect();
         assert_eq!(flat, [0..64, 64..128, 128..130]);
+    }
+
+    #[test]
+    fn what_was_found_comes_first_and_unknown_names_do_not_count() {
+        let candidates = [("wide", 1), ("narrow", 2)];
+        let found = [("a", "narrow"), ("b", "of another version")].map(|(s, name)| (s.into(), name.into()));
+        let mut cx = Lowering::new(lowering(256).capability, Arc::new(Choices::from(found)));
+        let mut choose = |signature: &str, candidate| {
+            cx.node("layer", signature.into());
+            cx.capability.candidate = candidate;
+            cx.choose(&candidates)
+        };
+        assert_eq!(["a", "b", "c"].map(|signature| choose(signature, 0)), [2, 1, 1]);
+        assert_eq!(["a", "b", "c"].map(|signature| choose(signature, 3)), [2, 2, 2]);
+        assert_eq!(cx.candidates(), ["wide", "narrow"]);
     }
 
     #[test]

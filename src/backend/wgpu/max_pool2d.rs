@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::WgpuOp;
-use super::lowering::{Builder, Lowering, ValueRef};
+use super::dispatch::Builder;
+use super::lowering::{Lowering, ValueRef};
 use super::shaders::max_pool2d::{BACKWARD, FIND, FORWARD};
 use crate::error::Result;
 use crate::ops::{MaxPool2d, MaxPool2dBackward};

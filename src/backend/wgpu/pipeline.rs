@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::lowering::Dispatch;
+use super::dispatch::Dispatch;
 use super::shaders::{BindingKind, Kernel};
 
 /// Format of [`super::lowering::Memory::Texels`].

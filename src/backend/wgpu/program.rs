@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock};
 
 use super::device::{GUARD, Shared, Variable, guard};
-use super::lowering::{ALIGNMENT, Capability, Dispatch, Lowering, Memory, TEXTURE_WIDTH, TexelCopy, ValueRef, padded};
+use super::dispatch::{Dispatch, TexelCopy};
+use super::lowering::{ALIGNMENT, Capability, Lowering, Memory, TEXTURE_WIDTH, ValueRef, padded};
 use super::pipeline::{Pipeline, TEXEL_FORMAT};
 use super::profile::profile;
 use super::shaders::BindingKind;
-use crate::backend::{NodeTime, Program, Ticket};
+use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{Place, Plan, plan};
 use crate::graph::{Graph, Role, ValueId};
+use crate::ops::Op;
 use crate::ops::case::Case;
 use crate::selftest::harness::OneOp;
 use crate::tensor::{Tensor, TensorType};
@@ -120,11 +122,12 @@ impl WgpuProgram {
     pub fn compile(
         shared: Arc<Shared>,
         variables: &HashMap<String, Variable>,
+        choices: &Arc<Choices>,
         graph: &Graph,
         outputs: &[ValueId],
     ) -> Result<Self> {
         let plan = plan(graph, outputs);
-        let lowered = lower(shared.capability, shared.max_buffer, graph, &plan)?;
+        let lowered = lower(shared.capability, choices, shared.max_buffer, graph, &plan)?;
         let mut memory = Buffers::default();
         let mut inputs = HashMap::new();
         for id in (0..graph.values.len()).map(ValueId) {
@@ -268,8 +271,14 @@ pub(super) fn place(plan: &Plan, id: ValueId) -> Memory {
 }
 
 /// Lowers every node, for a device whose largest buffer has `max_buffer` bytes.
-pub(super) fn lower(capability: Capability, max_buffer: u64, graph: &Graph, plan: &Plan) -> Result<Lowering> {
-    let mut lowering = Lowering::new(capability);
+pub(super) fn lower(
+    capability: Capability,
+    choices: &Arc<Choices>,
+    max_buffer: u64,
+    graph: &Graph,
+    plan: &Plan,
+) -> Result<Lowering> {
+    let mut lowering = Lowering::new(capability, choices.clone());
     let reference = |&id: &ValueId| {
         let value = &graph[id];
         if value.ty.bytes() as u64 > max_buffer {
@@ -285,7 +294,7 @@ pub(super) fn lower(capability: Capability, max_buffer: u64, graph: &Graph, plan
     for node in &graph.nodes {
         let inputs = node.inputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
         let outputs = node.outputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
-        lowering.node(&node.layer);
+        lowering.node(&node.layer, graph.signature(node));
         node.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
     }
     Ok(lowering)
@@ -309,10 +318,20 @@ pub(super) fn uniforms(dispatches: &[Dispatch]) -> (Vec<u8>, Vec<u64>) {
 /// # Errors
 /// When the device is too small for it.
 pub(super) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
-    let types = case.types();
-    let one = OneOp::new("case", &case.op, &types)?;
-    let lowered = lower(capability, u64::MAX, &one.graph, &plan(&one.graph, &one.outputs))?;
-    Ok(lowered.dispatches)
+    Ok(lower_alone(&case.op, &case.types(), capability)?.dispatches)
+}
+
+/// Names of the kernels that an op chooses between.
+///
+/// # Errors
+/// When the device is too small for it.
+pub(super) fn candidates(op: &Op, types: &[TensorType], capability: Capability) -> Result<Vec<String>> {
+    Ok(lower_alone(op, types, capability)?.candidates().to_vec())
+}
+
+fn lower_alone(op: &Op, types: &[TensorType], capability: Capability) -> Result<Lowering> {
+    let one = OneOp::new("one", op, types)?;
+    lower(capability, &Default::default(), u64::MAX, &one.graph, &plan(&one.graph, &one.outputs))
 }
 
 /// Pipelines and bind groups.

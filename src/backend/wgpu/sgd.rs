@@ -1,7 +1,8 @@
 //! Lowering of SGD's update.
 
 use super::WgpuOp;
-use super::lowering::{Builder, Lowering, ValueRef};
+use super::dispatch::Builder;
+use super::lowering::{Lowering, ValueRef};
 use super::shaders::sgd::UPDATE;
 use crate::error::Result;
 use crate::ops::Sgd;

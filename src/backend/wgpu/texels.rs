@@ -4,7 +4,8 @@
 
 use std::ops::Range;
 
-use super::lowering::{Builder, Lowering, MAX_ITERATIONS, MAX_TEXELS, ValueRef, Window};
+use super::dispatch::Builder;
+use super::lowering::{Lowering, MAX_ITERATIONS, MAX_TEXELS, ValueRef, Window};
 use super::shaders::{texel_pack, texel_product};
 use crate::error::Result;
 

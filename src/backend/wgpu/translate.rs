@@ -11,7 +11,8 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{Module, ShaderStage};
 use rayon::prelude::*;
 
-use super::lowering::{ALIGNMENT, Capability, Dispatch, MAX_GROUPS};
+use super::dispatch::Dispatch;
+use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS};
 use super::pipeline::key;
 use super::program::of_case;
 use super::shaders::Kernel;
@@ -26,18 +27,28 @@ const MAX_STORAGE_BUFFERS: usize = 8;
 /// Random cases of each op, beside the fixed ones.
 pub(super) const RANDOM: u32 = 24;
 
-/// GPUs, software with and without subgroups, and devices that bind little at once.
-pub fn capabilities() -> [Capability; 5] {
-    let capability =
-        |max_window, software, subgroup| Capability { max_window, grid_side: MAX_GROUPS, software, subgroup };
+/// The most kernels that an op chooses between.
+const CANDIDATES: usize = 9;
+
+/// GPUs, with each of the kernels that there are for an op, software with and without subgroups, and devices that bind
+/// little at once.
+pub fn capabilities() -> Vec<Capability> {
+    let capability = |max_window, software, subgroup| Capability {
+        max_window,
+        grid_side: MAX_GROUPS,
+        software,
+        subgroup,
+        candidate: 0,
+    };
     let (large, small) = (128 << 20, 64 * 1024 / ALIGNMENT * ALIGNMENT);
-    [
-        capability(large, false, Some(32)),
+    let gpus = (0..CANDIDATES).map(|candidate| Capability { candidate, ..capability(large, false, Some(32)) });
+    let others = [
         capability(large, true, Some(8)),
         capability(large, true, None),
         capability(small, false, None),
         capability(small, true, Some(8)),
-    ]
+    ];
+    gpus.chain(others).collect()
 }
 
 /// The dispatches of a case; none where the device is too small for it.
