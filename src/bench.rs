@@ -97,6 +97,17 @@ pub struct KernelTime {
     pub gb_per_s: f64,
 }
 
+/// The graph of a step that [`bench`] times.
+///
+/// # Errors
+/// Shape errors.
+pub fn graph(model: &Model, options: &BenchOptions) -> Result<Graph> {
+    match options.mode {
+        Mode::Train => Ok(train_graph(model, &options.build, &options.optimizer, 0.0)?.graph),
+        Mode::Infer => Ok(eval_graph(model, &options.build)?.graph),
+    }
+}
+
 /// Builds the network, sets first weights, and times its steps.
 ///
 /// # Errors

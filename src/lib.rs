@@ -41,6 +41,7 @@
 
 pub mod backend;
 pub mod bench;
+pub mod cache;
 pub mod classifier;
 pub mod data;
 pub mod error;
@@ -52,6 +53,7 @@ pub mod rng;
 pub mod selftest;
 pub mod tensor;
 pub mod train;
+pub mod tune;
 
 pub use classifier::Classifier;
 pub use error::{Error, Result};

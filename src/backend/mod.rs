@@ -88,6 +88,9 @@ pub trait Device {
     /// Reads a parameter or state back; waits for the device.
     fn get(&mut self, name: &str) -> Result<Tensor>;
 
+    /// Gives up the memory of a parameter or state, where the device can; no program that uses it may run any more.
+    fn remove(&mut self, _name: &str) {}
+
     /// Names of the kernels that can run a node, the default first; none where there is no choice.
     fn candidates(&self, _graph: &Graph, _node: &Node) -> Vec<String> {
         Vec::new()

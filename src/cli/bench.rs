@@ -3,8 +3,9 @@
 use std::fmt::Write;
 
 use super::console::{self, Console, bytes};
-use super::{DeviceArgs, Precision};
-use convoy::bench::{BenchOptions, Mode, Report, bench};
+use super::{DeviceArgs, Precision, TuneName, tune_device};
+use convoy::backend::wgpu::WgpuOptions;
+use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
 use convoy::formats::load_model;
 use convoy::models::{BuildOptions, OptimizerConfig};
@@ -45,6 +46,9 @@ pub struct Args {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    /// Search for the fastest kernels on this device before; what is found is kept for the next time
+    #[arg(long, value_enum, default_value_t = TuneName::Quick)]
+    tune: TuneName,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -88,7 +92,9 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         steps: args.steps as usize,
         profile: args.profile,
     };
-    let mut device = args.device.open(&console.without_output(args.json))?;
+    let console = &console.without_output(args.json);
+    let mut device = args.device.open_with(WgpuOptions::default(), console)?;
+    tune_device(&mut *device, &graph(&model, &options)?, args.tune, console)?;
     let report = bench(&mut *device, &model, &options)?;
     match args.json {
         true => console::print_json(&report),

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod bench;
+mod cache;
 mod console;
 mod eval;
 mod not_yet;
@@ -22,6 +23,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use console::Console;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
+use convoy::cache::tuning;
+use convoy::graph::Graph;
+use convoy::tune::{self, Gain, Tune};
 use convoy::{Error, Result};
 
 /// Trains convolutional image classifiers, AlexNet first, on any vendor's GPU, or on the CPU.
@@ -54,6 +58,8 @@ enum Command {
     Bench(bench::Args),
     /// Draw a small labelled practice set, for trying things without data
     Sample(sample::Args),
+    /// What is kept between runs: the fastest kernels of each device
+    Cache(cache::Args),
     /// Run the kernel cases on a device and report what it gets wrong
     Selftest(selftest::Args),
 }
@@ -74,12 +80,59 @@ struct DeviceArgs {
 }
 
 impl DeviceArgs {
+    /// Opens the device, with the kernels that were found to be the fastest on it.
     fn open(&self, console: &Console) -> Result<Box<dyn Device>> {
-        self.open_with(WgpuOptions::default(), console)
+        let mut device = self.open_with(WgpuOptions::default(), console)?;
+        let recalled = tuning().and_then(|folder| tune::recall(&mut *device, &folder));
+        recalled.unwrap_or_else(|error| console.warn(error));
+        Ok(device)
     }
 
     fn open_with(&self, options: WgpuOptions, console: &Console) -> Result<Box<dyn Device>> {
         open_device(&self.adapter, options, console).map(|(device, _)| device)
+    }
+}
+
+/// Whether to search for the fastest kernels.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum TuneName {
+    /// No, and use the default kernels
+    Off,
+    /// For what is not known of this device yet, two seconds at most
+    Quick,
+    /// For all that the network needs, also what is known
+    Full,
+}
+
+/// Finds the fastest kernels for `graph` and says what came of it; returns what was said.
+fn tune_device(device: &mut dyn Device, graph: &Graph, how: TuneName, console: &Console) -> Result<Option<String>> {
+    let how = match how {
+        TuneName::Off => Tune::Off,
+        TuneName::Quick => Tune::Quick,
+        TuneName::Full => Tune::Full,
+    };
+    match tuning().and_then(|folder| tune::tune(device, graph, how, &folder)) {
+        Ok(None) => Ok(None),
+        Ok(Some(tuning)) => {
+            tuning.faults.iter().for_each(|fault| console.warn(fault));
+            for Gain { node, kernel, factor } in &tuning.gains {
+                console.detail(format_args!("{node}: {kernel}, {factor:.2} times as fast as the default"))?;
+            }
+            let line = format!(
+                "tuning: {} of {} kernels timed in {:.1} s, {} faster than the default",
+                tuning.timed,
+                tuning.wanted,
+                tuning.seconds,
+                tuning.gains.len()
+            );
+            console.say(&line)?;
+            console.detail(format_args!("kept in {}", tuning.file.display()))?;
+            Ok(Some(line))
+        }
+        Err(error) => {
+            console.warn(format_args!("no tuning: {error}"));
+            Ok(None)
+        }
     }
 }
 
@@ -126,6 +179,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args, &console),
         Command::Sample(args) => sample::run(args, &console),
+        Command::Cache(args) => cache::run(args, &console),
         Command::Selftest(args) => selftest::run(args, &console),
     }
 }

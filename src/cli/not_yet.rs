@@ -2,8 +2,8 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-const COMMANDS: [&str; 6] = ["cache", "compare", "data", "explain", "export", "lr-find"];
-const OPTIONS: [&str; 4] = ["--accumulate", "--cache", "--pretrained", "--tune"];
+const COMMANDS: [&str; 5] = ["compare", "data", "explain", "export", "lr-find"];
+const OPTIONS: [&str; 3] = ["--accumulate", "--cache", "--pretrained"];
 const VALUES: [(&str, &str); 2] = [("--batch-size", "auto"), ("--precision", "f16")];
 
 /// What a command line asks for that is not built yet, if that is why it was refused.

@@ -7,7 +7,7 @@ use super::console::{Console, quoted};
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
-use super::{Precision, open_device};
+use super::{Precision, TuneName, open_device, tune_device};
 use convoy::backend::DeviceInfo;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::data::{self, Dataset, Item, ScanOptions};
@@ -26,6 +26,9 @@ pub struct Args {
     /// Numbers that are computed with
     #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Run")]
     precision: Precision,
+    /// Search for the fastest kernels on this device before the run; what is found is kept for the next one
+    #[arg(long, value_enum, default_value_t = TuneName::Quick, help_heading = "Run")]
+    tune: TuneName,
     /// Folder for the runs
     #[arg(long, value_name = "DIR", default_value = "runs", help_heading = "Run")]
     out: PathBuf,
@@ -56,7 +59,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         let name = args.name.unwrap_or_else(|| run_folder::default_name(&job.model.name));
         let mut folder = RunFolder::create(&args.out, &name)?;
         let mut trained = false;
-        let ended = train_in(&mut folder, job, None, &mut trained, console);
+        let ended = train_in(&mut folder, job, args.tune, None, &mut trained, console);
         if ended.is_err() && !trained {
             folder.discard(); // what cannot start leaves no folder
         }
@@ -68,13 +71,14 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     })?;
     position.check(&job)?; // before the run's files are touched
     let mut folder = RunFolder::open(lock, position.step)?;
-    train_in(&mut folder, job, Some(checkpoint), &mut true, console)
+    train_in(&mut folder, job, args.tune, Some(checkpoint), &mut true, console)
 }
 
 /// Trains in `folder`; `trained` becomes true when there is something in it to keep.
 fn train_in(
     folder: &mut RunFolder,
     job: Job,
+    tune: TuneName,
     checkpoint: Option<Checkpoint>,
     trained: &mut bool,
     console: &Console,
@@ -85,6 +89,9 @@ fn train_in(
     }
     folder.write_text("config.toml", &config_text(&job, device.info())?)?;
     folder.log(&device_line)?;
+    if let Some(line) = tune_device(device.as_mut(), &job.train_graph()?.graph, tune, console)? {
+        folder.log(&line)?;
+    }
     announce(&job, folder, console)?;
     console.detail(config_text(&job, device.info())?)?;
 

@@ -202,6 +202,10 @@ impl Device for WgpuDevice {
         read_buffer(&self.shared, buffer, ty)
     }
 
+    fn remove(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
     fn candidates(&self, graph: &Graph, node: &Node) -> Vec<String> {
         candidates(&node.op, &graph.types(node), self.shared.capability).unwrap_or_default()
     }

@@ -1,0 +1,449 @@
+//! The autotuner: times the kernels that a device can run the nodes of a graph by, in the shapes of this graph, and remembers the
+//! fastest for the next run on the same device ([`record`]).
+//!
+//! A kernel is used only when its result agrees with that of the default kernel, element by element. What a node's kernel is once
+//! chosen stays: two kernels round differently, and the same command is to give the same bits.
+
+pub mod record;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+
+use crate::backend::{Choices, Device, Program};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, Role, ValueId};
+use crate::rng::Philox;
+use crate::tensor::{DType, Tensor, TensorType};
+use record::Record;
+
+/// How long a search may take that nobody asked for.
+const QUICK: Duration = Duration::from_secs(2);
+
+/// Of the default's time, what a kernel must save to be chosen: less is noise.
+const GAIN: f64 = 0.03;
+
+/// Times that each kernel is timed, after a first run that compiles it.
+const ROUNDS: usize = 3;
+
+/// A kernel that takes this many times as long as the best so far in its first timed run gets no other.
+const HOPELESS: f64 = 1.5;
+
+/// How much is searched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Tune {
+    /// Nothing; the default kernels run, whatever was found before.
+    Off,
+    /// What is not known yet, for at most two seconds, and not on software that compiles each kernel for seconds. What is not
+    /// reached keeps the default from then on.
+    #[default]
+    Quick,
+    /// Every node of the graph, also those that are known.
+    Full,
+}
+
+/// What a search found.
+#[derive(Clone, Debug, Default)]
+pub struct Tuning {
+    /// Kinds of nodes that were timed, of those for which there are several kernels.
+    pub timed: usize,
+    /// Kinds of nodes that were to be timed.
+    pub wanted: usize,
+    /// Kernels that are faster than the default.
+    pub gains: Vec<Gain>,
+    /// Kernels that computed something else than the default, and nodes that could not be timed, in words.
+    pub faults: Vec<String>,
+    /// How long it took, seconds.
+    pub seconds: f64,
+    /// Where it is remembered.
+    pub file: PathBuf,
+}
+
+/// A kernel that is faster than the default.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Gain {
+    /// Layer and operator.
+    pub node: String,
+    /// The kernel.
+    pub kernel: String,
+    /// The default's time over the kernel's.
+    pub factor: f64,
+}
+
+/// Lets `device` use what was found on it before, by the record in `folder`.
+///
+/// # Errors
+/// When there is a record and it cannot be read: the defaults are used.
+pub fn recall(device: &mut dyn Device, folder: &Path) -> Result<()> {
+    let record = Record::load(folder, device.info())?;
+    device.choose(record.choices);
+    Ok(())
+}
+
+/// Finds kernels for `graph` and lets `device` use them, with what was found before and recorded in `folder`; `None` where nothing was
+/// to be searched.
+///
+/// # Errors
+/// When the record cannot be read or written: the defaults are used, since the next run could not choose the same.
+pub fn tune(device: &mut dyn Device, graph: &Graph, tune: Tune, folder: &Path) -> Result<Option<Tuning>> {
+    device.choose(Choices::new());
+    if tune == Tune::Off {
+        return Ok(None);
+    }
+    let mut record = Record::load(folder, device.info())?;
+    let wanted = match tune == Tune::Quick && device.info().software {
+        true => Vec::new(),
+        false => kinds(device, graph, |signature| tune == Tune::Full || !record.choices.contains_key(signature)),
+    };
+    if wanted.is_empty() {
+        device.choose(record.choices);
+        return Ok(None);
+    }
+    let file = record.save(folder)?; // before the work, lest it be in vain
+    let budget = if tune == Tune::Quick { QUICK } else { Duration::MAX };
+    let mut tuning = search(device, graph, &wanted, budget, &mut record.choices);
+    tuning.file = file;
+    record.save(folder)?;
+    device.choose(record.choices);
+    Ok(Some(tuning))
+}
+
+/// Nodes of one signature.
+struct Kind<'a> {
+    signature: String,
+    /// The first.
+    node: &'a Node,
+    candidates: Vec<String>,
+    /// Of all.
+    macs: u64,
+}
+
+/// The kinds of nodes that have several kernels and are wanted, the longest first.
+fn kinds<'a>(device: &dyn Device, graph: &'a Graph, wanted: impl Fn(&str) -> bool) -> Vec<Kind<'a>> {
+    let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
+    for node in &graph.nodes {
+        let signature = graph.signature(node);
+        if !wanted(&signature) {
+            continue;
+        }
+        let kind = kinds.entry(signature.clone()).or_insert_with(|| {
+            let candidates = device.candidates(graph, node);
+            Kind { signature, node, candidates, macs: 0 }
+        });
+        kind.macs += graph.macs(node);
+    }
+    let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.candidates.len() > 1).collect();
+    kinds.sort_by_key(|kind| std::cmp::Reverse(kind.macs));
+    kinds
+}
+
+/// Times the kernels of each kind until the budget is spent, and adds what is best, else the default, to `choices`.
+fn search(device: &mut dyn Device, graph: &Graph, kinds: &[Kind], budget: Duration, choices: &mut Choices) -> Tuning {
+    let start = Instant::now();
+    let mut tuning = Tuning { wanted: kinds.len(), ..Tuning::default() };
+    for kind in kinds {
+        let mut best = kind.candidates[0].clone();
+        if start.elapsed() < budget {
+            let name = format!("{} {}", kind.node.layer, kind.node.op.name());
+            let left = || start.elapsed() < budget;
+            match fastest(device, graph, kind, left, &mut tuning.faults) {
+                Ok(Some((kernel, factor))) => {
+                    best = kernel.clone();
+                    tuning.gains.push(Gain { node: name, kernel, factor });
+                }
+                Ok(None) => {}
+                Err(error) => tuning.faults.push(format!("{name} was not timed: {error}")),
+            }
+            tuning.timed += 1;
+        }
+        choices.insert(kind.signature.clone(), best);
+    }
+    tuning.seconds = start.elapsed().as_secs_f64();
+    tuning
+}
+
+/// The fastest right kernel and its gain; `None` where that is the default.
+fn fastest(
+    device: &mut dyn Device,
+    graph: &Graph,
+    kind: &Kind,
+    left: impl Fn() -> bool,
+    faults: &mut Vec<String>,
+) -> Result<Option<(String, f64)>> {
+    let trial = Trial::new(device, graph, kind)?;
+    let found = trial.fastest(device, &kind.candidates, left, faults);
+    trial.names.iter().for_each(|name| device.remove(name));
+    found
+}
+
+/// A node alone, on values made up.
+struct Trial<'a> {
+    kind: &'a Kind<'a>,
+    graph: Graph,
+    outputs: Vec<ValueId>,
+    /// Of its inputs on the device.
+    names: Vec<String>,
+    /// Terms of the sum that makes an element of the output.
+    terms: f64,
+}
+
+impl<'a> Trial<'a> {
+    fn new(device: &mut dyn Device, graph: &Graph, kind: &'a Kind) -> Result<Self> {
+        let mut own = Graph::new();
+        let (mut inputs, mut names) = (Vec::new(), Vec::new());
+        for (n, ty) in graph.types(kind.node).into_iter().enumerate() {
+            let name = format!("tuning input.{n}");
+            inputs.push(own.source(&name, ty.clone(), Role::Parameter)?);
+            device.set(&name, &values(&ty, n as u32)?)?;
+            names.push(name);
+        }
+        let outputs = own.apply_all("tuning", kind.node.op.clone(), &inputs)?;
+        let elements: usize = outputs.iter().map(|&output| own[output].ty.shape.elements()).sum();
+        let terms = graph.macs(kind.node) as f64 / elements as f64;
+        Ok(Trial { kind, graph: own, outputs, names, terms })
+    }
+
+    fn fastest(
+        &self,
+        device: &mut dyn Device,
+        candidates: &[String],
+        left: impl Fn() -> bool,
+        faults: &mut Vec<String>,
+    ) -> Result<Option<(String, f64)>> {
+        let default = self.time(device, &candidates[0], f64::INFINITY)?;
+        let (mut times, mut best) = (Vec::new(), default);
+        for kernel in &candidates[1..] {
+            if !left() {
+                break;
+            }
+            match self.time(device, kernel, best) {
+                Ok(ms) => {
+                    best = best.min(ms);
+                    times.push((ms, kernel));
+                }
+                Err(error) => faults.push(self.fault(kernel, &error.to_string())),
+            }
+        }
+        times.retain(|(ms, _)| *ms < default * (1.0 - GAIN));
+        times.sort_by(|a, b| a.0.total_cmp(&b.0));
+        if times.is_empty() {
+            return Ok(None);
+        }
+        let expected = self.run(device, &candidates[0])?;
+        for (ms, kernel) in times {
+            match self.run(device, kernel).and_then(|found| self.compare(&expected, &found)) {
+                Ok(()) => return Ok(Some((kernel.clone(), default / ms))),
+                Err(error) => faults.push(self.fault(kernel, &error.to_string())),
+            }
+        }
+        Ok(None)
+    }
+
+    fn fault(&self, kernel: &str, error: &str) -> String {
+        let node = self.kind.node;
+        format!("{} {}: {kernel} is left out: {error}", node.layer, node.op.name())
+    }
+
+    fn compile(&self, device: &mut dyn Device, kernel: &str) -> Result<Box<dyn Program>> {
+        device.choose(Choices::from([(self.kind.signature.clone(), kernel.to_string())]));
+        device.compile(&self.graph, &self.outputs)
+    }
+
+    /// Milliseconds of the fastest run.
+    fn time(&self, device: &mut dyn Device, kernel: &str, best: f64) -> Result<f64> {
+        let mut program = self.compile(device, kernel)?;
+        let mut run = || Ok(program.profile()?.iter().map(|node| node.ms).sum::<f64>());
+        run()?;
+        let mut fastest: f64 = run()?;
+        for _ in 1..ROUNDS {
+            if fastest > HOPELESS * best {
+                break;
+            }
+            fastest = fastest.min(run()?);
+        }
+        Ok(fastest)
+    }
+
+    fn run(&self, device: &mut dyn Device, kernel: &str) -> Result<Vec<Tensor>> {
+        let mut program = self.compile(device, kernel)?;
+        let ticket = program.submit()?;
+        program.outputs(ticket, true)?.ok_or_else(|| Error::device("a step gave no outputs"))
+    }
+
+    /// Whether two kernels agree: they add the same products in another order. The products are of the order of 1, and f32 rounds a
+    /// partial sum of n of them to 6e-8 * sqrt(n); not all of these errors, of one sign, are allowed for.
+    fn compare(&self, expected: &[Tensor], found: &[Tensor]) -> Result<()> {
+        let absolute = 1e-6 * (1.0 + self.terms) as f32;
+        for (expected, found) in expected.iter().zip(found) {
+            let (Some(expected), Some(found)) = (expected.as_f32(), found.as_f32()) else {
+                return Err(Error::device("its output is no f32"));
+            };
+            let agrees = |(a, b): (&f32, &f32)| (a - b).abs() <= absolute + 1e-4 * a.abs();
+            if let Some(at) = expected.par_iter().zip(found).position_first(|pair| !agrees(pair)) {
+                let (a, b) = (expected[at], found[at]);
+                return Err(Error::device(format!("element {at} is {b}, the default kernel's {a}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// f32 of N(0, 1), repeated at an odd distance; zeros of another type.
+fn values(ty: &TensorType, stream: u32) -> Result<Tensor> {
+    if ty.dtype != DType::F32 {
+        return Ok(Tensor::zeros(ty));
+    }
+    let mut normal = vec![0.0; 65_521];
+    Philox { seed: 1, stream, step: 0 }.normal(&mut normal);
+    let data = normal.iter().copied().cycle().take(ty.shape.elements()).collect();
+    Tensor::f32(ty.shape.clone(), data).map_err(Error::input)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuDevice;
+    use crate::backend::{DeviceInfo, Finding, NodeTime, Ticket};
+    use crate::ops::{Activation, ActivationKind};
+
+    /// The CPU backend with kernels of these names and times. The output of one called wrong is.
+    struct Choosy {
+        cpu: CpuDevice,
+        kernels: &'static [(&'static str, f64)],
+        chosen: Choices,
+        compiled: usize,
+    }
+
+    impl Choosy {
+        fn new(kernels: &'static [(&'static str, f64)]) -> Self {
+            Choosy { cpu: CpuDevice::new(Some(1)).unwrap(), kernels, chosen: Choices::new(), compiled: 0 }
+        }
+    }
+
+    impl Device for Choosy {
+        fn info(&self) -> &DeviceInfo {
+            self.cpu.info()
+        }
+        fn probe(&mut self) -> Result<Vec<Finding>> {
+            self.cpu.probe()
+        }
+        fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+            self.cpu.set(name, tensor)
+        }
+        fn get(&mut self, name: &str) -> Result<Tensor> {
+            self.cpu.get(name)
+        }
+        fn candidates(&self, _: &Graph, _: &Node) -> Vec<String> {
+            self.kernels.iter().map(|(name, _)| name.to_string()).collect()
+        }
+        fn choose(&mut self, choices: Choices) {
+            self.chosen = choices;
+        }
+        fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
+            self.compiled += 1;
+            let chosen = self.chosen.values().next().unwrap();
+            let &(name, ms) = self.kernels.iter().find(|(name, _)| name == chosen).unwrap();
+            if name.starts_with("refused") {
+                return Err(Error::device("no room"));
+            }
+            Ok(Box::new(Timed { program: self.cpu.compile(graph, outputs)?, wrong: name.starts_with("wrong"), ms }))
+        }
+    }
+
+    struct Timed {
+        program: Box<dyn Program>,
+        wrong: bool,
+        ms: f64,
+    }
+
+    impl Program for Timed {
+        fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
+            self.program.write(input, tensor)
+        }
+        fn submit(&mut self) -> Result<Ticket> {
+            self.program.submit()
+        }
+        fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>> {
+            let mut outputs = self.program.outputs(ticket, wait)?.unwrap();
+            if self.wrong {
+                let mut data = outputs[0].as_f32().unwrap().to_vec();
+                *data.last_mut().unwrap() += 0.5;
+                outputs[0] = Tensor::f32(outputs[0].shape().clone(), data).unwrap();
+            }
+            Ok(Some(outputs))
+        }
+        fn memory_bytes(&self) -> u64 {
+            0
+        }
+        fn profile(&mut self) -> Result<Vec<NodeTime>> {
+            Ok(vec![NodeTime { calls: 1, ms: self.ms }])
+        }
+    }
+
+    fn graph() -> Graph {
+        let mut graph = Graph::new();
+        let x = graph.source("x", TensorType::f32([3, 5]), Role::Input).unwrap();
+        graph.apply("layer", Activation { kind: ActivationKind::Relu }, &[x]).unwrap();
+        graph
+    }
+
+    #[test]
+    fn the_fastest_right_kernel_is_chosen_and_remembered() {
+        let home = tempfile::tempdir().unwrap();
+        let mut device = Choosy::new(&[
+            ("plain", 9.0),
+            ("slow", 20.0),
+            ("good", 3.0),
+            ("refused", 1.0),
+            ("wrong", 2.0),
+            ("fair", 4.0),
+        ]);
+        let graph = graph();
+        let node = graph.signature(&graph.nodes[0]);
+        let tuning = tune(&mut device, &graph, Tune::Quick, home.path()).unwrap().unwrap();
+        assert_eq!(tuning.gains, [Gain { node: "layer relu".into(), kernel: "good".into(), factor: 3.0 }]);
+        assert_eq!((tuning.timed, tuning.wanted, tuning.faults.len()), (1, 1, 2), "{:?}", tuning.faults);
+        assert!(tuning.faults[1].contains("wrong is left out: element 14"), "{:?}", tuning.faults);
+        assert_eq!(device.chosen[&node], "good");
+        // What is known is not timed again, unless asked for.
+        let compiled = device.compiled;
+        assert!(tune(&mut device, &graph, Tune::Quick, home.path()).unwrap().is_none());
+        assert_eq!((device.compiled, device.chosen[&node].as_str()), (compiled, "good"));
+        assert!(tune(&mut device, &graph, Tune::Full, home.path()).unwrap().is_some());
+        tune(&mut device, &graph, Tune::Off, home.path()).unwrap();
+        assert!(device.chosen.is_empty());
+        recall(&mut device, home.path()).unwrap();
+        assert_eq!(device.chosen[&node], "good");
+    }
+
+    #[test]
+    fn little_gain_keeps_the_default() {
+        let home = tempfile::tempdir().unwrap();
+        let mut device = Choosy::new(&[("plain", 9.0), ("alike", 8.9)]);
+        let tuning = tune(&mut device, &graph(), Tune::Quick, home.path()).unwrap().unwrap();
+        assert!(tuning.gains.is_empty());
+        assert_eq!(device.chosen.values().collect::<Vec<_>>(), ["plain"]);
+    }
+
+    #[test]
+    fn without_time_the_defaults_are_kept_for_good() {
+        let mut device = Choosy::new(&[("plain", 9.0), ("good", 3.0)]);
+        let graph = graph();
+        let (mut choices, kinds) = (Choices::new(), kinds(&device, &graph, |_| true));
+        let tuning = search(&mut device, &graph, &kinds, Duration::ZERO, &mut choices);
+        assert_eq!((tuning.timed, tuning.wanted), (0, 1));
+        assert_eq!(choices.values().collect::<Vec<_>>(), ["plain"]);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_leaves_the_defaults() {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mut device = Choosy::new(&[("plain", 9.0), ("good", 3.0)]);
+        tune(&mut device, &graph(), Tune::Quick, &file.join("tuning")).unwrap_err();
+        assert!(device.chosen.is_empty() && device.compiled == 0);
+    }
+}
