@@ -34,10 +34,10 @@ struct Params {
     // Add to what C holds instead of overwriting it.
     accumulate: u32,
 
-    // `tile`: k is cut into `splits` ranges of `split` terms; range i goes `i * split_stride` elements further on.
-    split: u32,
-    splits: u32,
-    split_stride: u32,
+    // The range of k is cut into `parts` of `part` terms; part i goes i*c_part elements further on.
+    part: u32,
+    parts: u32,
+    c_part: u32,
 
     // B[k, n]: with n = (i, column) and k = (j, term), column and term being places on grids of these extents, the element
     // at b[b_first + group*b_group + i*b_column + j*b_term] of a picture of extent `image`, at
@@ -168,7 +168,7 @@ const DEPTH: u32 = 4;
 var<workgroup> a_${side}_${rows}_$columns: array<vec4f, DEPTH * $side * $rows>;
 var<workgroup> b_${side}_${rows}_$columns: array<vec4f, DEPTH * $side * $columns>;
 
-// Workgroup (x, y, z): a tile of columns x and of rows y, group and split z. Invocation (x, y) sums rows y + side*i and columns
+// Workgroup (x, y, z): a tile of columns x and of rows y, group and part z. Invocation (x, y) sums rows y + side*i and columns
 // x + side*j; the first ones bring a row of A each into workgroup memory, the last ones a column of B.
 @compute @workgroup_size($side, $side)
 fn tile_${side}_${rows}_$columns(
@@ -176,10 +176,10 @@ fn tile_${side}_${rows}_$columns(
     @builtin(local_invocation_id) local: vec3u,
     @builtin(local_invocation_index) index: u32,
 ) {
-    let group = workgroup.z / params.splits;
-    let split = workgroup.z % params.splits;
-    let first = params.k_first + split * params.split;
-    let end = min(first + params.split, params.k_end);
+    let group = workgroup.z / params.parts;
+    let part = workgroup.z % params.parts;
+    let first = params.k_first + part * params.part;
+    let end = min(first + params.part, params.k_end);
     let first_m = workgroup.y * ($side * $rows);
     let first_n = params.n_first + workgroup.x * ($side * $columns);
     let brings_a = index < $side * $rows;
@@ -223,7 +223,7 @@ fn tile_${side}_${rows}_$columns(
         }
         workgroupBarrier();
     }
-    let base = params.c_first + group * params.c_group + split * params.split_stride;
+    let base = params.c_first + group * params.c_group + part * params.c_part;
     //# for j in 0..$columns
     {
         let n = first_n + local.x + $j * $side;

@@ -362,7 +362,7 @@ fn shapes() -> Vec<ConvShape> {
             kernel: [5, 3],
         },
         square("more rows and columns than one tile", 1, 1, 1, 1, [2, 35, 17, 23], 67, 3),
-        square("a sum in parts, not square", 1, 0, 1, 1, [1, 1, 24, 25], 1, 1),
+        square("a sum in parts, not square", 2, 0, 1, 1, [1, 1, 47, 49], 1, 1),
         square("more outputs and places than any tile", 1, 0, 1, 1, [1, 20, 10, 14], 130, 1),
         square("more inputs than any tile", 1, 0, 1, 1, [1, 131, 10, 13], 20, 1),
         square("more terms than an invocation sums", 1, 0, 1, 1, [1, 2, 317, 317], 3, 1),

@@ -198,7 +198,7 @@ fn two(a: [usize; 2], b: [usize; 2], draw: &mut Draw) -> Vec<CaseInput> {
 }
 
 /// (name, batch, inputs, outputs).
-fn sizes() -> [(&'static str, usize, usize, usize); 16] {
+fn sizes() -> [(&'static str, usize, usize, usize); 18] {
     [
         ("one of everything", 1, 1, 1),
         ("odd sizes", 3, 37, 29),
@@ -214,6 +214,8 @@ fn sizes() -> [(&'static str, usize, usize, usize); 16] {
         // All of fc6's inputs and fc8; fc7 is twice both, and tests/golden.rs has AlexNet whole.
         ("alexnet fc6", 3, 9216, 256),
         ("alexnet fc8", 4, 4096, 1000),
+        ("more of all than any tile", 130, 21, 133),
+        ("a sum in parts", 33, 601, 9),
         ("more inputs than an invocation sums", 1, 240_100, 2),
         ("more rows than an invocation sums", 33_000, 3, 2),
         ("more outputs than an invocation sums", 2, 3, 33_000),

@@ -8,7 +8,8 @@ use std::ops::Range;
 use super::WgpuOp;
 use super::dispatch::Builder;
 use super::lowering::{Lowering, ValueRef, Window};
-use super::shaders::{Kernel, conv2d, parts};
+use super::shaders::conv2d;
+use super::tile::{Tile, part, sum_parts};
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 
@@ -244,11 +245,6 @@ struct Patches {
 }
 
 impl Window {
-    /// The same window with its first wanted element further on.
-    fn skip(self, elements: usize) -> Self {
-        Window { first: self.first + elements as u32, ..self }
-    }
-
     fn strided(self, group: usize, row: usize, outer: usize, inner: usize) -> Strided {
         Strided { window: self, group, row, outer, inner }
     }
@@ -280,14 +276,6 @@ struct Product {
 /// invocation's loops after 65,535 iterations in all.
 const MAX_TERMS: usize = 98_304;
 
-/// A kernel, and the rows and columns of C that a workgroup of it makes.
-#[derive(Clone, Copy)]
-struct Tile {
-    kernel: &'static Kernel,
-    rows: usize,
-    columns: usize,
-}
-
 /// The default first.
 const TILES: [Tile; 8] = [
     Tile { kernel: &conv2d::TILE_8_8_8, rows: 64, columns: 64 },
@@ -300,18 +288,12 @@ const TILES: [Tile; 8] = [
     Tile { kernel: &conv2d::TILE_16_8_8, rows: 128, columns: 128 },
 ];
 
-/// Fewer terms than these are not worth a workgroup of their own.
-const FEW_TERMS: usize = 256;
-
-/// Workgroups that keep a large GPU busy; with fewer tiles than these, the sums are cut.
-const BUSY: usize = 512;
-
 /// Terms of a product, and how their sum is cut.
 struct Piece {
     k: Range<usize>,
-    split: usize,
-    splits: usize,
-    split_stride: usize,
+    part: usize,
+    parts: usize,
+    c_part: usize,
     accumulate: bool,
 }
 
@@ -328,35 +310,24 @@ impl Product {
 
     fn lower_tiles(&self, cx: &mut Lowering, tile: &Tile) -> Result<()> {
         let tiles = self.n.div_ceil(tile.columns) * self.m.div_ceil(tile.rows) * self.groups;
+        let elements = self.groups * self.m * self.n;
         for first in (0..self.k).step_by(MAX_TERMS) {
             let terms = MAX_TERMS.min(self.k - first);
             let accumulate = self.accumulate || first > 0;
             let k = first..first + terms;
-            let mut piece = Piece { k, split: terms, splits: 1, split_stride: 0, accumulate };
-            let elements = self.groups * self.m * self.n;
-            if self.c_is_dense() {
-                let wanted = (BUSY / tiles).min(terms / FEW_TERMS);
-                let most = cx.capability.max_window as usize / 4 / elements;
-                piece.split = terms.div_ceil(wanted.min(most).max(1)).next_multiple_of(16);
-                piece.splits = terms.div_ceil(piece.split);
-            }
-            if piece.splits == 1 {
+            let part = if self.c_is_dense() { part(cx, tiles, terms, elements) } else { terms };
+            let parts = terms.div_ceil(part);
+            let piece = Piece { k, part, parts, c_part: elements, accumulate };
+            if parts == 1 {
                 self.dispatch_tiles(cx, tile, &piece, &self.c)?;
                 continue;
             }
-            let partial = cx.scratch(elements * piece.splits);
+            let partial = cx.scratch(elements * parts);
             let partial = cx.whole(&partial)?;
             let strided = partial.strided(self.c.group, self.c.row, self.c.outer, self.c.inner);
-            let piece = Piece { split_stride: elements, accumulate: false, ..piece };
+            let piece = Piece { accumulate: false, ..piece };
             self.dispatch_tiles(cx, tile, &piece, &strided)?;
-            cx.dispatch(&parts::SUM_PARTS)
-                .bind("partial", partial)
-                .bind("y", self.c.window)
-                .set("count", elements as u32)
-                .set("parts", piece.splits as u32)
-                .set("y_first", self.c.window.first)
-                .set("accumulate", accumulate as u32)
-                .threads(elements)?;
+            sum_parts(cx, partial, self.c.window, [elements, parts], accumulate)?;
         }
         Ok(())
     }
@@ -371,7 +342,7 @@ impl Product {
     fn dispatch_tiles(&self, cx: &mut Lowering, tile: &Tile, piece: &Piece, c: &Strided) -> Result<()> {
         let (columns, most) = (self.n.div_ceil(tile.columns), cx.capability.grid_side);
         for first in (0..columns).step_by(most) {
-            let grid = [most.min(columns - first), self.m.div_ceil(tile.rows), self.groups * piece.splits];
+            let grid = [most.min(columns - first), self.m.div_ceil(tile.rows), self.groups * piece.parts];
             self.set(cx.dispatch(tile.kernel), first * tile.columns, piece, c).grid(grid)?;
         }
         Ok(())
@@ -400,9 +371,9 @@ impl Product {
             .set("c_outer", c.outer as u32)
             .set("c_inner", c.inner as u32)
             .set("accumulate", piece.accumulate as u32)
-            .set("split", piece.split as u32)
-            .set("splits", piece.splits as u32)
-            .set("split_stride", piece.split_stride as u32)
+            .set("part", piece.part as u32)
+            .set("parts", piece.parts as u32)
+            .set("c_part", piece.c_part as u32)
             .set("b_first", b.window.first)
             .set("b_group", b.group as u32)
             .set("b_column", b.column as u32)

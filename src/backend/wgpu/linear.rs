@@ -2,10 +2,12 @@
 //! where its rows do not fit.
 
 pub(super) mod texels;
+mod tiles;
 
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef, Window};
-use super::shaders::{Kernel, linear, parts};
+use super::shaders::{Kernel, linear};
+use super::tile::sum_parts;
 use crate::error::Result;
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 
@@ -28,13 +30,16 @@ impl WgpuOp for Linear {
             return layer.forward(cx, x, w, y);
         }
         let e = Extents::new(x, w);
-        cx.check_iterations(self, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
         let (kernel, rows_at_once) = match (e.element.width, e.batch) {
             (4, ..=2) => (&linear::FORWARD_2_VEC4F, 2),
             (4, _) => (&linear::FORWARD_8_VEC4F, 8),
             (_, ..=2) => (&linear::FORWARD_2_F32, 2),
             _ => (&linear::FORWARD_8_F32, 8),
         };
+        if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
+            return tiles::forward(cx, tile, x, w, y);
+        }
+        cx.check_iterations(self, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
         for rows in cx.rows(e.batch, &[x, y])? {
             for range in cx.rows(e.outputs, &[w])? {
                 let y = cx.row_window(y, e.batch, &rows)?;
@@ -63,6 +68,9 @@ impl WgpuOp for LinearBackwardInput {
             (_, ..=2) => (&linear::BACKWARD_INPUT_2_F32, 2),
             _ => (&linear::BACKWARD_INPUT_8_F32, 8),
         };
+        if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
+            return tiles::backward_input(cx, tile, dy, w, dx);
+        }
         for rows in cx.rows(e.batch, &[dx, dy])? {
             for range in cx.rows(e.outputs, &[w])? {
                 for first in range.clone().step_by(MAX_SUMMED) {
@@ -94,14 +102,7 @@ impl WgpuOp for LinearBackwardInput {
                     dispatch.x = cx.whole(&partial)?;
                     dispatch.accumulate = false;
                     dispatch.run(cx, &e, kernel, ["dx", "w"], "dy", split, grid)?;
-                    cx.dispatch(&parts::SUM_PARTS)
-                        .bind("partial", dispatch.x)
-                        .bind("y", target)
-                        .set("count", elements as u32)
-                        .set("parts", splits as u32)
-                        .set("y_first", target.first)
-                        .set("accumulate", (range.start > 0) as u32)
-                        .threads(elements)?;
+                    sum_parts(cx, dispatch.x, target, [elements, splits], range.start > 0)?;
                 }
             }
         }
@@ -117,6 +118,9 @@ impl WgpuOp for LinearBackwardWeight {
         }
         let e = Extents::new(x, dw);
         let kernel = if e.element.width == 4 { &linear::BACKWARD_WEIGHT_VEC4F } else { &linear::BACKWARD_WEIGHT_F32 };
+        if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
+            return tiles::backward_weight(cx, tile, x, dy, dw);
+        }
         for range in cx.rows(e.outputs, &[dw])? {
             let pieces = cx.rows(e.batch, &[x, dy])?;
             let pieces = pieces.into_iter().flat_map(|rows| {

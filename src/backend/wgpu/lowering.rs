@@ -75,6 +75,13 @@ pub(crate) struct Window {
     pub first: u32,
 }
 
+impl Window {
+    /// The same window with its first wanted element further on.
+    pub fn skip(self, elements: usize) -> Self {
+        Window { first: self.first + elements as u32, ..self }
+    }
+}
+
 /// What a device can do, as far as it changes the choice of kernels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Capability {

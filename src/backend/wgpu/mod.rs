@@ -40,6 +40,7 @@ mod reshape;
 mod sgd;
 mod softmax;
 mod texels;
+mod tile;
 
 pub use device::{WgpuDevice, WgpuOptions};
 

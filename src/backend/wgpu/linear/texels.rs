@@ -68,7 +68,6 @@ impl Layer {
             for range in &outputs {
                 let mut w = self.rows(cx, w_texture, w, range)?;
                 let target = Target::matrix(y, self.outputs, Form::Terms);
-                let window = Window { first: y.first + range.start as u32, ..y };
                 let product = Product {
                     form: Form::Terms,
                     rows: batch.len(),
@@ -77,7 +76,7 @@ impl Layer {
                     a_row: self.quads(),
                     column_grid: Grid::line(self.quads()),
                     term_grid: Grid::line(1),
-                    c: Target { window, ..target },
+                    c: Target { window: y.skip(range.start), ..target },
                     ..plain(y)
                 };
                 product.run(cx, &mut x, &mut w)?;
@@ -95,7 +94,7 @@ impl Layer {
             let (dy, dx) = (cx.row_window(dy, self.batch, batch)?, cx.row_window(dx, self.batch, batch)?);
             for range in &outputs {
                 let pack = Pack::matrix(range.len(), batch.len(), 1, self.outputs);
-                pack.run(cx, Window { first: dy.first + range.start as u32, ..dy }, dy_texture)?;
+                pack.run(cx, dy.skip(range.start), dy_texture)?;
                 let mut w = self.rows(cx, w_texture, w, range)?;
                 let target = Target::matrix(dx, self.features, Form::Lines);
                 let product = Product {
@@ -125,7 +124,7 @@ impl Layer {
             let dy = cx.row_window(dy, self.batch, batch)?;
             for range in cx.rows(self.outputs, &[dw])? {
                 let pack = Pack::matrix(batch.len(), range.len(), self.outputs, 1);
-                pack.run(cx, Window { first: dy.first + range.start as u32, ..dy }, dy_texture)?;
+                pack.run(cx, dy.skip(range.start), dy_texture)?;
                 let dw = cx.row_window(dw, self.outputs, &range)?;
                 let target = Target::matrix(dw, self.features, Form::Lines);
                 let product = Product {
@@ -168,7 +167,7 @@ impl Layer {
         let (dy, schedule) = (cx.whole(dy)?, cx.whole(schedule)?);
         for range in &outputs {
             let pack = Pack::matrix(self.batch, range.len(), self.outputs, 1);
-            pack.run(cx, Window { first: dy.first + range.start as u32, ..dy }, dy_texture)?;
+            pack.run(cx, dy.skip(range.start), dy_texture)?;
             let windows = states.iter().map(|state| cx.row_window(state, self.outputs, range));
             let windows = windows.collect::<Result<Vec<_>>>()?;
             let (dispatch, names) = match rule {

@@ -1,0 +1,44 @@
+//! What products by tiles in workgroup memory have in common: enough workgroups to keep a device busy.
+
+use super::lowering::{Lowering, Window};
+use super::shaders::{Kernel, parts};
+use crate::error::Result;
+
+/// A kernel, and the rows and columns of a product that a workgroup of it makes.
+#[derive(Clone, Copy)]
+pub(super) struct Tile {
+    pub kernel: &'static Kernel,
+    pub rows: usize,
+    pub columns: usize,
+}
+
+/// Workgroups that keep a large GPU busy; with fewer tiles than these, the sums are cut.
+const BUSY: usize = 512;
+
+/// Fewer terms than these are not worth a workgroup of their own.
+const FEW_TERMS: usize = 256;
+
+/// Terms of each part of a sum of `terms`, for a product of so many tiles and elements.
+pub(super) fn part(cx: &Lowering, tiles: usize, terms: usize, elements: usize) -> usize {
+    let most = cx.capability.max_window as usize / 4 / elements;
+    let parts = (BUSY / tiles).min(terms / FEW_TERMS).min(most).max(1);
+    terms.div_ceil(parts).next_multiple_of(16)
+}
+
+/// `target` (+)= the sum of `parts` partial results, `elements` each.
+pub(super) fn sum_parts(
+    cx: &mut Lowering,
+    partial: Window,
+    target: Window,
+    [elements, parts]: [usize; 2],
+    accumulate: bool,
+) -> Result<()> {
+    cx.dispatch(&parts::SUM_PARTS)
+        .bind("partial", partial)
+        .bind("y", target)
+        .set("count", elements as u32)
+        .set("parts", parts as u32)
+        .set("y_first", target.first)
+        .set("accumulate", accumulate as u32)
+        .threads(elements)
+}
