@@ -216,7 +216,8 @@ fn no_invocation_runs_too_many_iterations() {
     let mut counter = Counter::open();
     let mut counts: BTreeMap<String, (u32, String)> = BTreeMap::new();
     let mut counted = HashSet::new();
-    for capability in capabilities() {
+    // Tiles of all sizes loop over the same terms: two of them are enough.
+    for capability in capabilities().into_iter().filter(|capability| capability.candidate < 2) {
         let of_case = |case: &Case| {
             let dispatches = of_case(case, capability).unwrap_or_default();
             dispatches.into_iter().map(|dispatch| (case.label(), dispatch)).collect::<Vec<_>>()
@@ -225,7 +226,6 @@ fn no_invocation_runs_too_many_iterations() {
         let of_graph = |graph: &Graph| lower(capability, &Default::default(), u64::MAX, graph, &plan(graph, &[]));
         let of_graphs = graphs.iter().filter_map(|graph| of_graph(graph).ok()).flat_map(|lowered| lowered.dispatches);
         let of_graphs = of_graphs.map(|dispatch| ("alexnet".to_string(), dispatch));
-        // Tiles of all sizes loop over the same terms: one of them runs all cases.
         let cases = if capability.candidate == 0 { &cases[..] } else { &long };
         for (of, dispatch) in of_graphs.chain(cases.iter().flat_map(of_case)) {
             let kernel = dispatch.kernel.name.to_string();
