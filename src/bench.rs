@@ -198,8 +198,8 @@ impl Work {
             resident_bytes += tensor.bytes().len() as u64;
             device.set(name, &tensor)
         };
-        parameters.iter().try_for_each(|parameter| set(&parameter.name, parameter.initial(SEED)))?;
-        states.iter().try_for_each(|(name, ty)| set(name, Tensor::zeros(ty)))?;
+        parameters.iter().try_for_each(|parameter| set(&parameter.name, parameter.initial(SEED)?))?;
+        states.iter().try_for_each(|(name, ty)| set(name, Tensor::zeros(ty).map_err(Error::device)?))?;
         let inputs = inputs.into_iter().map(|(id, tensor)| Ok((id, tensor.map_err(Error::input)?)));
         Ok(Work { graph, outputs, inputs: inputs.collect::<Result<_>>()?, resident_bytes })
     }

@@ -30,7 +30,8 @@ impl Evaluator {
         let graph = eval_graph(model, options)?;
         let mut program = device.compile(&graph.graph, &[graph.logits])?;
         // Nothing is random here, but every input must have a value.
-        program.write(graph.counter, &Tensor::zeros(&TensorType::new([4], DType::U32)))?;
+        let counter = Tensor::zeros(&TensorType::new([4], DType::U32)).map_err(Error::device)?;
+        program.write(graph.counter, &counter)?;
         Ok(Evaluator { graph, program })
     }
 

@@ -104,6 +104,13 @@ pub fn one_line(text: &impl std::fmt::Display) -> String {
 /// `Result` with convoy's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What is wrong with a TOML text, on one line, with the number of the line where it is known.
+pub(crate) fn toml_message(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+    let place = line.map_or(String::new(), |line| format!("line {line}: "));
+    format!("{place}{}", one_line(&error.message()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -148,23 +148,28 @@ impl Tensor {
 
     /// A tensor of type `ty` from its little-endian bytes, which must be exactly as many as the type needs.
     pub fn from_bytes(ty: &TensorType, bytes: &[u8]) -> Result<Self, String> {
-        let data = match ty.dtype {
-            DType::F32 => Data::F32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::U32 => Data::U32(bytemuck::pod_collect_to_vec(bytes)),
-            DType::U8 => Data::U8(bytes.to_vec()),
-        };
-        Self::new(ty.shape.clone(), data)
+        let expected = ty.bytes();
+        if bytes.len() != expected {
+            return Err(format!("{} of {:?} has {expected} bytes, got {}", ty.shape, ty.dtype, bytes.len()));
+        }
+        let mut tensor = Self::zeros(ty)?;
+        match &mut tensor.data {
+            Data::F32(data) => bytemuck::cast_slice_mut(data).copy_from_slice(bytes),
+            Data::U32(data) => bytemuck::cast_slice_mut(data).copy_from_slice(bytes),
+            Data::U8(data) => data.copy_from_slice(bytes),
+        }
+        Ok(tensor)
     }
 
-    /// All elements zero.
-    pub fn zeros(ty: &TensorType) -> Self {
+    /// All elements zero, or a message when the machine has not so much memory.
+    pub fn zeros(ty: &TensorType) -> Result<Self, String> {
         let n = ty.shape.elements();
         let data = match ty.dtype {
-            DType::F32 => Data::F32(vec![0.0; n]),
-            DType::U32 => Data::U32(vec![0; n]),
-            DType::U8 => Data::U8(vec![0; n]),
+            DType::F32 => Data::F32(zeros(n)?),
+            DType::U32 => Data::U32(zeros(n)?),
+            DType::U8 => Data::U8(zeros(n)?),
         };
-        Tensor { shape: ty.shape.clone(), data }
+        Ok(Tensor { shape: ty.shape.clone(), data })
     }
 
     /// Shape.
@@ -203,4 +208,15 @@ impl Tensor {
             Data::U8(v) => v,
         }
     }
+}
+
+/// `n` zeros, or a message when the machine has not so much memory.
+pub(crate) fn zeros<T: bytemuck::Zeroable + Clone>(n: usize) -> Result<Vec<T>, String> {
+    let mut data = Vec::new();
+    data.try_reserve_exact(n).map_err(|_| {
+        let mib = (n * size_of::<T>()) >> 20;
+        format!("the machine has no {mib} MiB of memory left; try a smaller --batch-size or --image-size")
+    })?;
+    data.resize(n, T::zeroed());
+    Ok(data)
 }

@@ -205,8 +205,12 @@ fn a_refused_resume_changes_nothing() {
         place.write("run/config.toml", config.replace(setting, other));
         place.convoy("train --resume run --max-steps 9").refused(2, &["config.toml", &other[..4]]);
     }
+    place.write("run/config.toml", format!("{config}\nlr = \n"));
+    let line = format!("config.toml: line {}: ", config.lines().count() + 2);
+    place.convoy("train --resume run --max-steps 9").refused(2, &[&line]);
     place.write("run/config.toml", config);
-    place.convoy("train --resume run --max-steps 9").ok();
+    // Of an option given twice the last counts.
+    place.convoy("train --resume run --max-steps 8 --max-steps 9").ok();
 }
 
 #[test]

@@ -32,17 +32,18 @@ pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn De
     if options.max_binding_bytes.is_none() {
         options.max_binding_bytes = max_binding_bytes()?;
     }
-    let selector = selector.trim().to_lowercase();
-    if selector == "cpu" {
-        return Ok((Box::new(CpuDevice::new(None)?), "chosen by --adapter cpu".into()));
+    let selector = selector.trim();
+    let variable = std::env::var("CONVOY_ADAPTER").is_ok_and(|value| value.trim() == selector);
+    let reason = format!("chosen by {} {selector}", if variable { "CONVOY_ADAPTER" } else { "--adapter" });
+    if selector.eq_ignore_ascii_case("cpu") {
+        return Ok((Box::new(CpuDevice::new(None)?), reason));
     }
-    let (adapters, infos) = found(selector == "gl");
-    if ["auto", ""].contains(&selector.as_str()) {
+    let (adapters, infos) = found(selector.eq_ignore_ascii_case("gl"));
+    if ["auto", ""].contains(&selector.to_lowercase().as_str()) {
         // An empty CONVOY_ADAPTER is an unset one.
         return automatic(&adapters, &options);
     }
-    let chosen = choose(&selector, &infos)?;
-    let reason = format!("chosen by --adapter {selector}");
+    let chosen = choose(selector, &infos)?;
     match adapters.get(chosen) {
         Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &options)?), reason)),
         None => Ok((Box::new(CpuDevice::new(None)?), reason)),
@@ -85,9 +86,14 @@ fn max_binding_bytes() -> Result<Option<u64>> {
 fn found(gl: bool) -> (Vec<Adapter>, Vec<DeviceInfo>) {
     let mut adapters = adapters(gl);
     let mut infos: Vec<DeviceInfo> = Vec::new();
-    for info in adapters.iter().map(|adapter| adapter.info.clone()).chain([cpu::info()]) {
+    let all: Vec<DeviceInfo> = adapters.iter().map(|adapter| adapter.info.clone()).chain([cpu::info()]).collect();
+    for info in all.iter().cloned() {
         let index = infos.len();
-        let mut selectors = vec![index.to_string(), info.name.clone()];
+        let mut selectors = vec![index.to_string()];
+        // Of two cards of one name each is an index.
+        if all.iter().filter(|other| other.name.eq_ignore_ascii_case(&info.name)).count() == 1 {
+            selectors.push(info.name.clone());
+        }
         if !infos.iter().any(|other| other.backend == info.backend) {
             selectors.push(info.backend.clone());
         }
@@ -99,16 +105,17 @@ fn found(gl: bool) -> (Vec<Adapter>, Vec<DeviceInfo>) {
     (adapters, infos)
 }
 
-/// The place in `infos` of the one device that a lower-case selector names.
+/// The place in `infos` of the one device that a selector names.
 fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
-    if selector.split(':').next() == Some("cuda") {
+    let lower = &*selector.to_lowercase();
+    if lower.split(':').next() == Some("cuda") {
         return Err(Error::device(
             "the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12",
         ));
     }
     let message = |problem: &str| format!("--adapter {selector}: {problem}; {}", listing(infos));
-    if INTERFACES.contains(&selector) {
-        let best = infos.iter().position(|info| info.backend == selector);
+    if INTERFACES.contains(&lower) {
+        let best = infos.iter().position(|info| info.backend == lower);
         return best.ok_or_else(|| Error::device(message("this machine has no such device")));
     }
     // One or two digits are an index and nothing else, for many a name holds them; the 970 of a "GTX 970" names it.
@@ -118,14 +125,19 @@ fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
         let known = Some(index).filter(|&index| index < infos.len());
         return known.ok_or_else(|| Error::input(message("no device has this index")));
     }
-    let matches: Vec<_> = infos.iter().filter(|info| info.name.to_lowercase().contains(selector)).collect();
+    let named = |matches: fn(&str, &str) -> bool| -> Vec<&DeviceInfo> {
+        infos.iter().filter(|info| matches(&info.name.to_lowercase(), lower)).collect()
+    };
+    // A whole name may be part of another's: an RTX 4070 is no RTX 4070 Ti.
+    let whole = named(|name, selector| name == selector);
+    let matches = if whole.is_empty() { named(|name, selector| name.contains(selector)) } else { whole };
     match matches[..] {
         [only] => Ok(only.index),
         [] if selector.contains(',') => {
             Err(Error::input(message("several devices at once are not built yet, name one")))
         }
         [] => Err(Error::input(message("no device has this name"))),
-        _ => Err(Error::input(message(&format!("{} devices have this in their name", matches.len())))),
+        _ => Err(Error::input(message(&format!("{} devices have this in their name, give an index", matches.len())))),
     }
 }
 
@@ -149,17 +161,26 @@ mod tests {
             device(1, "NVIDIA GeForce GTX 970", "vulkan"),
             device(2, "llvmpipe (LLVM 15.0.6, 256 bits)", "vulkan"),
             device(3, "AMD EPYC", "cpu"),
+            device(4, "NVIDIA GeForce RTX 4090 D", "vulkan"),
         ];
         let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
-        for (selector, index) in [("0", 0), ("970", 1), ("rtx", 0), ("vulkan", 0), ("llvmpipe", 2), ("epyc", 3)] {
+        for (selector, index) in [
+            ("0", 0),
+            ("970", 1),
+            ("rtx 4090 d", 4),
+            ("nvidia geforce RTX 4090", 0),
+            ("vulkan", 0),
+            ("llvmpipe", 2),
+            ("epyc", 3),
+        ] {
             assert_eq!(chosen(selector), Ok(index), "{selector}");
         }
         for (selector, code, part) in [
-            ("geforce", 2, "2 devices"),
+            ("geforce", 2, "3 devices"),
             ("0,1", 2, "not built yet"),
             ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
             ("metal", 3, "no such device"),
-            ("4", 2, "no device has this index"),
+            ("5", 2, "no device has this index"),
             ("cuda", 3, "not built in"),
             ("cuda:1", 3, "not built in"),
         ] {

@@ -163,9 +163,10 @@ fn failed(error: &Error) -> ExitCode {
     ExitCode::from(error.exit_code())
 }
 
-/// The command line. `--top -1` is a bad number, not an unknown option.
+/// The command line. `--top -1` is a bad number, not an unknown option; of an option given twice the last counts.
 fn command() -> clap::Command {
-    let numbers = |command: clap::Command| command.mut_args(|arg| arg.allow_negative_numbers(true));
+    let numbers =
+        |command: clap::Command| command.args_override_self(true).mut_args(|arg| arg.allow_negative_numbers(true));
     Cli::command().mut_subcommands(numbers).mut_subcommand("train", options::with_defaults)
 }
 

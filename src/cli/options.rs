@@ -46,7 +46,8 @@ pub struct Options {
     /// Passes over the training pictures, a resumed run's earlier ones included; the length of the schedule
     #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Training")]
     epochs: Option<u64>,
-    /// Stop after so many steps in all, if --epochs are not done before; does not change the schedule
+    /// Stop after so many steps in all, if --epochs are not done before; does not change the schedule. What is evaluated within an
+    /// epoch is told, but is no candidate for best.safetensors
     #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Training")]
     max_steps: Option<u64>,
     /// Pictures in a step

@@ -53,7 +53,7 @@ impl Progress {
             }
             Event::Validated { means, .. } => self.console.say(format_args!("ACC:{:.2}%", 100.0 * means.top1)),
             Event::Epoch { epoch, epochs, means, .. } => {
-                self.console.say(format_args!("epoch:{epoch}/{epochs},avg_loss:{}", means.loss))
+                self.console.say(format_args!("epoch:{epoch}/{epochs},avg_loss:{}", means.loss as f32))
             }
             Event::Started { .. } | Event::Validating { .. } | Event::Skipped { .. } => Ok(()),
         }
@@ -111,7 +111,7 @@ impl Progress {
 
 /// A bar that shows at once. What it knows after the first step only is in the message.
 fn new_bar(epoch: usize, epochs: usize, iterations: u64, done: u64) -> ProgressBar {
-    let template = "{prefix} [{bar:30}] {pos}/{len}{msg}";
+    let template = "{prefix} [{wide_bar}] {pos}/{len}{msg}";
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(iterations), ProgressDrawTarget::stdout());
     bar.set_style(style.progress_chars("=> "));

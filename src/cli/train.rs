@@ -2,14 +2,15 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use super::console::{Console, quoted};
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
 use super::{Precision, TuneName, open_device, tune_device};
-use convoy::backend::DeviceInfo;
 use convoy::backend::wgpu::WgpuOptions;
+use convoy::backend::{Device, DeviceInfo};
 use convoy::data::{self, Dataset, Item, ScanOptions};
 use convoy::formats::{Checkpoint, load_model};
 use convoy::models::Model;
@@ -54,52 +55,62 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         None => start(&args)?,
     };
     let job = Job { settings, model, dataset };
-    job.train_graph()?; // for its errors, before a folder is made
-    let Some((lock, checkpoint)) = from else {
+    let graph = job.train_graph()?.graph;
+    let position = from.as_ref().map(|(lock, checkpoint)| {
+        Position::restore(checkpoint).map_err(|error| {
+            let file = lock.folder().join("last.safetensors");
+            Error::input(format!("{}: {error}", file.display()))
+        })
+    });
+    let position = position.transpose()?;
+    position.as_ref().map_or(Ok(()), |position| position.check(&job))?;
+    let (device, line) = open_device(&job.settings.adapter, WgpuOptions::default(), console)?;
+    let mut opened = Opened { device, lines: vec![line] };
+    opened.lines.extend(tune_device(opened.device.as_mut(), &graph, args.tune, console)?);
+    // From here on a run's files are touched, and Ctrl-C ends with a checkpoint.
+    let stop = stop_on_ctrl_c()?;
+    let (Some((lock, checkpoint)), Some(position)) = (from, position) else {
         let name = args.name.unwrap_or_else(|| run_folder::default_name(&job.model.name));
         let mut folder = RunFolder::create(&args.out, &name)?;
         let mut trained = false;
-        let ended = train_in(&mut folder, job, args.tune, None, &mut trained, console);
+        let ended = train_in(&mut folder, job, opened, None, &stop, &mut trained, console);
         if ended.is_err() && !trained {
             folder.discard(); // what cannot start leaves no folder
         }
         return ended;
     };
-    let position = Position::restore(&checkpoint).map_err(|error| {
-        let file = lock.folder().join("last.safetensors");
-        Error::input(format!("{}: {error}", file.display()))
-    })?;
-    position.check(&job)?; // before the run's files are touched
     let mut folder = RunFolder::open(lock, position.step)?;
-    train_in(&mut folder, job, args.tune, Some(checkpoint), &mut true, console)
+    train_in(&mut folder, job, opened, Some(checkpoint), &stop, &mut true, console)
+}
+
+/// A device, and what was said of it.
+struct Opened {
+    device: Box<dyn Device>,
+    lines: Vec<String>,
 }
 
 /// Trains in `folder`; `trained` becomes true when there is something in it to keep.
 fn train_in(
     folder: &mut RunFolder,
     job: Job,
-    tune: TuneName,
+    Opened { mut device, lines }: Opened,
     checkpoint: Option<Checkpoint>,
+    stop: &AtomicBool,
     trained: &mut bool,
     console: &Console,
 ) -> Result<()> {
-    let (mut device, device_line) = open_device(&job.settings.adapter, WgpuOptions::default(), console)?;
     if checkpoint.is_none() && job.settings.model == run_folder::MODEL {
         folder.write_text(run_folder::MODEL, &job.model.to_toml()?)?;
     }
     folder.write_text("config.toml", &config_text(&job, device.info())?)?;
-    folder.log(&device_line)?;
-    if let Some(line) = tune_device(device.as_mut(), &job.train_graph()?.graph, tune, console)? {
-        folder.log(&line)?;
-    }
+    lines.iter().try_for_each(|line| folder.log(line))?;
     announce(&job, folder, console)?;
     console.detail(config_text(&job, device.info())?)?;
 
-    let stop = stop_on_ctrl_c()?;
     let mut progress = Progress::new(*console);
     let mut unwritable = Ok(());
     let samples = job.dataset.val.clone();
-    let outcome = train::train(job, checkpoint, device.as_mut(), folder, &stop, &mut |event: &Event| {
+    let outcome = train::train(job, checkpoint, device.as_mut(), folder, stop, &mut |event: &Event| {
         *trained |= matches!(event, Event::Step { .. });
         if unwritable.is_ok() {
             unwritable = progress.show(event);

@@ -139,9 +139,10 @@ fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
             dir.display()
         ))),
         Ok(_) => {
-            let train = dir.join("train");
-            let val = VALIDATION.map(|name| dir.join(name)).into_iter().find(|val| val.is_dir());
-            Ok(val.filter(|_| train.is_dir()).map(|val| (train, val)))
+            let folders: Vec<Entry> = entries(dir)?.into_iter().filter(|entry| entry.folder).collect();
+            let folder = |name: &str| folders.iter().find(|folder| folder.name.eq_ignore_ascii_case(name));
+            let val = VALIDATION.into_iter().find_map(folder);
+            Ok(folder("train").zip(val).map(|(train, val)| (train.path.clone(), val.path.clone())))
         }
     }
 }
@@ -385,6 +386,8 @@ mod tests {
         assert_eq!(relatives(&measured), ["cat.9.jpg", "dog.9.jpg"]);
         let dir = folder(&["train/cat.1.jpg", "train/dog.1.jpg", "validation/cat.9.jpg"]);
         assert_eq!(relatives(&scan(dir.path(), &options()).unwrap().val), ["validation/cat.9.jpg"]);
+        let dir = folder(&["Train/cat.1.jpg", "Train/dog.1.jpg", "VAL/cat.9.jpg"]);
+        assert_eq!(relatives(&scan(dir.path(), &options()).unwrap().val), ["VAL/cat.9.jpg"]);
     }
 
     #[test]

@@ -221,7 +221,7 @@ mod tests {
         };
         let network = eval_graph(&checkpoint.model, &checkpoint.build_options(1)).unwrap();
         for parameter in &network.parameters {
-            checkpoint.tensors.insert(parameter.name.clone(), parameter.initial(7));
+            checkpoint.tensors.insert(parameter.name.clone(), parameter.initial(7).unwrap());
         }
         let bias = checkpoint.tensors["conv1.bias"].clone();
         checkpoint.tensors.insert("conv1.bias.velocity".into(), bias);
@@ -253,11 +253,11 @@ mod tests {
         assert!(error(|c| drop(c.metadata.insert("input_size".into(), "[3,1,1]".into()))).contains("too small"));
         assert!(error(|c| drop(c.tensors.remove("conv2.weight"))).contains("conv2.weight is missing"));
         let small = |c: &mut safetensors::Contents| {
-            c.tensors.insert("fc4.bias".into(), Tensor::zeros(&TensorType::f32([5])));
+            c.tensors.insert("fc4.bias".into(), Tensor::zeros(&TensorType::f32([5])).unwrap());
         };
         assert!(error(small).contains("fc4.bias is (F32, [5])"));
         let more = |c: &mut safetensors::Contents| {
-            c.tensors.insert("head.weight".into(), Tensor::zeros(&TensorType::f32([5])));
+            c.tensors.insert("head.weight".into(), Tensor::zeros(&TensorType::f32([5])).unwrap());
         };
         assert!(error(more).contains("head.weight belongs to no layer"));
     }

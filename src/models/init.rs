@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::rng::{Philox, stream, unit};
-use crate::tensor::{Shape, Tensor};
+use crate::tensor::{Shape, Tensor, zeros};
 
 /// How the weights of a layer start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -71,9 +72,12 @@ pub struct Parameter {
 
 impl Parameter {
     /// Its first values for a run with this seed.
-    pub fn initial(&self, seed: u64) -> Tensor {
+    ///
+    /// # Errors
+    /// When the machine has not so much memory.
+    pub fn initial(&self, seed: u64) -> Result<Tensor> {
         let random = Philox { seed, stream: stream::INIT, step: self.number };
-        let mut values = vec![0.0; self.shape.elements()];
+        let mut values = zeros(self.shape.elements()).map_err(Error::device)?;
         // In pieces on all processors: each number depends on its place alone. AlexNet's 58 million take seconds on one.
         values.par_chunks_mut(PIECE).enumerate().for_each(|(piece, values)| {
             let first = piece * PIECE;
@@ -92,7 +96,7 @@ impl Parameter {
                 }
             }
         });
-        Tensor::f32(self.shape.clone(), values).expect("as many values as the shape has elements")
+        Tensor::f32(self.shape.clone(), values).map_err(Error::device)
     }
 }
 
@@ -111,7 +115,7 @@ mod tests {
     #[test]
     fn values_have_their_distribution_and_depend_on_seed_and_number() {
         let moments = |initial| {
-            let tensor = parameter(initial, 1).initial(5);
+            let tensor = parameter(initial, 1).initial(5).unwrap();
             let values = tensor.as_f32().unwrap();
             let mean = values.iter().sum::<f32>() / values.len() as f32;
             let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
@@ -127,8 +131,8 @@ mod tests {
         let large = Parameter { shape: [3, PIECE - 1].into(), ..parameter(Initial::Normal(1.0), 4) };
         let mut expected = vec![0.0; 3 * (PIECE - 1)];
         Philox { seed: 5, stream: stream::INIT, step: 4 }.normal(&mut expected);
-        assert_eq!(large.initial(5).as_f32().unwrap(), expected);
-        let of = |number, seed| parameter(Initial::Normal(1.0), number).initial(seed);
+        assert_eq!(large.initial(5).unwrap().as_f32().unwrap(), expected);
+        let of = |number, seed| parameter(Initial::Normal(1.0), number).initial(seed).unwrap();
         assert_eq!(of(1, 5), of(1, 5));
         assert_ne!(of(1, 5), of(2, 5));
         assert_ne!(of(1, 5), of(1, 6));

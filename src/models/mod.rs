@@ -17,7 +17,7 @@ pub use step::{EvalGraph, TrainGraph, eval_graph, train_graph};
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, one_line, toml_message};
 use crate::ops::ActivationKind;
 
 /// The models that come with convoy: name and file.
@@ -74,11 +74,7 @@ impl Model {
     /// When the text is not a model; the message names the layer, or the line, and what was expected.
     pub fn parse(text: &str, origin: &str) -> Result<Model> {
         let wrong = |message: String| Error::input(format!("{origin}: {message}"));
-        let model: Model = toml::from_str(text).map_err(|e| {
-            let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
-            let place = line.map_or(String::new(), |line| format!("line {line}: "));
-            wrong(format!("{place}{}", one_line(&e.message())))
-        })?;
+        let model: Model = toml::from_str(text).map_err(|e| wrong(toml_message(text, &e)))?;
         if model.layers.is_empty() {
             return Err(wrong(
                 "a model needs layers: layers = [{ name = \"conv1\", kind = \"conv2d\", .. }, ..]".into(),

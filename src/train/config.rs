@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::preset::Preset;
 use crate::data::Resize;
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, one_line, toml_message};
 
 /// How the optimizer turns gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -220,7 +220,15 @@ impl Settings {
         let mut merged = preset.table();
         give_way(&mut merged, &chosen);
         merged.extend(chosen);
-        merged.try_into().map_err(|e| Error::input(format!("settings: {}", one_line(&e))))
+        merged.try_into().map_err(|e| {
+            let told = one_line(&e);
+            // toml tells the key last: "invalid length 2, expected an array of length 3 in `mean`".
+            let by_key = told.strip_suffix('`').and_then(|told| told.rsplit_once(" in `"));
+            Error::input(match by_key {
+                Some((what, key)) => format!("--{}: {what}", key.replace('_', "-")),
+                None => format!("settings: {told}"),
+            })
+        })
     }
 
     /// Reads a configuration file (complete or partial) as a layer for [`Settings::merge`].
@@ -230,7 +238,7 @@ impl Settings {
     pub fn read_table(path: &Path) -> Result<toml::Table> {
         let text = std::fs::read_to_string(path).map_err(Error::io("cannot read the configuration", path))?;
         let wrong = |message: String| Error::input(format!("{}: {message}", path.display()));
-        let mut table: toml::Table = text.parse().map_err(|e| wrong(one_line(&e)))?;
+        let mut table: toml::Table = text.parse().map_err(|e| wrong(toml_message(&text, &e)))?;
         table.remove(MADE_BY);
         Settings::merge([table.clone()]).map_err(|e| wrong(e.to_string()))?;
         Ok(table)

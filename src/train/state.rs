@@ -11,10 +11,10 @@ use crate::tensor::Tensor;
 /// First weights, and optimizer state of zero.
 pub(super) fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
     for parameter in &graph.parameters {
-        device.set(&parameter.name, &parameter.initial(job.settings.seed))?;
+        device.set(&parameter.name, &parameter.initial(job.settings.seed)?)?;
     }
     for (name, ty) in &graph.states {
-        device.set(name, &Tensor::zeros(ty))?;
+        device.set(name, &Tensor::zeros(ty).map_err(Error::device)?)?;
     }
     Position::start(&job.settings, &job.dataset)
 }

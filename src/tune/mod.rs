@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Role, ValueId};
 use crate::rng::Philox;
 use crate::selftest::harness::updates;
-use crate::tensor::{DType, Tensor, TensorType};
+use crate::tensor::{DType, Tensor, TensorType, zeros};
 use record::Record;
 
 /// How long a search may take that nobody asked for.
@@ -296,11 +296,12 @@ impl<'a> Trial<'a> {
 /// f32 of N(0, 1), repeated at an odd distance; zeros of another type.
 fn values(ty: &TensorType, stream: u32) -> Result<Tensor> {
     if ty.dtype != DType::F32 {
-        return Ok(Tensor::zeros(ty));
+        return Tensor::zeros(ty).map_err(Error::device);
     }
     let mut normal = vec![0.0; 65_521];
     Philox { seed: 1, stream, step: 0 }.normal(&mut normal);
-    let data = normal.iter().copied().cycle().take(ty.shape.elements()).collect();
+    let mut data = zeros(ty.shape.elements()).map_err(Error::device)?;
+    data.chunks_mut(normal.len()).for_each(|data| data.copy_from_slice(&normal[..data.len()]));
     Tensor::f32(ty.shape.clone(), data).map_err(Error::input)
 }
 

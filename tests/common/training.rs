@@ -47,10 +47,10 @@ pub fn train_with(
     };
     let train = train_graph(&model, &options, optimizer, 0.1).unwrap();
     for parameter in &train.parameters {
-        device.set(&parameter.name, &parameter.initial(SEED)).unwrap();
+        device.set(&parameter.name, &parameter.initial(SEED).unwrap()).unwrap();
     }
     for (name, ty) in &train.states {
-        device.set(name, &Tensor::zeros(ty)).unwrap();
+        device.set(name, &Tensor::zeros(ty).unwrap()).unwrap();
     }
     let mut program = device.compile(&train.graph, &[train.loss]).unwrap();
     let mut losses = Vec::new();

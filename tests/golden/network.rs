@@ -82,7 +82,7 @@ pub fn check_step(device: &mut dyn Device, fixture: &Fixture) -> Outcome<Vec<&'s
     // Without momentum and decay, the velocity after the first step is the gradient.
     let train = train_graph(&model, &build, &OptimizerConfig::sgd(0.0, 0.0), 0.0)?;
     for parameter in &train.parameters {
-        device.set(&parameter.name, &parameter.initial(seed))?;
+        device.set(&parameter.name, &parameter.initial(seed)?)?;
     }
     let shape = train.graph[train.pictures].ty.shape.clone();
     let pixels = pictures.iter().flat_map(|&number| {
@@ -138,7 +138,7 @@ fn run(
     batches: impl IntoIterator<Item = Batch>,
 ) -> Outcome<Vec<Vec<Tensor>>> {
     for (name, ty) in &train.states {
-        device.set(name, &Tensor::zeros(ty))?;
+        device.set(name, &Tensor::zeros(ty).map_err(convoy::Error::device)?)?;
     }
     let mut program = device.compile(&train.graph, &[train.loss, train.logits])?;
     let step = |batch: Batch| {

@@ -39,7 +39,7 @@ pub fn check(device: &mut dyn Device, fixture: &Fixture) -> Outcome<Vec<&'static
     let gradient = graph.source("gradient", ty.clone(), Role::Input)?;
     let mut inputs = vec![weight, gradient];
     for state in states {
-        device.set(&fixture.value(state), &Tensor::zeros(&ty))?;
+        device.set(&fixture.value(state), &Tensor::zeros(&ty).map_err(convoy::Error::device)?)?;
         inputs.push(graph.source(&fixture.value(state), ty.clone(), Role::State)?);
     }
     let schedule = graph.source("schedule", TensorType::f32([4]), Role::Input)?;

@@ -5,7 +5,7 @@ use super::lowering::MAX_ITERATIONS;
 use super::program::read_buffer;
 use super::shaders::{Kernel, probe, probe_subgroup};
 use crate::backend::Finding;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor, TensorType};
 
 /// Iterations of a loop that is longer than any kernel's: Mesa 22.3's llvmpipe stops at 65,535 and says nothing.
@@ -182,7 +182,7 @@ fn run_windows(
     let input = shared.buffer("given", 4 * given.len() as u64)?;
     let output = shared.buffer("found", 4 * outputs as u64)?;
     shared.write(&input, bytemuck::cast_slice(given));
-    shared.write(&output, Tensor::zeros(&ty).bytes());
+    shared.write(&output, Tensor::zeros(&ty).map_err(Error::device)?.bytes());
     let device = &shared.device;
     let source = shared.pipelines().source(kernel);
     let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source });
