@@ -5,7 +5,7 @@ mod common;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-use common::binary::{self, Place};
+use common::binary::{self, Place, Ran};
 use serde_json::Value;
 
 /// A training that takes a moment: 16 pictures of 32 x 32, the small model, batches of 4. 14 of them train: 4 steps an epoch.
@@ -542,12 +542,32 @@ fn what_is_to_come_is_told_as_such() {
         ("train pictures --adapter 0,1", "0,1"),
         ("lr-find pictures --json", "convoy lr-find"),
         ("explain run/best.safetensors picture.jpg", "convoy explain"),
-        ("cache", "convoy cache"),
+        ("compare run other", "convoy compare"),
     ] {
         place.convoy(line).refused(2, &[wanted, "not built yet"]);
     }
     place.convoy(&format!("{TRAIN} --precision f32 --max-steps 1 --out . --name run")).ok();
     place.convoy("train pictures --batch-size many").refused(2, &["--batch-size", "many"]);
+}
+
+/// Of a system whose folder of caches a variable says.
+#[test]
+#[cfg(all(unix, not(target_vendor = "apple")))]
+fn what_is_kept_between_runs_is_listed_and_cleared() {
+    let place = Place::new();
+    let convoy = |arguments: &str| -> Ran {
+        let mut command = place.command(arguments);
+        command.env("XDG_CACHE_HOME", place.path("caches")).output().unwrap().into()
+    };
+    assert!(convoy("cache").ok().stdout.starts_with("0 files, 0 B in "));
+    std::fs::create_dir_all(place.path("caches/convoy/tuning")).unwrap();
+    place.write("caches/convoy/tuning/card.json", "{}");
+    let listed = convoy("cache").ok().stdout;
+    assert!(listed.starts_with("tuning: card.json, 2 B\n1 file"), "{listed}");
+    assert!(convoy("cache --clear").ok().stdout.starts_with("deleted 1 file"));
+    assert!(place.path("caches").exists() && !place.path("caches/convoy").exists());
+    place.write("caches/convoy", "no folder");
+    convoy("cache").refused(2, &["caches/convoy"]);
 }
 
 #[test]

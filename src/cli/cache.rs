@@ -20,7 +20,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let folder = folder()?;
     let entries = entries(&folder)?;
     let total: u64 = entries.iter().map(|entry| entry.bytes).sum();
-    let summary = format!("{} files, {} in {}", entries.len(), bytes(total), folder.display());
+    let files = if entries.len() == 1 { "file" } else { "files" };
+    let summary = format!("{} {files}, {} in {}", entries.len(), bytes(total), folder.display());
     if args.clear {
         clear(&folder)?;
         return console.say(format_args!("deleted {summary}"));
