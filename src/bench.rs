@@ -97,7 +97,7 @@ pub struct KernelTime {
     pub gb_per_s: f64,
 }
 
-/// The graph of a step that [`bench`] times.
+/// The graph of a step that [`bench()`] times.
 ///
 /// # Errors
 /// Shape errors.
