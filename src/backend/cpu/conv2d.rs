@@ -10,12 +10,12 @@ use rayon::prelude::*;
 
 use super::CpuOp;
 use super::matmul::{Matrix, Panels, matmul, matmul_by_rows, row_length};
-use super::memory::Io;
+use super::memory::{Io, Kept};
 use super::padded::Padded;
 use super::parallel::Pieces;
 use super::simd::{LANES, Vector, each, lanes, vectorised};
 use super::transpose::transpose;
-use super::winograd::{Winograd, tame};
+use super::winograd::{Weight, Winograd, tame};
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 use crate::tensor::TensorType;
 
@@ -35,11 +35,29 @@ impl CpuOp for Conv2d {
         fast.max(threads * (g.planes() + g.taps() * g.block()))
     }
 
+    /// The kernels that [`Winograd`] transformed.
+    fn kept(&self, inputs: &[&TensorType], outputs: &[&TensorType]) -> usize {
+        let g = Geometry::new(self, &inputs[0].shape, &inputs[1].shape, &outputs[0].shape);
+        g.winograd(self).map_or(0, |fast| fast.transformed())
+    }
+
     fn run(&self, mut io: Io) {
         let (x, w, y) = (io.f32(0), io.f32(1), io.output(0));
         let g = Geometry::new(self, io.shape(0), io.shape(1), io.output_shape(0));
-        if let Some(fast) = g.winograd(self).filter(|_| tame(x) && tame(w)) {
-            return fast.convolve(x, w, false, y, io.scratch(), io.threads());
+        if let Some(fast) = g.winograd(self).filter(|_| tame(x)) {
+            let (kept, threads) = (io.kept(), io.threads());
+            let ready = kept.as_ref().is_some_and(|kept| *kept.ready);
+            if ready || tame(w) {
+                let scratch = io.scratch();
+                let Some(Kept { memory, ready }) = kept else {
+                    return fast.convolve(x, Weight::Plain { w, turned: false }, y, scratch, threads);
+                };
+                if !*ready {
+                    fast.transform(memory, w, scratch, threads);
+                    *ready = true;
+                }
+                return fast.convolve(x, Weight::Transformed(memory), y, scratch, threads);
+            }
         }
         let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block(), io.threads());
         let weight = w.len() / g.groups;
@@ -72,7 +90,7 @@ impl CpuOp for Conv2dBackwardInput {
         let (dy, w, dx) = (io.f32(0), io.f32(1), io.output(0));
         let g = Geometry::new(&self.conv, io.output_shape(0), io.shape(1), io.shape(0));
         if let Some(fast) = g.winograd_input(&self.conv).filter(|_| tame(dy) && tame(w)) {
-            return fast.convolve(dy, w, true, dx, io.scratch(), io.threads());
+            return fast.convolve(dy, Weight::Plain { w, turned: true }, dx, io.scratch(), io.threads());
         }
         let scratch = Pieces::new(io.scratch(), g.planes() + g.taps() * g.block(), io.threads());
         let weight = w.len() / g.groups;

@@ -62,6 +62,8 @@ pub(super) struct Store {
     types: Vec<TensorType>,
     /// At the index that [`Store::find`] gives.
     pub buffers: Vec<Buffer>,
+    /// Of each buffer, how often it was written.
+    pub versions: Vec<u64>,
 }
 
 impl Store {
@@ -83,11 +85,13 @@ impl Store {
             None => {
                 self.buffers.push(Buffer::new(ty.bytes())?);
                 self.types.push(ty);
+                self.versions.push(0);
                 self.places.insert(name.into(), self.buffers.len() - 1);
                 self.buffers.len() - 1
             }
         };
         self.buffers[place].write(tensor);
+        self.versions[place] += 1;
         Ok(())
     }
 
@@ -124,12 +128,21 @@ pub(super) fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
     store.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What an op keeps from step to step.
+pub(crate) struct Kept<'a> {
+    /// As much as [`super::CpuOp::kept`] asked for.
+    pub memory: &'a mut [f32],
+    /// Whether it holds what was made of this very weight. The op sets it when it does.
+    pub ready: &'a mut bool,
+}
+
 /// A node's inputs and outputs as its op sees them. Slices live as long as the run, so inputs, outputs and scratch can be
 /// held together; each output and the scratch memory can be taken once.
 pub(crate) struct Io<'a> {
     pub(super) inputs: Vec<(&'a TensorType, &'a Buffer)>,
     pub(super) outputs: Vec<(&'a TensorType, &'a mut [f32])>,
     pub(super) scratch: &'a mut [f32],
+    pub(super) kept: Option<Kept<'a>>,
     pub(super) threads: usize,
 }
 
@@ -183,6 +196,11 @@ impl<'a> Io<'a> {
     /// Takes the scratch memory: as much as [`super::CpuOp::scratch`] asked for. Holds old data.
     pub fn scratch(&mut self) -> &'a mut [f32] {
         std::mem::take(&mut self.scratch)
+    }
+
+    /// Takes what is kept; `None` where the weight changes with each step.
+    pub fn kept(&mut self) -> Option<Kept<'a>> {
+        self.kept.take()
     }
 
     /// Threads of the pool.

@@ -49,6 +49,12 @@ pub(crate) trait CpuOp {
         0
     }
 
+    /// f32 elements of what is made of the weight, input 1, alone, and can be kept from step to step where it stays the same: see
+    /// [`Io::kept`].
+    fn kept(&self, _inputs: &[&TensorType], _outputs: &[&TensorType]) -> usize {
+        0
+    }
+
     /// Computes the outputs from the inputs, on the current rayon pool. Outputs hold old data and are written in full.
     fn run(&self, io: Io);
 }

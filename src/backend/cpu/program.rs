@@ -7,11 +7,11 @@ use std::time::Instant;
 use rayon::ThreadPool;
 
 use super::available_memory;
-use super::memory::{Buffer, Io, Store, lock};
+use super::memory::{Buffer, Io, Kept, Store, lock};
 use crate::backend::{NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{self, Place};
-use crate::graph::{Graph, Role, ValueId};
+use crate::graph::{Graph, Node, Role, ValueId};
 use crate::tensor::Tensor;
 
 /// Where a value's memory is.
@@ -23,6 +23,15 @@ enum Location {
     Shared(usize),
 }
 
+/// What a node keeps from step to step of its weight.
+struct Keep {
+    memory: Buffer,
+    /// Index of the weight in the store.
+    weight: usize,
+    /// Of the weight that it was made of.
+    version: Option<u64>,
+}
+
 /// See [`Program`].
 pub(super) struct CpuProgram {
     graph: Graph,
@@ -30,6 +39,8 @@ pub(super) struct CpuProgram {
     locations: Vec<Location>,
     own: Vec<Buffer>,
     scratch: Buffer,
+    /// Of each node.
+    kept: Vec<Option<Keep>>,
     /// Of each node, in the last step.
     times: Vec<NodeTime>,
     store: Arc<Mutex<Store>>,
@@ -88,12 +99,30 @@ impl CpuProgram {
             }
         }
         let scratch = scratch * size_of::<f32>();
-        check_memory(own.iter().sum::<usize>() + scratch)?;
+        // Bytes that each node keeps, where no node overwrites its weight.
+        let overwritten =
+            |place: Location| graph.nodes.iter().any(|node| node.outputs.iter().any(|o| locations[o.0] == place));
+        let kept = graph.nodes.iter().map(|node| {
+            let types = |values: &[ValueId]| values.iter().map(|v| &graph[*v].ty).collect::<Vec<_>>();
+            let elements = node.op.cpu().kept(&types(&node.inputs), &types(&node.outputs));
+            match node.inputs.get(1).map(|weight| locations[weight.0]) {
+                Some(place @ Location::Shared(weight)) if elements > 0 && !overwritten(place) => {
+                    Some((weight, elements * size_of::<f32>()))
+                }
+                _ => None,
+            }
+        });
+        let kept: Vec<Option<(usize, usize)>> = kept.collect();
+        let kept_bytes = kept.iter().flatten().map(|(_, bytes)| bytes).sum::<usize>();
+        check_memory(own.iter().sum::<usize>() + scratch + kept_bytes)?;
+        let keep = |(weight, bytes)| Ok(Keep { memory: Buffer::new(bytes)?, weight, version: None });
+        let kept = kept.into_iter().map(|kept| kept.map(keep).transpose());
         Ok(CpuProgram {
             graph: graph.clone(),
             locations,
             own: own.into_iter().map(Buffer::new).collect::<Result<_>>()?,
             scratch: Buffer::new(scratch)?,
+            kept: kept.collect::<Result<_>>()?,
             times: vec![NodeTime::default(); graph.nodes.len()],
             store,
             pool,
@@ -136,12 +165,14 @@ impl Program for CpuProgram {
 
     fn submit(&mut self) -> Result<Ticket> {
         let mut store = lock(&self.store);
-        let mut memory = Memory { own: &mut self.own, shared: &mut store.buffers };
+        let Store { buffers, versions, .. } = &mut *store;
+        let mut memory = Memory { own: &mut self.own, shared: buffers, versions };
         let (graph, locations, scratch, times) = (&self.graph, &self.locations, &mut self.scratch, &mut self.times);
+        let kept = &mut self.kept;
         self.pool.install(|| {
-            for (node, time) in graph.nodes.iter().zip(times) {
+            for ((node, kept), time) in graph.nodes.iter().zip(kept).zip(times) {
                 let start = Instant::now();
-                memory.run(graph, node, locations, scratch);
+                memory.run(graph, node, locations, scratch, kept.as_mut());
                 *time = NodeTime { calls: 1, ms: start.elapsed().as_secs_f64() * 1e3 };
             }
         });
@@ -159,7 +190,8 @@ impl Program for CpuProgram {
     }
 
     fn memory_bytes(&self) -> u64 {
-        (self.own.iter().map(Buffer::bytes).sum::<usize>() + self.scratch.bytes()) as u64
+        let kept = self.kept.iter().flatten().map(|kept| kept.memory.bytes());
+        (self.own.iter().map(Buffer::bytes).chain(kept).sum::<usize>() + self.scratch.bytes()) as u64
     }
 
     fn profile(&mut self) -> Result<Vec<NodeTime>> {
@@ -173,25 +205,46 @@ impl Program for CpuProgram {
 struct Memory<'a> {
     own: &'a mut [Buffer],
     shared: &'a mut [Buffer],
+    /// Of the device's.
+    versions: &'a mut [u64],
 }
 
 impl Memory<'_> {
     /// Runs one node. The buffers of its outputs are taken out of the tables meanwhile: that is how the borrow checker knows
     /// that no input is written, and an input that is updated in place is reached as the output only.
-    fn run(&mut self, graph: &Graph, node: &crate::graph::Node, locations: &[Location], scratch: &mut Buffer) {
+    fn run(
+        &mut self,
+        graph: &Graph,
+        node: &Node,
+        locations: &[Location],
+        scratch: &mut Buffer,
+        mut kept: Option<&mut Keep>,
+    ) {
         let taken = |memory: &mut Self, v: &ValueId| std::mem::take(memory.buffer_mut(locations[v.0]));
         let mut outputs: Vec<Buffer> = node.outputs.iter().map(|v| taken(self, v)).collect();
         let len = scratch.bytes() / size_of::<f32>();
+        let version = kept.as_ref().map(|kept| self.versions[kept.weight]);
+        let mut ready = kept.as_ref().is_some_and(|kept| kept.version == version);
         node.op.cpu().run(Io {
             inputs: node.inputs.iter().map(|v| (&graph[*v].ty, self.buffer(locations[v.0]))).collect(),
             outputs: std::iter::zip(&node.outputs, &mut outputs)
                 .map(|(v, buffer)| (&graph[*v].ty, buffer.elements_mut(graph[*v].ty.shape.elements())))
                 .collect(),
             scratch: scratch.elements_mut(len),
+            kept: kept.as_mut().map(|kept| {
+                let len = kept.memory.bytes() / size_of::<f32>();
+                Kept { memory: kept.memory.elements_mut(len), ready: &mut ready }
+            }),
             threads: rayon::current_num_threads(),
         });
+        if let Some(kept) = kept {
+            kept.version = version.filter(|_| ready);
+        }
         for (v, buffer) in std::iter::zip(&node.outputs, outputs) {
             *self.buffer_mut(locations[v.0]) = buffer;
+            if let Location::Shared(place) = locations[v.0] {
+                self.versions[place] += 1;
+            }
         }
     }
 
@@ -207,5 +260,81 @@ impl Memory<'_> {
             Location::Own(i) => &mut self.own[i],
             Location::Shared(i) => &mut self.shared[i],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::backend::cpu::CpuDevice;
+    use crate::backend::{Device, Program};
+    use crate::graph::{Graph, Role, ValueId};
+    use crate::ops::{Conv2d, Sgd};
+    use crate::tensor::{Tensor, TensorType};
+
+    const X: [usize; 4] = [2, 9, 7, 6];
+    const W: [usize; 4] = [16, 9, 3, 3];
+
+    fn normal<const N: usize>(shape: [usize; N], seed: u64) -> Tensor {
+        let mut data = vec![0.0; shape.iter().product()];
+        crate::rng::Philox { seed, stream: 0, step: 0 }.normal(&mut data);
+        Tensor::f32(shape, data).unwrap()
+    }
+
+    fn convolution(role: Role) -> (Graph, [ValueId; 3]) {
+        let mut graph = Graph::new();
+        let x = graph.source("x", TensorType::f32(X), Role::Input).unwrap();
+        let w = graph.source("w", TensorType::f32(W), role).unwrap();
+        let conv = Conv2d { stride: [1, 1], padding: [1, 1], dilation: [1, 1], groups: 1 };
+        let y = graph.apply("conv", conv, &[x, w]).unwrap();
+        (graph, [x, w, y])
+    }
+
+    fn step(program: &mut dyn Program) -> Vec<Tensor> {
+        let ticket = program.submit().unwrap();
+        program.outputs(ticket, true).unwrap().unwrap()
+    }
+
+    /// What is kept of a weight is of the weight as it is, whoever changed it, and numbers that Winograd's sums cannot take too.
+    #[test]
+    fn what_is_kept_follows_the_weight() {
+        let mut device = CpuDevice::new(Some(2)).unwrap();
+        let x = normal(X, 1);
+        let (plain, [plain_x, plain_w, plain_y]) = convolution(Role::Input);
+        let mut plain = device.compile(&plain, &[plain_y]).unwrap();
+        plain.write(plain_x, &x).unwrap();
+        let mut expected = |w: &Tensor| {
+            plain.write(plain_w, w).unwrap();
+            step(&mut *plain).remove(0)
+        };
+        device.set("w", &normal(W, 2)).unwrap();
+        let (graph, [own_x, _, y]) = convolution(Role::Parameter);
+        let mut program = device.compile(&graph, &[y]).unwrap();
+        program.write(own_x, &x).unwrap();
+        let mut huge = normal(W, 3).as_f32().unwrap().to_vec();
+        huge[5] = 1e30;
+        let huge = Tensor::f32(W, huge).unwrap();
+        for w in [normal(W, 2), normal(W, 4), huge, normal(W, 5)] {
+            device.set("w", &w).unwrap();
+            for _ in 0..2 {
+                assert_eq!(step(&mut *program)[0].bytes(), expected(&w).bytes());
+            }
+        }
+        // An optimizer's step of another program.
+        let mut update = Graph::new();
+        let w = update.source("w", TensorType::f32(W), Role::Parameter).unwrap();
+        let gradient = update.source("gradient", TensorType::f32(W), Role::Input).unwrap();
+        let velocity = update.source("velocity", TensorType::f32(W), Role::State).unwrap();
+        let schedule = update.source("schedule", TensorType::f32([4]), Role::Input).unwrap();
+        let sgd = Sgd { momentum: 0.9, weight_decay: 0.0, nesterov: false, paper: false, lr_scale: 1.0 };
+        let outputs = update.apply_all("update", sgd, &[w, gradient, velocity, schedule]).unwrap();
+        device.set("velocity", &Tensor::zeros(&TensorType::f32(W)).unwrap()).unwrap();
+        let mut update = device.compile(&update, &outputs).unwrap();
+        update.write(gradient, &normal(W, 6)).unwrap();
+        update.write(schedule, &Tensor::f32([4], vec![0.1, 0.0, 0.0, 0.0]).unwrap()).unwrap();
+        let before = device.get("w").unwrap();
+        step(&mut *update);
+        let after = device.get("w").unwrap();
+        assert_ne!(before.bytes(), after.bytes());
+        assert_eq!(step(&mut *program)[0].bytes(), expected(&after).bytes());
     }
 }

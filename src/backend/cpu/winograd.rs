@@ -117,6 +117,15 @@ struct Planes<'a> {
     padding: [usize; 2],
 }
 
+/// The kernels of a convolution.
+#[derive(Clone, Copy)]
+pub(super) enum Weight<'a> {
+    /// `turned`: it is [ins, outs, R, R] with the kernels turned round, as the gradient to the input needs it.
+    Plain { w: &'a [f32], turned: bool },
+    /// By [`Winograd::transform`].
+    Transformed(&'a [f32]),
+}
+
 /// A convolution of stride 1 over tiles of its output: forward, or the gradient to the input or the weight.
 pub(super) struct Winograd {
     /// Extent of the kernel.
@@ -168,7 +177,7 @@ impl Winograd {
     /// f32 elements of scratch memory of [`Winograd::convolve`].
     pub fn scratch(&self, threads: usize) -> usize {
         let tiles = self.square() * (self.rows(self.ins).len + self.rows(self.outs).len);
-        self.ins.div_ceil(self.depth()) * self.square() * self.kernels().len + threads * (tiles + self.own())
+        self.transformed_group() + threads * (tiles + self.own())
     }
 
     /// The same of [`Winograd::weight_gradient`].
@@ -177,12 +186,43 @@ impl Winograd {
         self.square() * Layout::rows(self.outs, self.ins).len + tiles + threads * self.own()
     }
 
-    /// y from x and w. `turned`: w is [ins, outs, R, R] with the kernels turned round, as the gradient to the input needs it.
-    pub fn convolve(&self, x: &[f32], w: &[f32], turned: bool, y: &mut [f32], scratch: &mut [f32], threads: usize) {
+    /// y from x and w.
+    pub fn convolve(&self, x: &[f32], w: Weight, y: &mut [f32], scratch: &mut [f32], threads: usize) {
         match self.r {
-            3 => self.convolve_by::<3, 4>(x, w, turned, y, scratch, threads),
-            _ => self.convolve_by::<5, 6>(x, w, turned, y, scratch, threads),
+            3 => self.convolve_by::<3, 4>(x, w, y, scratch, threads),
+            _ => self.convolve_by::<5, 6>(x, w, y, scratch, threads),
         }
+    }
+
+    /// f32 elements of the transformed kernels of all groups.
+    pub fn transformed(&self) -> usize {
+        self.groups * self.transformed_group()
+    }
+
+    /// Transforms the kernels of all groups.
+    pub fn transform(&self, u: &mut [f32], w: &[f32], scratch: &mut [f32], threads: usize) {
+        let groups = u.chunks_exact_mut(self.transformed_group()).zip(w.chunks_exact(w.len() / self.groups));
+        let own = Pieces::new(scratch, self.own(), threads);
+        for (u, w) in groups {
+            match self.r {
+                3 => self.transform_group::<3, 4>(u, w, false, &own),
+                _ => self.transform_group::<5, 6>(u, w, false, &own),
+            }
+        }
+    }
+
+    /// f32 elements of the transformed kernels of a group.
+    fn transformed_group(&self) -> usize {
+        self.ins.div_ceil(self.depth()) * self.square() * self.kernels().len
+    }
+
+    fn transform_group<const R: usize, const T: usize>(&self, u: &mut [f32], w: &[f32], turned: bool, own: &Pieces)
+    where
+        Kernel: Transform<R, T>,
+    {
+        u.par_chunks_mut(T * T * self.kernels().len).enumerate().for_each(|(i, u)| {
+            own.with(|own| self.transform_kernels::<R, T>(u, w, i * self.depth(), turned, own));
+        });
     }
 
     /// dw from x and dy.
@@ -196,8 +236,7 @@ impl Winograd {
     fn convolve_by<const R: usize, const T: usize>(
         &self,
         x: &[f32],
-        w: &[f32],
-        turned: bool,
+        w: Weight,
         y: &mut [f32],
         scratch: &mut [f32],
         threads: usize,
@@ -206,17 +245,20 @@ impl Winograd {
         Input: Transform<T, T>,
         Output: Transform<T, M>,
     {
-        let (groups, plane, depth) = (self.groups, self.output[0] * self.output[1], self.depth());
-        let kernels = T * T * self.kernels().len;
-        let (u, scratch) = scratch.split_at_mut(self.ins.div_ceil(depth) * kernels);
+        let (groups, plane, len) = (self.groups, self.output[0] * self.output[1], self.transformed_group());
+        let (own_u, scratch) = scratch.split_at_mut(len);
         let own = Pieces::new(scratch, scratch.len() / threads, threads);
         // So many output channels that there is a task for each thread.
         let part = self.outs.div_ceil(threads.div_ceil(self.n * groups)).next_multiple_of(OUTS).min(self.outs);
-        for (group, w) in w.chunks_exact(self.ins * self.outs * R * R).enumerate() {
-            u.par_chunks_mut(kernels).enumerate().for_each(|(i, u)| {
-                own.with(|own| self.transform_kernels::<R, T>(u, w, i * depth, turned, own));
-            });
-            let u = &u[..];
+        for group in 0..groups {
+            let u = match w {
+                Weight::Transformed(u) => &u[group * len..][..len],
+                Weight::Plain { w, turned } => {
+                    let w = &w[group * w.len() / groups..][..w.len() / groups];
+                    self.transform_group::<R, T>(own_u, w, turned, &own);
+                    &own_u[..]
+                }
+            };
             let pictures =
                 y.par_chunks_mut(self.outs * plane).zip(x.par_chunks(self.ins * self.input[0] * self.input[1]));
             pictures.skip(group).step_by(groups).for_each(|(y, x)| {
