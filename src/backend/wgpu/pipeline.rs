@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use rayon::prelude::*;
+
 use super::dispatch::Dispatch;
 use super::shaders::{BindingKind, Kernel};
 
@@ -47,39 +49,44 @@ impl Pipelines {
         wgpu::ShaderSource::Wgsl(text.map_or(kernel.source.clone(), Into::into))
     }
 
-    /// The pipeline of a dispatch, made now or before.
-    pub fn get(&mut self, device: &wgpu::Device, dispatch: &Dispatch) -> Arc<Pipeline> {
-        let key = key(dispatch);
-        if let Some(known) = self.pipelines.get(&key) {
-            return known.clone();
-        }
-        let checked = self.checked;
-        let module = self.module(device, &dispatch.kernel);
-        let made = Arc::new(build(device, module, dispatch, checked));
-        self.pipelines.insert(key, made.clone());
-        made
+    /// The pipelines of the dispatches, made now, all at once, or before.
+    pub fn get(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) -> Vec<Arc<Pipeline>> {
+        let missing: HashMap<Key, &Dispatch> = dispatches.iter().map(|dispatch| (key(dispatch), dispatch)).collect();
+        let missing: Vec<_> = missing.into_iter().filter(|(key, _)| !self.pipelines.contains_key(key)).collect();
+        // The entry points of a file share a module.
+        let kernels = missing.iter().map(|(_, dispatch)| (dispatch.kernel.source.as_ref(), &dispatch.kernel));
+        let kernels: HashMap<&str, &Kernel> =
+            kernels.filter(|(source, _)| !self.modules.contains_key(*source)).collect();
+        let made: Vec<_> =
+            kernels.par_iter().map(|(source, kernel)| (source.to_string(), self.module(device, kernel))).collect();
+        self.modules.extend(made);
+        let made: Vec<_> = missing
+            .into_par_iter()
+            .map(|(key, dispatch)| {
+                let module = &self.modules[dispatch.kernel.source.as_ref()];
+                (key, Arc::new(build(device, module, dispatch, self.checked)))
+            })
+            .collect();
+        self.pipelines.extend(made);
+        dispatches.iter().map(|dispatch| self.pipelines[&key(dispatch)].clone()).collect()
     }
 
-    /// The kernel's module; the entry points of a file share one.
-    fn module(&mut self, device: &wgpu::Device, kernel: &Kernel) -> &wgpu::ShaderModule {
-        let (checked, source) = (self.checked, self.source(kernel));
-        self.modules.entry(kernel.source.to_string()).or_insert_with(|| {
-            let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source };
-            let checks = match checked {
-                true => wgpu::ShaderRuntimeChecks::checked(),
-                false => wgpu::ShaderRuntimeChecks {
-                    bounds_checks: false,
-                    force_loop_bounding: false,
-                    int_div_checks: false,
-                    ..wgpu::ShaderRuntimeChecks::checked()
-                },
-            };
-            // SAFETY: every shader is our own. Loops are bounded by uniform values, divisors are extents above zero, and
-            // indices stay in the bound windows: the tests show that checks change no bit of a result (they cost up to a
-            // quarter of a kernel's speed). Texels behind a texture's end may be read, by lanes whose sums are not stored:
-            // Vulkan's image robustness, on which wgpu's own checks rely as well, makes that harmless.
-            unsafe { device.create_shader_module_trusted(descriptor, checks) }
-        })
+    fn module(&self, device: &wgpu::Device, kernel: &Kernel) -> wgpu::ShaderModule {
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(&kernel.name), source: self.source(kernel) };
+        let checks = match self.checked {
+            true => wgpu::ShaderRuntimeChecks::checked(),
+            false => wgpu::ShaderRuntimeChecks {
+                bounds_checks: false,
+                force_loop_bounding: false,
+                int_div_checks: false,
+                ..wgpu::ShaderRuntimeChecks::checked()
+            },
+        };
+        // SAFETY: every shader is our own. Loops are bounded by uniform values, divisors are extents above zero, and
+        // indices stay in the bound windows: the tests show that checks change no bit of a result (they cost up to a
+        // quarter of a kernel's speed). Texels behind a texture's end may be read, by lanes whose sums are not stored:
+        // Vulkan's image robustness, on which wgpu's own checks rely as well, makes that harmless.
+        unsafe { device.create_shader_module_trusted(descriptor, checks) }
     }
 }
 

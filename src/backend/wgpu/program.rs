@@ -349,9 +349,9 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
         let size = wgpu::BufferSize::new(size);
         wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size })
     };
+    let pipelines = shared.pipelines().get(&shared.device, dispatches);
     let mut steps = Vec::new();
-    for (dispatch, uniform_offset) in dispatches.iter().zip(offsets) {
-        let pipeline = shared.pipelines().get(&shared.device, dispatch);
+    for ((dispatch, uniform_offset), pipeline) in dispatches.iter().zip(offsets).zip(pipelines) {
         let mut entries: Vec<_> = dispatch
             .windows
             .iter()
