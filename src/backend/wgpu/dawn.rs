@@ -10,9 +10,10 @@ use std::rc::Rc;
 use serde_json::{Value, json};
 
 use super::dispatch::Dispatch;
+use super::lower::{lower, place};
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Key, key};
-use super::program::{lower, place, uniforms};
+use super::program::uniforms;
 use super::shaders::{BindingKind, Kernel};
 use super::translate::{RANDOM, dispatches, parse, pipelines, uses_subgroups};
 use crate::backend::{Device, DeviceInfo, DeviceType, Finding, NodeTime, Program, Ticket};

@@ -6,10 +6,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
+use super::lower::{candidates, of_case};
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Window, padded};
 use super::pipeline::Pipelines;
 use super::probe;
-use super::program::{WgpuProgram, candidates, of_case, read_buffer};
+use super::program::{WgpuProgram, read_buffer};
 use crate::backend::{Choices, Device, DeviceInfo, Finding, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};

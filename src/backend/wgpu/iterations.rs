@@ -10,9 +10,9 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::adapter::adapters;
 use super::dispatch::Dispatch;
+use super::lower::{lower, of_case};
 use super::lowering::MAX_ITERATIONS;
 use super::pipeline::TEXEL_FORMAT;
-use super::program::{lower, of_case};
 use super::shaders::{BindingKind, Kernel};
 use super::translate::capabilities;
 use crate::graph::Graph;

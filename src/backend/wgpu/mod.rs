@@ -13,6 +13,7 @@ pub(crate) mod dispatch;
 mod expand; // used by build.rs
 #[cfg(test)]
 mod iterations;
+mod lower;
 pub(crate) mod lowering;
 mod pipeline;
 mod probe;
@@ -53,14 +54,14 @@ pub(crate) fn has_kernels(case: &Case, max_window: u64) -> bool {
     let max_window = max_window / ALIGNMENT * ALIGNMENT;
     let capability =
         |software| Capability { max_window, grid_side: MAX_GROUPS, software, subgroup: None, candidate: 0 };
-    [true, false].into_iter().all(|software| program::of_case(case, capability(software)).is_ok())
+    [true, false].into_iter().all(|software| lower::of_case(case, capability(software)).is_ok())
 }
 
 /// How many kernels a case's op chooses between on a GPU; 1 where there is no choice.
 pub(crate) fn kernels(case: &Case) -> usize {
     let (max_window, grid_side) = (128 << 20, MAX_GROUPS);
     let gpu = Capability { max_window, grid_side, software: false, subgroup: None, candidate: 0 };
-    program::candidates(&case.op, &case.types(), gpu).map_or(1, |names| names.len().max(1))
+    lower::candidates(&case.op, &case.types(), gpu).map_or(1, |names| names.len().max(1))
 }
 
 /// How an op becomes dispatches. Every op on THE list implements it in its file here.

@@ -5,17 +5,15 @@ use std::sync::{Arc, OnceLock};
 
 use super::device::{GUARD, Shared, Variable, guard};
 use super::dispatch::{Dispatch, TexelCopy};
-use super::lowering::{ALIGNMENT, Capability, Lowering, Memory, TEXTURE_WIDTH, ValueRef, padded};
+use super::lower::{lower, place};
+use super::lowering::{ALIGNMENT, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Pipeline, TEXEL_FORMAT};
 use super::profile::profile;
 use super::shaders::BindingKind;
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
-use crate::graph::plan::{Place, Plan, plan};
+use crate::graph::plan::plan;
 use crate::graph::{Graph, Role, ValueId};
-use crate::ops::Op;
-use crate::ops::case::Case;
-use crate::selftest::harness::OneOp;
 use crate::tensor::{Tensor, TensorType};
 
 /// A graph on a wgpu device.
@@ -261,45 +259,6 @@ impl Buffers {
     }
 }
 
-/// Where a value lives. Whatever a node computes has a slot or lives in a source.
-pub(super) fn place(plan: &Plan, id: ValueId) -> Memory {
-    match plan.places[id.0] {
-        Place::Source(source) => Memory::Source(source),
-        Place::Slot(slot) => Memory::Slot(slot),
-        Place::Unused => Memory::Source(id),
-    }
-}
-
-/// Lowers every node, for a device whose largest buffer has `max_buffer` bytes.
-pub(super) fn lower(
-    capability: Capability,
-    choices: &Arc<Choices>,
-    max_buffer: u64,
-    graph: &Graph,
-    plan: &Plan,
-) -> Result<Lowering> {
-    let mut lowering = Lowering::new(capability, choices.clone());
-    let reference = |&id: &ValueId| {
-        let value = &graph[id];
-        if value.ty.bytes() as u64 > max_buffer {
-            return Err(Error::device(format!(
-                "{} {} needs {} bytes, but this device's largest buffer has {max_buffer}; lower --batch-size",
-                value.name,
-                value.ty.shape,
-                value.ty.bytes(),
-            )));
-        }
-        Ok(ValueRef { memory: place(plan, id), ty: value.ty.clone(), name: value.name.clone() })
-    };
-    for node in &graph.nodes {
-        let inputs = node.inputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
-        let outputs = node.outputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
-        lowering.node(&node.layer, graph.signature(node));
-        node.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
-    }
-    Ok(lowering)
-}
-
 /// The uniforms of all dispatches for one buffer, and the aligned offset of each.
 pub(super) fn uniforms(dispatches: &[Dispatch]) -> (Vec<u8>, Vec<u64>) {
     let mut uniforms: Vec<u8> = Vec::new();
@@ -311,27 +270,6 @@ pub(super) fn uniforms(dispatches: &[Dispatch]) -> (Vec<u8>, Vec<u64>) {
     }
     uniforms.resize(padded(uniforms.len() as u64) as usize, 0);
     (uniforms, offsets)
-}
-
-/// The dispatches of a case.
-///
-/// # Errors
-/// When the device is too small for it.
-pub(super) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
-    Ok(lower_alone(&case.op, &case.types(), capability)?.dispatches)
-}
-
-/// Names of the kernels that an op chooses between.
-///
-/// # Errors
-/// When the device is too small for it.
-pub(super) fn candidates(op: &Op, types: &[TensorType], capability: Capability) -> Result<Vec<String>> {
-    Ok(lower_alone(op, types, capability)?.candidates().to_vec())
-}
-
-fn lower_alone(op: &Op, types: &[TensorType], capability: Capability) -> Result<Lowering> {
-    let one = OneOp::new("one", op, types)?;
-    lower(capability, &Default::default(), u64::MAX, &one.graph, &plan(&one.graph, &one.outputs))
 }
 
 /// Pipelines and bind groups.

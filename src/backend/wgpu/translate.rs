@@ -12,9 +12,9 @@ use naga::{Module, ShaderStage};
 use rayon::prelude::*;
 
 use super::dispatch::Dispatch;
+use super::lower::of_case;
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS};
 use super::pipeline::key;
-use super::program::of_case;
 use super::shaders::Kernel;
 use crate::ops::case::Case;
 use crate::ops::{Op, draw};
