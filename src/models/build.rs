@@ -5,7 +5,7 @@ use super::{Bias, BuildOptions, Init, Layer, LayerKind, Model, Parameter};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
-    self, Activation, ActivationKind, Augment, AvgPool2d, Conv2d, Crop, Dropout, DropoutScaling, Linear, Lrn,
+    self, Activation, ActivationKind, Augment, AvgPool2d, Color, Conv2d, Crop, Dropout, DropoutScaling, Linear, Lrn,
     MaxPool2d, Op, Reshape, Scale,
 };
 use crate::rng::stream;
@@ -60,21 +60,7 @@ impl Model {
     /// [`Error::Shape`] with the layer's name when a layer cannot take what the one before gives;
     /// [`Error::Input`] when an option is out of range.
     pub fn build(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Network> {
-        options.validate(self)?;
-        let [height, width] = options.stored(self);
-        let pictures = TensorType::new([options.batch, height, width, 3], DType::U8);
-        check_size("pictures", &pictures.shape)?;
-        let pictures = graph.source("pictures", pictures, Role::Input)?;
-        let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input)?;
-        let training = phase == Phase::Training;
-        let augment = Augment {
-            output: options.network_size(self),
-            crop: if training { options.crop } else { Crop::Center },
-            flip: training && options.flip,
-            mean: options.mean,
-            std: options.std,
-        };
-        let x = graph.apply("augment", augment, &[pictures, counter])?;
+        let Seen { pictures, counter, x } = self.see(graph, options, phase)?;
         let mut builder =
             Builder { model: self, options, phase, graph, counter, x, parameters: Vec::new(), dropouts: 0 };
         let mut layers = Vec::new();
@@ -93,6 +79,31 @@ impl Model {
         Ok(Network { pictures, counter, logits, parameters, layers })
     }
 
+    /// Appends what comes before the first layer: pictures, augmented and normalised.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when an option is out of range.
+    pub(super) fn see(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Seen> {
+        options.validate(self)?;
+        let [height, width] = options.stored(self);
+        let pictures = TensorType::new([options.batch, height, width, 3], DType::U8);
+        check_size("pictures", &pictures.shape)?;
+        let pictures = graph.source("pictures", pictures, Role::Input)?;
+        let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input)?;
+        let training = phase == Phase::Training;
+        let augment = Augment {
+            output: options.network_size(self),
+            crop: if training { options.crop } else { Crop::Center },
+            flip: training && options.flip,
+            mean: options.mean,
+            std: options.std,
+            color: if training { options.color } else { Color::NONE },
+            erase: if training { options.erase } else { 0.0 },
+        };
+        let x = graph.apply("augment", augment, &[pictures, counter])?;
+        Ok(Seen { pictures, counter, x })
+    }
+
     /// Says of a shape error in a picture smaller than the model was made for that this is the reason.
     fn explain(&self, error: Error, at: &Layer, options: &BuildOptions) -> Error {
         let [height, width] = options.network_size(self);
@@ -108,6 +119,14 @@ impl Model {
             other => other,
         }
     }
+}
+
+/// What comes before the first layer.
+pub(super) struct Seen {
+    pub pictures: ValueId,
+    pub counter: ValueId,
+    /// f32 [N, 3, h, w].
+    pub x: ValueId,
 }
 
 /// The state of a walk over the layers.

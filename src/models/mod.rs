@@ -13,7 +13,7 @@ pub use init::{Init, Initial, Parameter};
 pub use layer::{Bias, Extent, Features, Layer, LayerKind};
 pub use optimizer::{OptimizerConfig, Rule};
 pub use options::BuildOptions;
-pub use step::{EvalGraph, TrainGraph, eval_graph, train_graph};
+pub use step::{EvalGraph, TrainGraph, ViewGraph, eval_graph, train_graph, view_graph};
 
 use serde::{Deserialize, Serialize};
 
