@@ -538,7 +538,6 @@ fn what_is_to_come_is_told_as_such() {
         ("train pictures --batch-size auto", "--batch-size auto"),
         ("train pictures --accumulate 4", "--accumulate"),
         ("train pictures --pretrained=file", "--pretrained"),
-        ("train pictures --cache off", "--cache"),
         ("train pictures --adapter 0,1", "0,1"),
         ("lr-find pictures --json", "convoy lr-find"),
         ("explain run/best.safetensors picture.jpg", "convoy explain"),

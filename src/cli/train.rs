@@ -54,7 +54,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         Some(run) => resume(run, &args.options)?,
         None => start(&args)?,
     };
-    let job = Job { settings, model, dataset };
+    let job = Job::new(settings, model, dataset);
     let graph = job.train_graph()?.graph;
     let position = from.as_ref().map(|(lock, checkpoint)| {
         Position::restore(checkpoint).map_err(|error| {

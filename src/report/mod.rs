@@ -1,0 +1,5 @@
+//! Pictures of a run, for people.
+
+mod samples;
+
+pub use samples::Samples;
