@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use super::bench_data;
 use super::console::{self, Console, bytes};
-use super::{DeviceArgs, Precision, TuneName, tune_device};
+use super::{DeviceArgs, TuneName, tune_device};
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
 use convoy::formats::load_model;
 use convoy::models::{BuildOptions, OptimizerConfig};
+use convoy::train::config::PrecisionKind;
 
 /// Options of `convoy bench`.
 #[derive(clap::Args, Debug)]
@@ -33,9 +34,9 @@ pub struct Args {
     /// Optimizer of the training step
     #[arg(long, value_enum, default_value_t = OptimizerName::Adam)]
     optimizer: OptimizerName,
-    /// Numbers that are computed with
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    /// What convolutions and fully connected layers multiply
+    #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
+    precision: PrecisionKind,
     /// Steps that count
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
@@ -89,7 +90,6 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         return bench_data::run(folder, stored, args.batch_size as usize, &args.workers, args.json, console);
     }
     let build = BuildOptions::new(args.batch_size as usize, args.classes as usize);
-    let Precision::F32 = args.precision;
     let options = BenchOptions {
         mode: match args.mode {
             ModeName::Train => Mode::Train,
@@ -106,7 +106,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         profile: args.profile,
     };
     let console = &console.without_output(args.json);
-    let mut device = args.device.open_with(WgpuOptions::default(), console)?;
+    let precision = args.precision.of_batch(options.build.batch);
+    let mut device = args.device.open_with(WgpuOptions { precision, ..WgpuOptions::default() }, console)?;
     tune_device(&mut *device, &graph(&model, &options)?, args.tune, console)?;
     let report = bench(&mut *device, &model, &options)?;
     match args.json {

@@ -68,13 +68,6 @@ enum Command {
     Selftest(selftest::Args),
 }
 
-/// Numbers that are computed with.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Precision {
-    /// 32-bit floats
-    F32,
-}
-
 /// The choice of a device.
 #[derive(clap::Args, Debug)]
 struct DeviceArgs {

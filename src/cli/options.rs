@@ -6,7 +6,9 @@ use clap::Command;
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
-use convoy::train::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, ResizeKind, ScheduleKind};
+use convoy::train::config::{
+    Augmentation, DropoutForm, InitKind, OptimizerKind, PrecisionKind, ResizeKind, ScheduleKind,
+};
 use convoy::train::{Balance, Preset};
 use convoy::{Error, Result};
 
@@ -23,6 +25,9 @@ pub struct Options {
     /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu [default: auto]
     #[arg(long, env = "CONVOY_ADAPTER", value_name = "DEVICE")]
     adapter: Option<String>,
+    /// What convolutions and fully connected layers multiply [default: f32]
+    #[arg(long, help_heading = "Run")]
+    precision: Option<PrecisionKind>,
     /// Seed of everything random
     #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Run")]
     seed: Option<u64>,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::balance::Balance;
 use super::preset::Preset;
+use crate::backend::Precision;
 use crate::data::{Place, Resize};
 use crate::error::{Error, Result, one_line, toml_message};
 
@@ -89,6 +90,27 @@ pub enum DropoutForm {
     Inverted,
     /// In evaluation: values are multiplied by the keep rate
     Paper,
+}
+
+/// The numbers that convolutions and fully connected layers multiply; all else is in 32-bit floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionKind {
+    /// 32-bit floats
+    #[default]
+    F32,
+    /// 16-bit floats, gradients scaled; sums and weights stay in 32-bit floats
+    F16,
+}
+
+impl PrecisionKind {
+    /// For steps of so many pictures.
+    pub fn of_batch(self, batch: usize) -> Precision {
+        match self {
+            PrecisionKind::F32 => Precision::F32,
+            PrecisionKind::F16 => Precision::f16(batch),
+        }
+    }
 }
 
 /// Every setting of a run; the fields are the options of `convoy train` and the keys of `config.toml`.
@@ -189,6 +211,9 @@ pub struct Settings {
     /// Threads that decode pictures; one per processor if absent. Results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
+    /// What products multiply.
+    #[serde(default)]
+    pub precision: PrecisionKind,
     /// Device, as given to `--adapter`.
     #[serde(default = "auto")]
     pub adapter: String,
