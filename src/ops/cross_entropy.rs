@@ -81,11 +81,14 @@ impl Operator for CrossEntropy {
     }
 
     fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
+        if node.wanted.get(2) == Some(&true) {
+            return Err(no_gradient(self)); // weights are given, not learnt
+        }
         let backward = CrossEntropyBackward { label_smoothing: self.label_smoothing, weighted: self.weighted };
         let mut inputs = vec![node.inputs[0], node.inputs[1], node.cotangent];
         inputs.extend(node.inputs.get(2));
         let mut gradients = vec![node.want(0, graph, backward, &inputs)?];
-        gradients.resize(node.inputs.len(), None); // labels and weights are given
+        gradients.resize(node.inputs.len(), None);
         Ok(gradients)
     }
 

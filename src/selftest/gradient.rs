@@ -42,17 +42,27 @@ struct Differentiated {
 
 fn differentiate(case: &Case) -> Result<Option<Differentiated>, String> {
     let types = case.types();
-    let mut one = OneOp::new(&case.label(), &case.op, &types).map_err(|e| e.to_string())?;
-    let floats: Vec<usize> = (0..types.len()).filter(|&n| types[n].dtype == DType::F32).collect();
-    let wanted: Vec<ValueId> = floats.iter().map(|&n| one.inputs[n]).collect();
+    let mut floats: Vec<usize> = (0..types.len()).filter(|&n| types[n].dtype == DType::F32).collect();
+    // An input may be given and never learnt (weights of a loss): its op says so when the gradient is asked for.
+    for n in floats.clone() {
+        if differentiate_to(case, &[n])?.is_none() {
+            floats.retain(|&other| other != n);
+        }
+    }
+    if floats.is_empty() { Ok(None) } else { differentiate_to(case, &floats) }
+}
+
+/// To these inputs; `None` if there is no gradient to one of them.
+fn differentiate_to(case: &Case, inputs: &[usize]) -> Result<Option<Differentiated>, String> {
+    let mut one = OneOp::new(&case.label(), &case.op, &case.types()).map_err(|e| e.to_string())?;
+    let wanted: Vec<ValueId> = inputs.iter().map(|&n| one.inputs[n]).collect();
     let cotangent_type = one.graph[one.outputs[0]].ty.clone();
     let cotangent = one.graph.source("cotangent", cotangent_type, Role::Input).map_err(|e| e.to_string())?;
     match autodiff::backward(&mut one.graph, one.outputs[0], cotangent, &wanted) {
         Err(Error::Unsupported { .. }) => Ok(None),
         Err(e) => Err(e.to_string()),
-        Ok(_) if wanted.is_empty() => Ok(None),
         Ok(gradients) => {
-            Ok(Some(Differentiated { one, cotangent, gradients: floats.into_iter().zip(gradients).collect() }))
+            Ok(Some(Differentiated { one, cotangent, gradients: inputs.iter().copied().zip(gradients).collect() }))
         }
     }
 }
