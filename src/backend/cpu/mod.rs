@@ -30,6 +30,7 @@ mod reduce;
 mod reshape;
 mod sgd;
 mod softmax;
+mod windows;
 mod winograd;
 
 use std::sync::{Arc, Mutex};
