@@ -25,6 +25,7 @@ use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
 use convoy::cache::tuning;
 use convoy::graph::Graph;
+use convoy::models::Model;
 use convoy::tune::{self, Gain, Tune};
 use convoy::{Error, Result};
 
@@ -69,6 +70,11 @@ enum Command {
 enum Precision {
     /// 32-bit floats
     F32,
+}
+
+/// What `--help` says of a model.
+fn model_help() -> String {
+    format!("Model: a name of the zoo ({}) or a .toml file", Model::zoo().join(", "))
 }
 
 /// The choice of a device.

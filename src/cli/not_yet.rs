@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue};
 
 const COMMANDS: [&str; 5] = ["compare", "data", "explain", "export", "lr-find"];
-const OPTIONS: [&str; 3] = ["--accumulate", "--cache", "--pretrained"];
+const OPTIONS: [&str; 2] = ["--accumulate", "--cache"];
 const VALUES: [(&str, &str); 2] = [("--batch-size", "auto"), ("--precision", "f16")];
 
 /// What a command line asks for that is not built yet, if that is why it was refused.

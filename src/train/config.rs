@@ -106,6 +106,9 @@ pub struct Settings {
     pub split: f64,
     /// Zoo name or model file.
     pub model: String,
+    /// Safetensors file whose weights the run begins with, where names and shapes agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<PathBuf>,
     /// Height and width of the network's input, pixels; the model's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,

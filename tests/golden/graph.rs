@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use convoy::backend::Device;
 use convoy::graph::{Graph, Role, ValueId, autodiff};
 use convoy::ops::{
-    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, Bias, Broadcast, Conv2d, Conv2dBackwardInput, Crop,
-    CrossEntropy, Dropout, DropoutScaling, Fill, Linear, LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d,
-    Mul, Op, Reduce, ReduceKind, Reshape, Scale, Sgd, Softmax,
+    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Concat,
+    Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear, LinearBackwardInput,
+    LinearBackwardWeight, Lrn, MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, RunningAverage, Scale, Sgd, Softmax,
 };
 use convoy::selftest::harness;
 use convoy::tensor::Tensor;
@@ -62,6 +62,10 @@ pub fn op(name: &str, o: &Options) -> Op {
             count_include_pad: o.get("count_include_pad"),
         }
         .into(),
+        "batch_norm" => BatchNorm { epsilon: o.get("epsilon") }.into(),
+        "batch_norm_inference" => BatchNormInference { epsilon: o.get("epsilon") }.into(),
+        "running_average" => RunningAverage { momentum: o.get("momentum"), factor: o.get("factor") }.into(),
+        "concat" => Concat { channels: o.get("channels") }.into(),
         "dropout" => {
             let scaling = match o.get::<String>("scaling").as_str() {
                 "inverted" => DropoutScaling::Inverted,
