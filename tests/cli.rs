@@ -316,7 +316,7 @@ fn summary_counts_parameters_and_work() {
     assert_eq!(conv1["parameters"], 96 * 3 * 11 * 11 + 96);
     assert_eq!(conv1["output"], serde_json::json!([96, 55, 55]));
     assert!(found["training_memory_bytes"].as_u64().unwrap() > 2 * 4 * 58_289_538, "weights and momentum");
-    for model in ["alexnet", "alexnet-tutorial", "four-layer"] {
+    for model in ["alexnet", "alexnet-tutorial", "resnet18", "four-layer"] {
         let plain = place.convoy(&format!("summary {model}")).ok();
         assert!(plain.stdout.contains("conv1"), "{}", plain.stdout);
     }
@@ -537,7 +537,6 @@ fn what_is_to_come_is_told_as_such() {
         ("bench --precision f16", "--precision f16"),
         ("train pictures --batch-size auto", "--batch-size auto"),
         ("train pictures --accumulate 4", "--accumulate"),
-        ("train pictures --pretrained=file", "--pretrained"),
         ("train pictures --cache off", "--cache"),
         ("train pictures --adapter 0,1", "0,1"),
         ("lr-find pictures --json", "convoy lr-find"),
