@@ -42,7 +42,7 @@ fn a_training_under_a_small_limit_gives_the_same_numbers() {
 }
 
 /// Ops that work element by element, the optimizers among them, and reductions.
-const NEVER_REFUSED: [&str; 18] = [
+const NEVER_REFUSED: [&str; 22] = [
     "add",
     "mul",
     "scale",
@@ -61,6 +61,10 @@ const NEVER_REFUSED: [&str; 18] = [
     "sigmoid_backward",
     "tanh",
     "tanh_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "gelu",
+    "gelu_backward",
 ];
 
 /// The types of a case's inputs and outputs.

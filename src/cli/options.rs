@@ -8,7 +8,9 @@ use serde::Serialize;
 
 use super::model_help;
 use convoy::train::Preset;
-use convoy::train::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, ResizeKind, ScheduleKind};
+use convoy::train::config::{
+    ActivationChoice, Augmentation, DropoutForm, InitKind, OptimizerKind, ResizeKind, ScheduleKind,
+};
 use convoy::{Error, Result};
 
 /// The options that are settings: the ids of the arguments are the keys of `config.toml`, and what is given here goes over the preset.
@@ -37,6 +39,9 @@ pub struct Options {
     /// Height and width of what the network sees, pixels [default: the model's own]
     #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Model")]
     image_size: Option<u64>,
+    /// Takes the place of every activation of the model [default: the model's own]
+    #[arg(long, help_heading = "Model")]
+    activation: Option<ActivationChoice>,
     /// Rate of all dropout layers [default: the model's own]
     #[arg(long, value_name = "RATE", help_heading = "Model")]
     dropout: Option<f64>,

@@ -163,7 +163,10 @@ fn start(args: &Args) -> Result<Plan> {
     if settings.dir.as_os_str().is_empty() {
         return Err(Error::input("no folder of pictures: give DIR, or dir in the --config file"));
     }
-    let model = load_model(&settings.model)?;
+    let mut model = load_model(&settings.model)?;
+    if let Some(activation) = settings.activation {
+        model = model.with_activation(activation.into())?;
+    }
     if settings.model.ends_with(".toml") {
         settings.model = run_folder::MODEL.into();
     }

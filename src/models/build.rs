@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::layer::{Features, activation_name};
+use super::layer::Features;
 use super::parse::INPUT;
 use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, Model, Parameter, ParameterKind};
 use crate::error::{Error, Result};
@@ -196,6 +196,8 @@ impl<'a> Builder<'a> {
             LayerKind::Relu {} => self.activation(layer, ActivationKind::Relu)?,
             LayerKind::Sigmoid {} => self.activation(layer, ActivationKind::Sigmoid)?,
             LayerKind::Tanh {} => self.activation(layer, ActivationKind::Tanh)?,
+            LayerKind::LeakyRelu {} => self.activation(layer, ActivationKind::LeakyRelu)?,
+            LayerKind::Gelu {} => self.activation(layer, ActivationKind::Gelu)?,
             LayerKind::Lrn { size, alpha, beta, k } => self.apply(layer, Lrn { size: size.into(), alpha, beta, k })?,
             LayerKind::MaxPool2d { kernel, stride, padding, ceil_mode } => {
                 let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
@@ -230,7 +232,7 @@ impl<'a> Builder<'a> {
         Ok(LayerInfo {
             name: name.clone(),
             op: match layer.kind {
-                LayerKind::Activation {} => activation_name::name(self.model.activation),
+                LayerKind::Activation {} => self.model.activation.name(),
                 _ => layer.kind.name(),
             },
             output: self.graph[self.x].ty.shape[1..].to_vec(),

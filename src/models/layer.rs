@@ -82,6 +82,10 @@ pub enum LayerKind {
     Sigmoid {},
     /// tanh(x).
     Tanh {},
+    /// x, or a hundredth of it below 0.
+    LeakyRelu {},
+    /// x times the probability of a normal number below x.
+    Gelu {},
     /// Local response normalisation across channels. alpha is the paper's: not divided by `size`.
     Lrn {
         /// Channels in the window.
@@ -171,6 +175,8 @@ impl LayerKind {
             LayerKind::Relu {} => "relu",
             LayerKind::Sigmoid {} => "sigmoid",
             LayerKind::Tanh {} => "tanh",
+            LayerKind::LeakyRelu {} => "leaky_relu",
+            LayerKind::Gelu {} => "gelu",
             LayerKind::Lrn { .. } => "lrn",
             LayerKind::MaxPool2d { .. } => "max_pool2d",
             LayerKind::AvgPool2d { .. } => "avg_pool2d",
@@ -204,6 +210,14 @@ impl LayerKind {
     /// Whether the layer has a weight that sums of products are made with: the layers that Caffe's names count.
     pub fn has_weight(&self) -> bool {
         matches!(self, LayerKind::Conv2d { .. } | LayerKind::Linear { .. })
+    }
+
+    /// Whether it computes an activation, be it the model's or one of its own.
+    pub fn is_activation(&self) -> bool {
+        let LayerKind::Activation {} = self else {
+            return ActivationKind::ALL.iter().any(|kind| kind.name() == self.name());
+        };
+        true
     }
 
     /// Whether it joins several layers' outputs.
@@ -312,24 +326,15 @@ impl Bias {
 pub(super) mod activation_name {
     use super::*;
 
-    /// The kind's name, which is also the layer kind that always computes it.
-    pub fn name(kind: ActivationKind) -> &'static str {
-        match kind {
-            ActivationKind::Relu => "relu",
-            ActivationKind::Sigmoid => "sigmoid",
-            ActivationKind::Tanh => "tanh",
-        }
-    }
-
     pub fn serialize<S: serde::Serializer>(kind: &ActivationKind, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(name(*kind))
+        serializer.serialize_str(kind.name())
     }
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ActivationKind, D::Error> {
         let given = String::deserialize(deserializer)?;
-        let kinds = [ActivationKind::Relu, ActivationKind::Sigmoid, ActivationKind::Tanh];
-        kinds.into_iter().find(|kind| name(*kind) == given).ok_or_else(|| {
-            serde::de::Error::custom(format!("activation = {given:?}: expected \"relu\", \"sigmoid\" or \"tanh\""))
+        ActivationKind::ALL.into_iter().find(|kind| kind.name() == given).ok_or_else(|| {
+            let names = ActivationKind::ALL.map(|kind| format!("{:?}", kind.name())).join(", ");
+            serde::de::Error::custom(format!("activation = {given:?}: expected one of {names}"))
         })
     }
 }

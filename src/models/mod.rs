@@ -33,7 +33,7 @@ pub struct Model {
     pub about: String,
     /// Channels (3: RGB), height and width of the pictures it was made for.
     pub input: [usize; 3],
-    /// What layers of kind `activation` compute: `"relu"`, `"sigmoid"` or `"tanh"`.
+    /// What layers of kind `activation` compute: `"relu"`, `"sigmoid"`, `"tanh"`, `"leaky_relu"` or `"gelu"`.
     #[serde(serialize_with = "layer::activation_name::serialize")]
     pub activation: ActivationKind,
     /// First weights of layers that do not say their own.
@@ -43,6 +43,21 @@ pub struct Model {
 }
 
 impl Model {
+    /// The same network with this activation in place of every other. Its layers keep their names.
+    ///
+    /// # Errors
+    /// When it has no activation.
+    pub fn with_activation(mut self, kind: ActivationKind) -> Result<Model> {
+        if !self.layers.iter().any(|layer| layer.kind.is_activation()) {
+            return Err(Error::input(format!("{} has no activation that could be {}", self.name, kind.name())));
+        }
+        self.activation = kind;
+        for layer in self.layers.iter_mut().filter(|layer| layer.kind.is_activation()) {
+            layer.kind = LayerKind::Activation {};
+        }
+        Ok(self)
+    }
+
     /// The model as TOML, which [`Model::parse`] reads back: what a checkpoint carries.
     ///
     /// # Errors

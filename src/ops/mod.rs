@@ -208,8 +208,14 @@ ops! {
     };
     bias::{Bias["bias"], BiasBackward["bias_backward"]};
     activation::{
-        Activation["relu", "sigmoid", "tanh"],
-        ActivationBackward["relu_backward", "sigmoid_backward", "tanh_backward"]
+        Activation["relu", "sigmoid", "tanh", "leaky_relu", "gelu"],
+        ActivationBackward[
+            "relu_backward",
+            "sigmoid_backward",
+            "tanh_backward",
+            "leaky_relu_backward",
+            "gelu_backward"
+        ]
     };
     lrn::{Lrn["lrn"], LrnBackward["lrn_backward"]};
     max_pool2d::{MaxPool2d["max_pool2d"], MaxPool2dBackward["max_pool2d_backward"]};
@@ -233,7 +239,7 @@ ops! {
     linear_update::{LinearUpdate["linear_update"]};
 }
 
-pub use activation::ActivationKind;
+pub use activation::{ActivationKind, LEAKY_SLOPE};
 pub use augment::Crop;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;

@@ -36,16 +36,15 @@ struct NodeOptions {
 
 /// The op of this name ([`convoy::ops::Operator::name`]) with these options.
 pub fn op(name: &str, o: &Options) -> Op {
+    let activation = ActivationKind::ALL.into_iter().find(|kind| kind.name() == name);
     let op: Op = match name {
+        _ if activation.is_some() => Activation { kind: activation.expect("it was asked") }.into(),
         "conv2d" => conv2d(o).into(),
         "conv2d_backward_input" => Conv2dBackwardInput { conv: conv2d(o), input: o.get("input") }.into(),
         "linear" => Linear.into(),
         "linear_backward_input" => LinearBackwardInput.into(),
         "linear_backward_weight" => LinearBackwardWeight.into(),
         "bias" => Bias.into(),
-        "relu" => Activation { kind: ActivationKind::Relu }.into(),
-        "sigmoid" => Activation { kind: ActivationKind::Sigmoid }.into(),
-        "tanh" => Activation { kind: ActivationKind::Tanh }.into(),
         "lrn" => Lrn { size: o.get("size"), alpha: o.get("alpha"), beta: o.get("beta"), k: o.get("k") }.into(),
         "max_pool2d" => MaxPool2d {
             kernel: o.get("kernel"),

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx.backend.test.case.node import collect_testcases
 
-from fixture import IGNORE, Writer, node
+from fixture import IGNORE, Writer, f32, node
 
 
 # Tests of means whose inputs and outputs are written down with this many decimals: one unit of the last may be lost.
@@ -289,6 +289,18 @@ def cross_entropy(test):
         test.output(test.apply("log_softmax", logits), expected)
 
 
+def leaky_relu(test):
+    if f32(test.attribute("alpha", 0.01)) != f32(0.01):
+        raise Inapplicable("another slope")
+    elementwise("leaky_relu")(test)
+
+
+def gelu(test):
+    if test.attribute("approximate", "none") != "none":
+        raise Inapplicable("by another formula")
+    elementwise("gelu")(test)
+
+
 def batch_norm(test):
     """ONNX's momentum weighs the old average, its variance is the population's."""
     epsilon = test.attribute("epsilon", 1e-5)
@@ -352,7 +364,7 @@ def momentum(test):
 # What networks like AlexNet and their training are made of.
 NETWORKS = dict(
     Conv=conv, MaxPool=pool("max_pool2d"), AveragePool=pool("avg_pool2d"), GlobalAveragePool=pool("avg_pool2d"), LRN=lrn,
-    Relu=elementwise("relu"), Sigmoid=elementwise("sigmoid"), Tanh=elementwise("tanh"), Softmax=softmax("softmax"),
+    Relu=elementwise("relu"), LeakyRelu=leaky_relu, Gelu=gelu, Sigmoid=elementwise("sigmoid"), Tanh=elementwise("tanh"), Softmax=softmax("softmax"),
     LogSoftmax=softmax("log_softmax"), Dropout=dropout, Gemm=gemm, Flatten=reshape, BatchNormalization=batch_norm,
     SoftmaxCrossEntropyLoss=cross_entropy, Adam=adam, Momentum=momentum,
 )

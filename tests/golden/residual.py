@@ -1,4 +1,5 @@
-"""What residual networks are made of: batch normalisation with its running averages, joining along channels; and one, trained."""
+"""What residual networks are made of: batch normalisation with its running averages, joining along channels; and one, trained.
+Activations that came later than AlexNet's."""
 
 import numpy as np
 import torch
@@ -53,6 +54,14 @@ def concat(make):
     # A value that is joined with itself has the sum of two gradients.
     twice = [node("concat", ["input.0", "input.0"], channels=[2, 2])]
     make.graph("concat", "with itself", twice, [make.normal(3, 2, 4, 4)], lambda x: torch.cat([x, x], 1))
+
+
+def activations(make):
+    for name, function in [("leaky_relu", F.leaky_relu), ("gelu", F.gelu)]:
+        x = make.normal(make.size(2, 4), make.size(20, 70), sigma=2.0)
+        x[0, :6] = torch.tensor([0.0, -0.0, 30.0, -30.0, f32(1e-20), f32(-1e-5)])
+        make.op(name, "matrix, the kink and the flat ends", [x], function)
+        make.op(name, "picture", [make.normal(2, 3, make.size(1, 7), make.size(1, 7))], function)
 
 
 class Residual(torch.nn.Module):
@@ -133,4 +142,4 @@ def training(make):
     make.case("residual", "blocks", "training", options, tensors)
 
 
-ALL = [batch_norm, concat, training]
+ALL = [batch_norm, concat, training, activations]
