@@ -1,16 +1,15 @@
 //! Local response normalisation across channels.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::CpuOp;
 use super::memory::Io;
 use super::parallel::Pieces;
-use super::simd::vectorised;
+use super::simd::{LANES, lanes, load, starts, store, vectorised};
 use crate::ops::{Lrn, LrnBackward};
 use crate::tensor::TensorType;
-
-/// Positions that are worked on at a time: their values in all channels stay in a core's L2 cache.
-const TILE: usize = 128;
 
 impl CpuOp for Lrn {
     fn run(&self, mut io: Io) {
@@ -18,50 +17,38 @@ impl CpuOp for Lrn {
         let [_, channels, plane] = planes(io.shape(0));
         b.par_chunks_mut(plane).enumerate().for_each(|(i, b)| {
             let c = i % channels;
-            let picture = &a[(i - c) * plane..][..channels * plane];
-            for (tile, b) in b.chunks_mut(TILE).enumerate() {
-                let mut powers = [0.0; TILE];
-                let at = tile * TILE;
-                brackets(&mut powers[..b.len()], self, picture, c, plane, at);
-                negative_power(&mut powers[..b.len()], self.beta);
-                multiply(b, &picture[c * plane + at..], &powers);
-            }
+            normalise(b, &Picture { lrn: self, a: &a[(i - c) * plane..][..channels * plane], channels, plane }, c);
         });
     }
 }
 
+/// Positions whose gradient is made at a time: what all channels need of them stays in a core's L2 cache.
+const TILE: usize = 128;
+
 impl CpuOp for LrnBackward {
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
-        threads * inputs[0].shape[1] * TILE
+        threads * 2 * inputs[0].shape[1] * TILE
     }
 
     fn run(&self, mut io: Io) {
         let (a, db, da, lrn) = (io.f32(0), io.f32(1), io.output(0), &self.lrn);
         let [_, channels, plane] = planes(io.shape(0));
-        let scratch = Pieces::new(io.scratch(), channels * TILE, io.threads());
+        let scratch = Pieces::new(io.scratch(), 2 * channels * TILE, io.threads());
         let pictures = a.par_chunks(channels * plane).zip(db.par_chunks(channels * plane));
         da.par_chunks_mut(channels * plane).zip(pictures).for_each(|(da, (a, db))| {
-            scratch.with(|terms| {
+            let picture = Picture { lrn, a, channels, plane };
+            scratch.with(|scratch| {
+                let (powers, terms) = scratch.split_at_mut(channels * TILE);
                 for at in (0..plane).step_by(TILE) {
                     let width = TILE.min(plane - at);
-                    // First da = db * s^-beta, and the terms db * a * s^(-beta-1) of all channels; then their windows' sums.
-                    for (c, terms) in terms.chunks_mut(TILE).enumerate() {
-                        let mut s = [0.0; TILE];
-                        brackets(&mut s[..width], lrn, a, c, plane, at);
-                        let mut powers = s;
-                        negative_power(&mut powers[..width], lrn.beta);
-                        let range = c * plane + at..c * plane + at + width;
-                        multiply(&mut da[range.clone()], &db[range.clone()], &powers);
-                        divide_terms(&mut terms[..width], &da[range.clone()], &a[range], &s);
+                    for (c, (powers, terms)) in powers.chunks_mut(TILE).zip(terms.chunks_mut(TILE)).enumerate() {
+                        backward_terms(&mut powers[..width], terms, &picture, db, c, at);
                     }
-                    for c in 0..channels {
-                        let mut sum = [0.0; TILE];
-                        for j in window(lrn, c, channels) {
-                            super::parallel::add_chunk(&mut sum[..width], &terms[j * TILE..]);
-                        }
+                    for (c, powers) in powers.chunks(TILE).enumerate() {
                         let range = c * plane + at..c * plane + at + width;
+                        let terms = &terms[picture.window(c).start * TILE..picture.window(c).end * TILE];
                         let factor = 2.0 * lrn.alpha * lrn.beta;
-                        subtract_products(&mut da[range.clone()], factor, &a[range], &sum);
+                        backward(&mut da[range.clone()], &a[range.clone()], &db[range], powers, terms, factor);
                     }
                 }
             });
@@ -74,73 +61,105 @@ fn planes(shape: &[usize]) -> [usize; 3] {
     [shape[0], shape[1], shape[2] * shape[3]]
 }
 
-/// The channels whose squares are summed for channel `c`.
-fn window(lrn: &Lrn, c: usize, channels: usize) -> std::ops::Range<usize> {
-    c.saturating_sub(lrn.size / 2)..(c + lrn.size / 2 + 1).min(channels)
+/// What is normalised.
+struct Picture<'a> {
+    lrn: &'a Lrn,
+    /// `[channels, plane]`.
+    a: &'a [f32],
+    channels: usize,
+    plane: usize,
 }
 
-/// s = k + alpha * the sum of squares over channel c's window, at the positions from `at`.
-fn brackets(s: &mut [f32], lrn: &Lrn, picture: &[f32], c: usize, plane: usize, at: usize) {
-    s.fill(0.0);
-    for j in window(lrn, c, picture.len() / plane) {
-        add_squares(s, &picture[j * plane + at..]);
+impl Picture<'_> {
+    /// The channels whose squares are summed for channel `c`.
+    fn window(&self, c: usize) -> Range<usize> {
+        let reach = self.lrn.size / 2;
+        c.saturating_sub(reach)..(c + reach + 1).min(self.channels)
     }
-    scale_and_shift(s, lrn.alpha, lrn.k);
-}
 
-vectorised! {
-    fn add_squares(s: &mut [f32], a: &[f32]) {
-        for (s, &a) in s.iter_mut().zip(a) {
-            *s += a * a;
+    /// s = k + alpha * the sum of squares over channel c's window, at the `N` positions from `at`.
+    #[inline(always)]
+    fn brackets<const N: usize, const FMA: bool>(&self, c: usize, at: usize) -> [f32; N] {
+        let mut sum = [0.0; N];
+        for j in self.window(c) {
+            let a = load::<N>(&self.a[j * self.plane + at..]);
+            sum = lanes(0.0, |i| if FMA { a[i].mul_add(a[i], sum[i]) } else { a[i] * a[i] + sum[i] });
         }
+        lanes(0.0, |i| self.lrn.k + self.lrn.alpha * sum[i])
     }
-}
 
-vectorised! {
-    fn scale_and_shift(s: &mut [f32], scale: f32, shift: f32) {
-        for s in s {
-            *s = shift + scale * *s;
-        }
-    }
-}
-
-vectorised! {
-    /// s <- s^-beta; by roots for the paper's 3/4, since `powf` is not vectorised.
-    fn negative_power(s: &mut [f32], beta: f32) {
-        if beta == 0.75 {
-            for s in s {
-                let root = s.sqrt();
-                *s = 1.0 / (root * root.sqrt());
-            }
+    /// (s^-beta, 1 / s): by roots for the paper's 3/4, since `powf` is not vectorised.
+    #[inline(always)]
+    fn powers<const N: usize>(&self, s: [f32; N]) -> ([f32; N], [f32; N]) {
+        if self.lrn.beta == 0.75 {
+            let root: [f32; N] = lanes(0.0, |i| s[i].sqrt());
+            let fourth: [f32; N] = lanes(0.0, |i| root[i].sqrt());
+            let power: [f32; N] = lanes(0.0, |i| 1.0 / (root[i] * fourth[i]));
+            (power, lanes(0.0, |i| (power[i] * fourth[i]) * (power[i] * fourth[i])))
         } else {
-            for s in s {
-                *s = s.powf(-beta);
+            (lanes(0.0, |i| s[i].powf(-self.lrn.beta)), lanes(0.0, |i| 1.0 / s[i]))
+        }
+    }
+}
+
+vectorised! {
+    /// b = a * s^-beta of channel c.
+    fn normalise(b: &mut [f32], picture: &Picture, c: usize) {
+        #[inline(always)]
+        fn by<const N: usize, const FMA: bool>(b: &mut [f32], picture: &Picture, c: usize) {
+            let a = &picture.a[c * picture.plane..];
+            for at in starts::<N>(b.len()) {
+                let (power, _) = picture.powers(picture.brackets::<N, FMA>(c, at));
+                let a = load::<N>(&a[at..]);
+                store(&mut b[at..], lanes::<f32, N>(0.0, |i| a[i] * power[i]));
             }
         }
+        if b.len() < LANES { by::<1, FMA>(b, picture, c) } else { by::<LANES, FMA>(b, picture, c) }
     }
 }
 
 vectorised! {
-    fn multiply(y: &mut [f32], a: &[f32], b: &[f32]) {
-        for (y, (&a, &b)) in y.iter_mut().zip(a.iter().zip(b)) {
-            *y = a * b;
+    /// s^-beta, and the terms db * a * s^(-beta-1), of channel c at the positions from `first`.
+    fn backward_terms(powers: &mut [f32], terms: &mut [f32], picture: &Picture, db: &[f32], c: usize, first: usize) {
+        #[inline(always)]
+        fn by<const N: usize, const FMA: bool>(
+            powers: &mut [f32],
+            terms: &mut [f32],
+            picture: &Picture,
+            db: &[f32],
+            c: usize,
+            first: usize,
+        ) {
+            let start = c * picture.plane + first;
+            let (a, db) = (&picture.a[start..], &db[start..]);
+            for at in starts::<N>(powers.len()) {
+                let (power, inverse) = picture.powers(picture.brackets::<N, FMA>(c, first + at));
+                let (a, db) = (load::<N>(&a[at..]), load::<N>(&db[at..]));
+                store(&mut powers[at..], power);
+                store(&mut terms[at..], lanes::<f32, N>(0.0, |i| db[i] * power[i] * a[i] * inverse[i]));
+            }
         }
+        let narrow = powers.len() < LANES;
+        if narrow { by::<1, FMA>(powers, terms, picture, db, c, first) } else { by::<LANES, FMA>(powers, terms, picture, db, c, first) }
     }
 }
 
 vectorised! {
-    /// term = scaled * a / s, with scaled = db * s^-beta.
-    fn divide_terms(terms: &mut [f32], scaled: &[f32], a: &[f32], s: &[f32]) {
-        for ((term, &scaled), (&a, &s)) in terms.iter_mut().zip(scaled).zip(a.iter().zip(s)) {
-            *term = scaled * a / s;
+    /// da = db * power - factor * a * the sum of the window's terms, which lie [`TILE`] apart.
+    fn backward(da: &mut [f32], a: &[f32], db: &[f32], powers: &[f32], terms: &[f32], factor: f32) {
+        #[inline(always)]
+        fn by<const N: usize>(da: &mut [f32], a: &[f32], db: &[f32], powers: &[f32], terms: &[f32], factor: f32) {
+            for at in starts::<N>(da.len()) {
+                let mut sum = [0.0; N];
+                for terms in terms.chunks_exact(TILE) {
+                    let terms = load::<N>(&terms[at..]);
+                    sum = lanes(0.0, |i| sum[i] + terms[i]);
+                }
+                let (a, db, power) = (load::<N>(&a[at..]), load::<N>(&db[at..]), load::<N>(&powers[at..]));
+                store(&mut da[at..], lanes::<f32, N>(0.0, |i| db[i] * power[i] - factor * a[i] * sum[i]));
+            }
         }
-    }
-}
-
-vectorised! {
-    fn subtract_products(y: &mut [f32], factor: f32, a: &[f32], b: &[f32]) {
-        for (y, (&a, &b)) in y.iter_mut().zip(a.iter().zip(b)) {
-            *y -= factor * a * b;
-        }
+        let narrow = da.len() < LANES;
+        if narrow { by::<1>(da, a, db, powers, terms, factor) } else { by::<LANES>(da, a, db, powers, terms, factor) }
     }
 }

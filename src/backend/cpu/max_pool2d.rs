@@ -1,32 +1,36 @@
-//! Max-pooling and its gradient.
+//! Max-pooling and its gradient. A row of outputs is made in two steps: the maxima down the columns that its windows cover, then
+//! those along each window.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::CpuOp;
 use super::memory::Io;
-use super::padded::Padded;
 use super::parallel::Pieces;
-use super::simd::{LANES, lanes, vectorised};
+use super::simd::{LANES, Vector, lanes, load, starts, store, vectorised};
 use crate::ops::{MaxPool2d, MaxPool2dBackward};
 use crate::tensor::TensorType;
 
 impl CpuOp for MaxPool2d {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
-        let window = padded(self, &inputs[0].shape, &outputs[0].shape);
-        threads * (window.plane() + 2 * row(&window))
+        let windows = Windows::new(self, &inputs[0].shape, &outputs[0].shape);
+        threads * (windows.line() + windows.vectors())
     }
 
     fn run(&self, mut io: Io) {
         let (x, y) = (io.f32(0), io.output(0));
-        let window = padded(self, io.shape(0), io.output_shape(0));
-        let ([h, w], [p, q]) = (window.input, window.output);
-        let scratch = Pieces::new(io.scratch(), window.plane() + 2 * row(&window), io.threads());
+        let windows = Windows::new(self, io.shape(0), io.output_shape(0));
+        let ([h, w], [p, q]) = (windows.input, windows.output);
+        let scratch = Pieces::new(io.scratch(), windows.line() + windows.vectors(), io.threads());
         y.par_chunks_mut(p * q).zip(x.par_chunks(h * w)).for_each(|(y, x)| {
             scratch.with(|scratch| {
-                let (best, padded) = scratch.split_at_mut(row(&window));
-                window.spread(&mut padded[..window.plane()], x, f32::NEG_INFINITY);
+                let (line, best) = scratch.split_at_mut(windows.line());
+                line.fill(f32::NEG_INFINITY);
                 for (i, y) in y.chunks_exact_mut(q).enumerate() {
-                    maxima(best, &padded[i * window.step()..], &window.taps);
+                    let rows = windows.rows(i);
+                    column_maxima(windows.columns(line), &x[rows.start * w..rows.end * w]);
+                    maxima(best, line, self.kernel[1], self.stride[1]);
                     y.copy_from_slice(&best[..q]);
                 }
             })
@@ -35,49 +39,83 @@ impl CpuOp for MaxPool2d {
 }
 
 impl CpuOp for MaxPool2dBackward {
-    /// For each thread: padded planes of x and dx, and a row of winners.
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
-        let window = padded(&self.pool, &inputs[0].shape, &inputs[1].shape);
-        threads * 2 * (window.plane() + row(&window))
+        let windows = Windows::new(&self.pool, &inputs[0].shape, &inputs[1].shape);
+        threads * 2 * (windows.line() + windows.vectors())
     }
 
     fn run(&self, mut io: Io) {
         let (x, dy, dx) = (io.f32(0), io.f32(1), io.output(0));
-        let window = padded(&self.pool, io.shape(0), io.shape(1));
-        let ([h, w], [p, q]) = (window.input, window.output);
-        let scratch = Pieces::new(io.scratch(), 2 * (window.plane() + row(&window)), io.threads());
+        let windows = Windows::new(&self.pool, io.shape(0), io.shape(1));
+        let ([h, w], [p, q], stride, padding) =
+            (windows.input, windows.output, self.pool.stride[1], self.pool.padding[1]);
+        let scratch = Pieces::new(io.scratch(), 2 * (windows.line() + windows.vectors()), io.threads());
         let planes = x.par_chunks(h * w).zip(dy.par_chunks(p * q));
         dx.par_chunks_mut(h * w).zip(planes).for_each(|(dx, (x, dy))| {
             scratch.with(|scratch| {
-                let (padded_dx, scratch) = scratch.split_at_mut(window.plane());
-                let (winners, padded_x) = scratch.split_at_mut(row(&window));
-                window.spread(&mut padded_x[..window.plane()], x, f32::NEG_INFINITY);
-                padded_dx.fill(0.0);
+                let (lines, winners) = scratch.split_at_mut(2 * windows.line());
+                let (line, line_rows) = lines.split_at_mut(windows.line());
+                let (winner_rows, winner_taps) = winners.split_at_mut(windows.vectors());
+                line.fill(f32::NEG_INFINITY);
+                line_rows.fill(NONE);
+                dx.fill(0.0);
                 for (i, dy) in dy.chunks_exact(q).enumerate() {
-                    let start = i * window.step();
-                    first_maxima(winners, &padded_x[start..], &window.taps);
-                    for (j, (dy, &winner)) in dy.iter().zip(winners.iter()).enumerate() {
-                        let none = winner < 0.0;
-                        let tap = if none { window.first(i, j) } else { start + window.taps[winner as usize] + j };
-                        padded_dx[tap] += dy;
+                    let rows = windows.rows(i);
+                    let rows = rows.start * w..rows.end * w;
+                    first_column_maxima(windows.columns(line), windows.columns(line_rows), &x[rows.clone()]);
+                    first_maxima(winner_rows, winner_taps, line, line_rows, self.pool.kernel[1], stride);
+                    let (dx, winners) = (&mut dx[rows], winner_rows.iter().zip(winner_taps.iter()));
+                    for (j, (dy, (&row, &tap))) in dy.iter().zip(winners).enumerate() {
+                        let column = |tap: usize| (j * stride + tap).saturating_sub(padding);
+                        // Where all are -infinity: the first of them.
+                        let place = if row == NONE { column(0) } else { row as usize * w + column(tap as usize) };
+                        dx[place] += dy;
                     }
                 }
-                window.collect(dx, padded_dx);
             })
         });
     }
 }
 
-/// The pool's window over planes of x that gives planes of y.
-fn padded(pool: &MaxPool2d, x: &[usize], y: &[usize]) -> Padded {
-    Padded::new([x[2], x[3]], [y[2], y[3]], pool.kernel, pool.stride, pool.padding, [1, 1])
+/// The windows of a pool.
+struct Windows<'a> {
+    input: [usize; 2],
+    output: [usize; 2],
+    pool: &'a MaxPool2d,
 }
 
-/// Elements of an output row in whole vectors: short rows would else be spent on the rest. What lies beyond the row reads
-/// beyond the window, at the end of the plane beyond that too, and is dropped.
-fn row(window: &Padded) -> usize {
-    window.output[1].next_multiple_of(LANES)
+impl<'a> Windows<'a> {
+    /// Of planes of x that give planes of y.
+    fn new(pool: &'a MaxPool2d, x: &[usize], y: &[usize]) -> Self {
+        Windows { input: [x[2], x[3]], output: [y[2], y[3]], pool }
+    }
+
+    /// The picture's rows under the windows of output row i.
+    fn rows(&self, i: usize) -> Range<usize> {
+        self.pool.window().range(0, i, self.input[0])
+    }
+
+    /// Elements of an output row in whole vectors: short rows would else be spent on the rest.
+    fn vectors(&self) -> usize {
+        self.output[1].next_multiple_of(LANES)
+    }
+
+    /// Elements of a line with a number for each of the picture's columns, between those of the padding and what the last vector
+    /// of outputs reads.
+    fn line(&self) -> usize {
+        let read = self.vectors() * self.pool.stride[1] + self.pool.kernel[1];
+        read.max(self.pool.padding[1] + self.input[1])
+    }
+
+    /// The picture's columns of a line.
+    fn columns<'b>(&self, line: &'b mut [f32]) -> &'b mut [f32] {
+        &mut line[self.pool.padding[1]..][..self.input[1]]
+    }
 }
+
+/// The number of a row where there is none: every element is -infinity. Numbers are f32 since the compiler needs vectors of one
+/// type.
+const NONE: f32 = -1.0;
 
 /// Whether `x` takes the place of the maximum so far: the first maximum stays, and NaN wins.
 #[inline(always)]
@@ -86,32 +124,125 @@ fn wins(x: f32, best: f32) -> bool {
 }
 
 vectorised! {
-    /// best[j] = the maximum of x[tap + j] over the taps.
-    fn maxima(best: &mut [f32], x: &[f32], taps: &[usize]) {
-        for (k, best) in best.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let mut max = [f32::NEG_INFINITY; LANES];
-            for &tap in taps {
-                let x = &x[tap + k * LANES..][..LANES];
-                max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+    /// best[j] = the maximum of column j of x, whose rows are as long as `best`.
+    fn column_maxima(best: &mut [f32], x: &[f32]) {
+        #[inline(always)]
+        fn by<const N: usize>(best: &mut [f32], x: &[f32]) {
+            for at in starts::<N>(best.len()) {
+                let mut max = [f32::NEG_INFINITY; N];
+                let mut place = at;
+                while place < x.len() {
+                    let x = load::<N>(&x[place..]);
+                    max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+                    place += best.len();
+                }
+                store(&mut best[at..], max);
             }
-            *best = max;
         }
+        if best.len() < LANES { by::<1>(best, x) } else { by::<LANES>(best, x) }
     }
 }
 
 vectorised! {
-    /// The number of the first tap that has the maximum; -1 where every element is -infinity. As f32: then all vectors are
-    /// of one type, which the compiler needs.
-    fn first_maxima(winners: &mut [f32], x: &[f32], taps: &[usize]) {
-        for (k, winners) in winners.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            let (mut max, mut winner) = ([f32::NEG_INFINITY; LANES], [-1.0; LANES]);
-            for (number, &tap) in taps.iter().enumerate() {
-                let x = &x[tap + k * LANES..][..LANES];
-                let number = number as f32;
-                winner = lanes(0.0, |i| if wins(x[i], max[i]) { number } else { winner[i] });
-                max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+    /// [`column_maxima`], and the number of the first row that has the maximum.
+    fn first_column_maxima(best: &mut [f32], rows: &mut [f32], x: &[f32]) {
+        #[inline(always)]
+        fn by<const N: usize>(best: &mut [f32], rows: &mut [f32], x: &[f32]) {
+            for at in starts::<N>(best.len()) {
+                let (mut max, mut winner, mut row) = ([f32::NEG_INFINITY; N], [NONE; N], 0.0);
+                let mut place = at;
+                while place < x.len() {
+                    let x = load::<N>(&x[place..]);
+                    winner = lanes(0.0, |i| if wins(x[i], max[i]) { row } else { winner[i] });
+                    max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+                    place += best.len();
+                    row += 1.0;
+                }
+                store(&mut best[at..], max);
+                store(&mut rows[at..], winner);
             }
-            *winners = winner;
         }
+        if best.len() < LANES { by::<1>(best, rows, x) } else { by::<LANES>(best, rows, x) }
+    }
+}
+
+/// Elements 0, `stride`, 2 * `stride`... of x; `STRIDE` is the same, or 0 for any.
+#[inline(always)]
+fn every<const STRIDE: usize>(x: &[f32], stride: usize) -> Vector {
+    match STRIDE {
+        0 => {
+            let x = &x[..stride * (LANES - 1) + 1];
+            lanes(0.0, |i| x[i * stride])
+        }
+        1 => lanes(0.0, |i| x[i]),
+        _ => {
+            let x = &x[..STRIDE * LANES];
+            lanes(0.0, |i| x[i * STRIDE])
+        }
+    }
+}
+
+/// Calls the function for the stride, which the compiler knows where it is a common one.
+macro_rules! by_stride {
+    ($stride:expr, $f:ident($($arg:expr),*)) => {
+        match $stride {
+            1 => $f::<1>($($arg),*),
+            2 => $f::<2>($($arg),*),
+            _ => $f::<0>($($arg),*),
+        }
+    };
+}
+
+vectorised! {
+    /// best[j] = the maximum of line[j * stride..][..kernel].
+    fn maxima(best: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
+        #[inline(always)]
+        fn by<const STRIDE: usize>(best: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
+            for (k, best) in best.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let mut max = [f32::NEG_INFINITY; LANES];
+                for tap in 0..kernel {
+                    let x = every::<STRIDE>(&line[k * LANES * stride + tap..], stride);
+                    max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
+                }
+                *best = max;
+            }
+        }
+        by_stride!(stride, by(best, line, kernel, stride))
+    }
+}
+
+vectorised! {
+    /// Of each window `line[j * stride..][..kernel]` the largest; of equals that with the lowest of `rows`, then of taps: its row
+    /// and tap.
+    fn first_maxima(
+        winner_rows: &mut [f32], winner_taps: &mut [f32], line: &[f32], rows: &[f32], kernel: usize, stride: usize,
+    ) {
+        #[inline(always)]
+        fn by<const STRIDE: usize>(
+            winner_rows: &mut [f32],
+            winner_taps: &mut [f32],
+            line: &[f32],
+            rows: &[f32],
+            kernel: usize,
+            stride: usize,
+        ) {
+            let winners = winner_rows.as_chunks_mut::<LANES>().0.iter_mut().zip(winner_taps.as_chunks_mut::<LANES>().0);
+            for (k, (winner_row, winner_tap)) in winners.enumerate() {
+                let (mut max, mut row, mut tap) = ([f32::NEG_INFINITY; LANES], [NONE; LANES], [0.0; LANES]);
+                let mut number = 0.0;
+                for at in k * LANES * stride..k * LANES * stride + kernel {
+                    let (x, r) = (every::<STRIDE>(&line[at..], stride), every::<STRIDE>(&rows[at..], stride));
+                    let same = |i: usize| (x[i] == max[i]) | (x[i].is_nan() & max[i].is_nan());
+                    let earlier = |i: usize| same(i) & (r[i] < row[i]) & (r[i] > NONE);
+                    let takes: Vector = lanes(0.0, |i| if wins(x[i], max[i]) | earlier(i) { 1.0 } else { 0.0 });
+                    max = lanes(0.0, |i| if takes[i] > 0.0 { x[i] } else { max[i] });
+                    row = lanes(0.0, |i| if takes[i] > 0.0 { r[i] } else { row[i] });
+                    tap = lanes(0.0, |i| if takes[i] > 0.0 { number } else { tap[i] });
+                    number += 1.0;
+                }
+                (*winner_row, *winner_tap) = (row, tap);
+            }
+        }
+        by_stride!(stride, by(winner_rows, winner_taps, line, rows, kernel, stride))
     }
 }

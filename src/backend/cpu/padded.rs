@@ -60,12 +60,6 @@ impl Padded {
         self.stride[0] * self.row()
     }
 
-    /// Where a padded plane holds the first tap of output (p, q) that is not padding.
-    pub fn first(&self, p: usize, q: usize) -> usize {
-        let [row, column] = [(0, p), (1, q)].map(|(axis, i)| (i * self.stride[axis]).max(self.padding[axis]));
-        self.at(row, column)
-    }
-
     /// Copies planes into padded planes, with `fill` around them.
     pub fn spread(&self, padded: &mut [f32], planes: &[f32], fill: f32) {
         padded.fill(fill);

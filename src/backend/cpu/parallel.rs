@@ -50,15 +50,6 @@ vectorised! {
 }
 
 vectorised! {
-    /// y[i] += x[i].
-    pub(super) fn add_chunk(y: &mut [f32], x: &[f32]) {
-        for (y, &x) in y.iter_mut().zip(x) {
-            *y += x;
-        }
-    }
-}
-
-vectorised! {
     /// [`sum`] on one thread: eight running sums, added up at the end.
     pub(super) fn sum_chunk(x: &[f32]) -> f64 {
         let mut lanes = [0.0f64; 8];

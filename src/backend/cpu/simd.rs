@@ -47,6 +47,13 @@ pub(super) fn lanes<T: Copy, const N: usize>(zero: T, f: impl Fn(usize) -> T) ->
     lanes
 }
 
+/// Where vectors of `N` begin that cover `len` elements, at least `N`; the last may begin among the elements of the one before, which
+/// are then worked on twice.
+#[inline(always)]
+pub(super) fn starts<const N: usize>(len: usize) -> impl Iterator<Item = usize> {
+    (0..len.div_ceil(N)).map(move |k| (k * N).min(len - N))
+}
+
 /// f(&mut y[i], &x[i]) for every i that both have. (`Iterator::zip` too begins with a call where it lands in another codegen
 /// unit, and that counts where rows are short.)
 #[inline(always)]
@@ -73,7 +80,7 @@ pub(super) fn fused_lanes<const FMA: bool>(a: Vector, b: Vector, c: Vector) -> V
 
 /// The vector that a slice begins with.
 #[inline(always)]
-pub(super) fn load(from: &[f32]) -> Vector {
+pub(super) fn load<const N: usize>(from: &[f32]) -> [f32; N] {
     match from.first_chunk() {
         Some(vector) => *vector,
         None => too_short(from.len()),
@@ -82,7 +89,7 @@ pub(super) fn load(from: &[f32]) -> Vector {
 
 /// Writes the vector that a slice begins with.
 #[inline(always)]
-pub(super) fn store(to: &mut [f32], vector: Vector) {
+pub(super) fn store<const N: usize>(to: &mut [f32], vector: [f32; N]) {
     let len = to.len();
     match to.first_chunk_mut() {
         Some(to) => *to = vector,
