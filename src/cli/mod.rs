@@ -3,6 +3,7 @@
 mod adapters;
 mod bench;
 mod cache;
+mod compare;
 mod console;
 mod eval;
 mod not_yet;
@@ -61,6 +62,8 @@ enum Command {
     Sample(sample::Args),
     /// What is kept between runs: the fastest kernels of each device
     Cache(cache::Args),
+    /// Several runs' curves in one picture and a table
+    Compare(compare::Args),
     /// Run the kernel cases on a device and report what it gets wrong
     Selftest(selftest::Args),
 }
@@ -187,6 +190,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Bench(args) => bench::run(args, &console),
         Command::Sample(args) => sample::run(args, &console),
         Command::Cache(args) => cache::run(args, &console),
+        Command::Compare(args) => compare::run(args, &console),
         Command::Selftest(args) => selftest::run(args, &console),
     }
 }

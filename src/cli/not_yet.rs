@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-const COMMANDS: [&str; 5] = ["compare", "data", "explain", "export", "lr-find"];
+const COMMANDS: [&str; 4] = ["data", "explain", "export", "lr-find"];
 const OPTIONS: [&str; 2] = ["--accumulate", "--cache"];
 const VALUES: [(&str, &str); 2] = [("--batch-size", "auto"), ("--precision", "f16")];
 
