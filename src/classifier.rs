@@ -143,9 +143,11 @@ impl Classifier {
     /// # Errors
     /// When the device cannot hold or run the network.
     pub fn new(mut checkpoint: Checkpoint, mut device: Box<dyn Device>, batch: usize) -> Result<Self> {
-        let options = checkpoint.build_options(batch);
+        let options = BuildOptions { fold: true, ..checkpoint.build_options(batch) };
         let mut tensors = std::mem::take(&mut checkpoint.tensors);
-        for parameter in &eval_graph(&checkpoint.model, &options)?.parameters {
+        let graph = eval_graph(&checkpoint.model, &options)?;
+        graph.folds.iter().try_for_each(|fold| fold.apply(&mut tensors))?;
+        for parameter in &graph.parameters {
             let missing = || Error::input(format!("the checkpoint has no tensor {}", parameter.name));
             device.set(&parameter.name, &tensors.remove(&parameter.name).ok_or_else(missing)?)?;
         }

@@ -12,12 +12,13 @@
 //! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
+//! | [`report`] | curves of runs, as pictures |
 //! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
-//! Still to come, each with its place: `backend::cuda`, `report` (pictures and the HTML page of
-//! a run), and in `formats` ONNX and TensorBoard.
+//! Still to come, each with its place: `backend::cuda`, in `report` the pictures and the HTML page of
+//! a run, and in `formats` ONNX and TensorBoard.
 //!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
 //!
@@ -49,6 +50,7 @@ pub mod formats;
 pub mod graph;
 pub mod models;
 pub mod ops;
+pub mod report;
 pub mod rng;
 pub mod selftest;
 pub mod tensor;

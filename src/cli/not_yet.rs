@@ -2,8 +2,8 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-const COMMANDS: [&str; 5] = ["compare", "data", "explain", "export", "lr-find"];
-const OPTIONS: [&str; 3] = ["--accumulate", "--cache", "--pretrained"];
+const COMMANDS: [&str; 4] = ["data", "explain", "export", "lr-find"];
+const OPTIONS: [&str; 2] = ["--accumulate", "--cache"];
 const VALUES: [(&str, &str); 1] = [("--batch-size", "auto")];
 
 /// What a command line asks for that is not built yet, if that is why it was refused.

@@ -3,7 +3,7 @@
 use super::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, Settings};
 use crate::data::{Dataset, LoaderOptions};
 use crate::error::Result;
-use crate::formats::Checkpoint;
+use crate::formats::{Checkpoint, Pretrained};
 use crate::graph::fuse::Rewrites;
 use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph};
 use crate::ops::{Crop, DropoutScaling};
@@ -17,6 +17,8 @@ pub struct Job {
     pub model: Model,
     /// The pictures.
     pub dataset: Dataset,
+    /// What weights a new run begins with, where it is not their first values.
+    pub pretrained: Option<Pretrained>,
 }
 
 impl Job {
@@ -67,6 +69,7 @@ impl Job {
                 InitKind::He => Some(Init::He),
                 InitKind::Pytorch => Some(Init::PyTorch),
             },
+            fold: false,
             rewrites: Rewrites::default(),
         }
     }

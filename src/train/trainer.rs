@@ -18,9 +18,10 @@ use crate::classifier::Evaluator;
 use crate::data::{Batch, Item, Loader, LoaderOptions, decode};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{OptimizerConfig, TrainGraph};
+use crate::models::{Layer, LayerKind, OptimizerConfig, TrainGraph};
+use crate::ops::IGNORE;
 use crate::rng::{Philox, stream};
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 
 /// Steps that may be in flight: while the host reads one, the device has the next. More would only tell losses late, and make an
 /// interruption wait for them.
@@ -209,12 +210,16 @@ impl<'a> Run<'a> {
         self.read(0)
     }
 
-    fn submit(&mut self, batch: Batch) -> Result<()> {
+    fn submit(&mut self, mut batch: Batch) -> Result<()> {
         let step = self.position.step + 1;
         if batch.count == 0 {
             // None of its pictures could be read: a step that learns nothing, and may not decay the weights either.
             self.position.step = step;
             return Ok(());
+        }
+        let by_batch = |layer: &Layer| matches!(layer.kind, LayerKind::BatchNorm { .. });
+        if batch.count < self.job.batch() && self.job.model.layers.iter().any(by_batch) {
+            batch.pictures = filled(&batch)?;
         }
         let seed = self.job.settings.seed;
         let counter = [seed as u32, (seed >> 32) as u32, step as u32, 0];
@@ -371,6 +376,24 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The batch's pictures, those of rows without one again and again: batch normalisation sees every row, labelled or not, and
+/// black ones would count as pictures.
+fn filled(batch: &Batch) -> Result<Tensor> {
+    let (Data::U8(pixels), Data::U32(labels)) = (batch.pictures.data(), batch.labels.data()) else {
+        return Err(Error::device("a batch has pictures of u8 and labels of u32"));
+    };
+    let size = pixels.len() / labels.len().max(1);
+    let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE).collect();
+    let mut others = rows.iter().cycle();
+    let mut filled = pixels.clone();
+    for row in (0..labels.len()).filter(|&row| labels[row] == IGNORE) {
+        if let Some(&other) = others.next() {
+            filled[row * size..][..size].copy_from_slice(&pixels[other * size..][..size]);
+        }
+    }
+    Tensor::new(batch.pictures.shape().clone(), Data::U8(filled)).map_err(Error::input)
+}
+
 /// Whether a validation picture can be read: with none an epoch would be spent before that shows.
 fn check_validation(job: &Job) -> Result<()> {
     let (pictures, LoaderOptions { size, resize, .. }) = (&job.dataset.val, job.loader_options(1));
@@ -463,7 +486,7 @@ mod tests {
         let settings = Settings::merge([text.parse().unwrap()])?;
         let options = ScanOptions { split: 0.9, seed: 0, val: None, classes: None };
         let dataset = scan(&place.join("pictures"), &options)?;
-        let job = Job { settings, model: Model::find("four-layer")?, dataset };
+        let job = Job { settings, model: Model::find("four-layer")?, dataset, pretrained: None };
         train(job, None, device, &mut RunFolder::create(place, "run")?, stop, observe)
     }
 
@@ -479,6 +502,19 @@ mod tests {
         let cpu = || CpuDevice::new(Some(1)).unwrap();
         assert_eq!(at_the_first_loss(&mut cpu()), 1, "a loss that is there is told at once");
         assert_eq!(at_the_first_loss(&mut Late(cpu())), 1 + IN_FLIGHT as u64);
+    }
+
+    #[test]
+    fn rows_without_a_picture_repeat_the_others() {
+        let pixels = (0..5).flat_map(|row| [row; 3]).collect();
+        let batch = Batch {
+            pictures: Tensor::new([5, 1, 1, 3], Data::U8(pixels)).unwrap(),
+            labels: Tensor::u32([5], vec![IGNORE, 7, IGNORE, 2, IGNORE]).unwrap(),
+            items: vec![None; 5],
+            count: 2,
+        };
+        // Rows 1 and 3 stay; the others are these in turn.
+        assert_eq!(filled(&batch).unwrap().bytes(), [1, 1, 3, 3, 1].map(|row| [row; 3]).concat());
     }
 
     #[test]
