@@ -1,7 +1,9 @@
 //! `convoy bench`: speed of training and of inference on made-up pictures.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
+use super::bench_data;
 use super::console::{self, Console, bytes};
 use super::{DeviceArgs, TuneName, model_help, tune_device};
 use convoy::backend::wgpu::WgpuOptions;
@@ -43,6 +45,12 @@ pub struct Args {
     /// Time each kernel too, by the device's clock where it has one
     #[arg(long)]
     profile: bool,
+    /// Time how fast the pictures in this folder come, from their files and from the cache, in place of a network
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Numbers of threads that --data is timed with
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 2], requires = "data")]
+    workers: Vec<usize>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -75,6 +83,11 @@ enum OptimizerName {
 /// When the model or the device cannot be used.
 pub fn run(args: Args, console: &Console) -> Result<()> {
     let model = load_model(&args.model)?;
+    if let Some(folder) = args.data {
+        let seen = args.image_size.map_or([model.input[1], model.input[2]], |side| [side; 2]);
+        let stored = seen.map(|side| (side * 256).div_ceil(224)); // the margin of the default preset's crops
+        return bench_data::run(folder, stored, args.batch_size as usize, &args.workers, args.json, console);
+    }
     let build = BuildOptions::new(args.batch_size as usize, args.classes as usize);
     let options = BenchOptions {
         mode: match args.mode {

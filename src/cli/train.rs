@@ -54,7 +54,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         (Some(path), None) => Some(Pretrained::load(path)?),
         _ => None,
     };
-    let job = Job { settings, model, dataset, pretrained };
+    let job = Job { pretrained, ..Job::new(settings, model, dataset) };
     let TrainGraph { graph, parameters, .. } = job.train_graph()?;
     let taken = job.pretrained.as_ref().map(|pretrained| pretrained.report(&parameters)).transpose()?;
     let position = from.as_ref().map(|(lock, checkpoint)| {

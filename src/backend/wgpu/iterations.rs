@@ -184,7 +184,7 @@ fn long_cases() -> Vec<Case> {
     let weight = Conv2dBackwardWeight { conv, kernel: [1, 1] };
     let (kernel, stride, padding) = ([400, 300], [1, 1], [0, 0]);
     let average = AvgPool2d { kernel, stride, padding, ceil_mode: false, count_include_pad: true };
-    let cross_entropy = CrossEntropy { label_smoothing: 0.1 };
+    let cross_entropy = CrossEntropy { label_smoothing: 0.1, weighted: false };
     let labels = CaseInput::labels(300_000, 10);
     vec![
         case("large value", Reduce { kind: ReduceKind::Mean }.into(), &[&[1 << 25]]),
