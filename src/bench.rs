@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::backend::{Device, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Role, ValueId, plan};
-use crate::models::{BuildOptions, Model, OptimizerConfig, eval_graph, train_graph};
+use crate::models::{BuildOptions, EvalGraph, Model, OptimizerConfig, eval_graph, train_graph};
 use crate::rng::Philox;
 use crate::tensor::{Tensor, TensorType};
 
@@ -104,8 +104,13 @@ pub struct KernelTime {
 pub fn graph(model: &Model, options: &BenchOptions) -> Result<Graph> {
     match options.mode {
         Mode::Train => Ok(train_graph(model, &options.build, &options.optimizer, 0.0)?.graph),
-        Mode::Infer => Ok(eval_graph(model, &options.build)?.graph),
+        Mode::Infer => Ok(infer_graph(model, &options.build)?.graph),
     }
+}
+
+/// As a classifier runs it.
+fn infer_graph(model: &Model, options: &BuildOptions) -> Result<EvalGraph> {
+    eval_graph(model, &BuildOptions { fold: true, ..options.clone() })
 }
 
 /// Builds the network, sets first weights, and times its steps.
@@ -185,7 +190,7 @@ impl Work {
                 (train.graph, vec![train.loss, train.logits], inputs.to_vec(), train.parameters, train.states)
             }
             Mode::Infer => {
-                let eval = eval_graph(model, &options.build)?;
+                let eval = infer_graph(model, &options.build)?;
                 let inputs = [
                     (eval.pictures, pictures(&eval.graph[eval.pictures].ty)),
                     (eval.counter, Tensor::u32([4], vec![0; 4])),

@@ -171,7 +171,7 @@ impl Classifier {
         batch: usize,
         views: Views,
     ) -> Result<Self> {
-        let mut options = checkpoint.build_options(batch);
+        let mut options = BuildOptions { fold: true, ..checkpoint.build_options(batch) };
         if views == Views::TenCrop {
             let seen = options.network_size(&checkpoint.model);
             if checkpoint.stored_size == seen {
@@ -180,7 +180,9 @@ impl Classifier {
             options.stored_size = Some(seen);
         }
         let mut tensors = std::mem::take(&mut checkpoint.tensors);
-        for parameter in &eval_graph(&checkpoint.model, &options)?.parameters {
+        let graph = eval_graph(&checkpoint.model, &options)?;
+        graph.folds.iter().try_for_each(|fold| fold.apply(&mut tensors))?;
+        for parameter in &graph.parameters {
             let missing = || Error::input(format!("the checkpoint has no tensor {}", parameter.name));
             device.set(&parameter.name, &tensors.remove(&parameter.name).ok_or_else(missing)?)?;
         }

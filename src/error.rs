@@ -104,9 +104,14 @@ pub fn one_line(text: &impl std::fmt::Display) -> String {
 /// `Result` with convoy's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The number of the line that holds a byte of a text, from 1.
+pub(crate) fn line_of(text: &str, byte: usize) -> usize {
+    text.bytes().take(byte).filter(|&b| b == b'\n').count() + 1
+}
+
 /// What is wrong with a TOML text, on one line, with the number of the line where it is known.
 pub(crate) fn toml_message(text: &str, error: &toml::de::Error) -> String {
-    let line = error.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+    let line = error.span().map(|span| line_of(text, span.start));
     let place = line.map_or(String::new(), |line| format!("line {line}: "));
     format!("{place}{}", one_line(&error.message()))
 }

@@ -11,7 +11,7 @@
 //! | [`models`] | the model zoo (TOML), the reader of model files; [`models::train_graph`] and [`models::eval_graph`] |
 //! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches; keeps what was decoded |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
-//! | [`report`] | pictures of a run, for people |
+//! | [`report`] | pictures of a run and curves of several, for people |
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
 //! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |

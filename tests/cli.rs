@@ -316,7 +316,7 @@ fn summary_counts_parameters_and_work() {
     assert_eq!(conv1["parameters"], 96 * 3 * 11 * 11 + 96);
     assert_eq!(conv1["output"], serde_json::json!([96, 55, 55]));
     assert!(found["training_memory_bytes"].as_u64().unwrap() > 2 * 4 * 58_289_538, "weights and momentum");
-    for model in ["alexnet", "alexnet-tutorial", "four-layer"] {
+    for model in ["alexnet", "alexnet-tutorial", "resnet18", "four-layer"] {
         let plain = place.convoy(&format!("summary {model}")).ok();
         assert!(plain.stdout.contains("conv1"), "{}", plain.stdout);
     }
@@ -533,20 +533,40 @@ fn what_is_to_come_is_told_as_such() {
     let place = Place::new();
     place.pictures("pictures", 4);
     for (line, wanted) in [
-        ("train pictures --precision f16", "--precision f16"),
-        ("bench --precision f16", "--precision f16"),
         ("train pictures --batch-size auto", "--batch-size auto"),
         ("train pictures --accumulate 4", "--accumulate"),
-        ("train pictures --pretrained=file", "--pretrained"),
         ("train pictures --adapter 0,1", "0,1"),
         ("lr-find pictures --json", "convoy lr-find"),
         ("explain run/best.safetensors picture.jpg", "convoy explain"),
-        ("compare run other", "convoy compare"),
     ] {
         place.convoy(line).refused(2, &[wanted, "not built yet"]);
     }
     place.convoy(&format!("{TRAIN} --precision f32 --max-steps 1 --out . --name run")).ok();
     place.convoy("train pictures --batch-size many").refused(2, &["--batch-size", "many"]);
+}
+
+/// A run with an activation of its own beside one without: a row each, both errors drawn.
+#[test]
+fn compare_draws_runs_beside_each_other() {
+    let place = trained();
+    place.convoy(&format!("{TRAIN} --max-steps 8 --activation leaky-relu --out . --name leaky")).ok();
+    assert_ne!(place.read("run/last.safetensors"), place.read("leaky/last.safetensors"));
+    let ran = place.convoy("compare run leaky --training-error 100").ok();
+    let rows: Vec<&str> = ran.stdout.lines().collect();
+    assert!(
+        rows[1].starts_with("run ") && rows[2].starts_with("leaky ") && rows[0].contains("to 100 % training error")
+    );
+    let picture = place.text("compare.svg");
+    assert_eq!(picture.matches("<polyline ").count(), 4, "{picture}");
+    let found = place.convoy("compare run leaky --training-error 0 --json --out other.svg").json();
+    assert_eq!((found[0]["run"].as_str(), found[0]["epochs"].as_u64()), (Some("run"), Some(2)));
+    assert_eq!(found[1]["epochs_to_training_error"], Value::Null);
+    place.convoy("compare pictures").refused(2, &["pictures", "no run"]);
+    place.convoy("compare run --training-error 101").refused(2, &["--training-error", "0 to 100"]);
+    place.convoy(&format!("{TRAIN} --activation swish")).refused(2, &["--activation", "swish", "gelu"]);
+    place.write("linear.toml", "input = [3, 32, 32]\nlayers = [\"flatten\", { kind = \"linear\", out = \"classes\" }]");
+    let linear = format!("{TRAIN} --activation tanh").replace("four-layer", "linear.toml");
+    place.convoy(&linear).refused(2, &["linear has no activation"]);
 }
 
 /// Of a system whose folder of caches a variable says.

@@ -42,7 +42,7 @@ fn a_training_under_a_small_limit_gives_the_same_numbers() {
 }
 
 /// Ops that work element by element, the optimizers among them, and reductions.
-const NEVER_REFUSED: [&str; 17] = [
+const NEVER_REFUSED: [&str; 22] = [
     "add",
     "mul",
     "scale",
@@ -51,6 +51,7 @@ const NEVER_REFUSED: [&str; 17] = [
     "sum",
     "mean",
     "dropout",
+    "running_average",
     "sgd",
     "adam",
     "adamw",
@@ -60,6 +61,10 @@ const NEVER_REFUSED: [&str; 17] = [
     "sigmoid_backward",
     "tanh",
     "tanh_backward",
+    "leaky_relu",
+    "leaky_relu_backward",
+    "gelu",
+    "gelu_backward",
 ];
 
 /// The types of a case's inputs and outputs.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::bench_data;
 use super::console::{self, Console, bytes};
-use super::{DeviceArgs, TuneName, tune_device};
+use super::{DeviceArgs, TuneName, model_help, tune_device};
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
@@ -16,8 +16,7 @@ use convoy::train::config::PrecisionKind;
 /// Options of `convoy bench`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Model: a name of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
-    #[arg(long, default_value = "alexnet")]
+    #[arg(long, help = model_help(), default_value = "alexnet")]
     model: String,
     /// What is timed
     #[arg(long, value_enum, default_value_t = ModeName::Train)]

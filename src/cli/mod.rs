@@ -4,6 +4,7 @@ mod adapters;
 mod bench;
 mod bench_data;
 mod cache;
+mod compare;
 mod console;
 mod data;
 mod eval;
@@ -27,6 +28,7 @@ use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
 use convoy::cache::tuning;
 use convoy::graph::Graph;
+use convoy::models::Model;
 use convoy::tune::{self, Gain, Tune};
 use convoy::{Error, Result};
 
@@ -64,8 +66,15 @@ enum Command {
     Sample(sample::Args),
     /// What is kept between runs: the fastest kernels of each device
     Cache(cache::Args),
+    /// Several runs' curves in one picture and a table
+    Compare(compare::Args),
     /// Run the kernel cases on a device and report what it gets wrong
     Selftest(selftest::Args),
+}
+
+/// What `--help` says of a model.
+fn model_help() -> String {
+    format!("Model: a name of the zoo ({}) or a .toml file", Model::zoo().join(", "))
 }
 
 /// The choice of a device.
@@ -179,6 +188,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Data(args) => data::run(args, &console),
         Command::Sample(args) => sample::run(args, &console),
         Command::Cache(args) => cache::run(args, &console),
+        Command::Compare(args) => compare::run(args, &console),
         Command::Selftest(args) => selftest::run(args, &console),
     }
 }

@@ -2,8 +2,8 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-const COMMANDS: [&str; 4] = ["compare", "explain", "export", "lr-find"];
-const OPTIONS: [&str; 2] = ["--accumulate", "--pretrained"];
+const COMMANDS: [&str; 3] = ["explain", "export", "lr-find"];
+const OPTIONS: [&str; 1] = ["--accumulate"];
 const VALUES: [(&str, &str); 1] = [("--batch-size", "auto")];
 
 /// What a command line asks for that is not built yet, if that is why it was refused.

@@ -6,8 +6,9 @@ use clap::Command;
 use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
+use super::model_help;
 use convoy::train::config::{
-    Augmentation, DropoutForm, InitKind, OptimizerKind, PrecisionKind, ResizeKind, ScheduleKind,
+    ActivationChoice, Augmentation, DropoutForm, InitKind, OptimizerKind, PrecisionKind, ResizeKind, ScheduleKind,
 };
 use convoy::train::{Balance, Preset};
 use convoy::{Error, Result};
@@ -32,12 +33,18 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Run")]
     seed: Option<u64>,
 
-    /// Model: a name of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
-    #[arg(long, help_heading = "Model")]
+    #[arg(long, help = model_help(), help_heading = "Model")]
     model: Option<String>,
+    /// Begin with the weights of this safetensors file, a checkpoint or a PyTorch state dict, where names and shapes agree
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    #[serde(skip)]
+    pretrained: Option<PathBuf>,
     /// Height and width of what the network sees, pixels [default: the model's own]
     #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Model")]
     image_size: Option<u64>,
+    /// Takes the place of every activation of the model [default: the model's own]
+    #[arg(long, help_heading = "Model")]
+    activation: Option<ActivationChoice>,
     /// Rate of all dropout layers [default: the model's own]
     #[arg(long, value_name = "RATE", help_heading = "Model")]
     dropout: Option<f64>,
@@ -173,7 +180,7 @@ impl Options {
         if let Some(cache) = self.cache.as_deref().filter(|cache| !["auto", "off", ""].contains(cache)) {
             table.insert("cache".into(), absolute(Path::new(cache))?.into());
         }
-        for (key, path) in [("dir", &self.dir), ("val", &self.val)] {
+        for (key, path) in [("dir", &self.dir), ("val", &self.val), ("pretrained", &self.pretrained)] {
             if let Some(path) = path {
                 table.insert(key.into(), absolute(path)?.into());
             }

@@ -5,8 +5,9 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::console::{self, bytes};
+use super::model_help;
 use convoy::error::Result;
-use convoy::formats::load_model;
+use convoy::formats::{load_model, model_text};
 use convoy::graph::{Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
 use convoy::train::config::Settings;
@@ -14,9 +15,11 @@ use convoy::train::config::Settings;
 /// Options of `convoy summary`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// A model of the zoo (alexnet, alexnet-tutorial, four-layer) or a .toml file
-    #[arg(default_value = "alexnet")]
+    #[arg(help = model_help(), default_value = "alexnet")]
     model: String,
+    /// Print the model's file, to start one's own from
+    #[arg(long, conflicts_with = "json")]
+    dump: bool,
     /// Pictures in a step: what the memory is for
     #[arg(long, visible_alias = "batch-size", value_name = "N", default_value_t = 32)]
     batch: usize,
@@ -62,6 +65,9 @@ struct Memory {
 /// # Errors
 /// When there is no such model, or it does not take pictures of this size.
 pub fn run(args: Args) -> Result<()> {
+    if args.dump {
+        return console::print(model_text(&args.model)?.trim_end());
+    }
     let model = load_model(&args.model)?;
     let options = BuildOptions { image_size: args.image_size, ..BuildOptions::new(args.batch, args.classes) };
     let summary = Summary::new(&model, &options)?;
@@ -137,11 +143,11 @@ impl Summary {
 impl Memory {
     fn of(train: &TrainGraph) -> Self {
         let graph = &train.graph;
-        let sum = |role| graph.with_role(role).map(|v| graph[v].ty.bytes()).sum();
         Memory {
-            parameters: sum(Role::Parameter),
-            optimizer: sum(Role::State),
-            inputs: sum(Role::Input),
+            // Batch normalisation's running averages among them.
+            parameters: train.parameters.iter().map(|p| graph[p.value].ty.bytes()).sum(),
+            optimizer: train.states.iter().map(|(_, ty)| ty.bytes()).sum(),
+            inputs: graph.with_role(Role::Input).map(|v| graph[v].ty.bytes()).sum(),
             slots: plan::plan(graph, &[train.loss, train.logits]).slot_bytes(),
         }
     }

@@ -12,8 +12,8 @@ use super::{TuneName, open_device, tune_device};
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, DeviceInfo};
 use convoy::data::{self, Dataset, Item, ScanOptions};
-use convoy::formats::{Checkpoint, load_model};
-use convoy::models::Model;
+use convoy::formats::{Checkpoint, Pretrained, load_model};
+use convoy::models::{Model, TrainGraph};
 use convoy::train::config::{MADE_BY, Settings};
 use convoy::train::position::{FREE, Position};
 use convoy::train::{self, Event, Job, Lock, Outcome, RunFolder, Stopped, run_folder};
@@ -50,8 +50,13 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         Some(run) => resume(run, &args.options)?,
         None => start(&args)?,
     };
-    let job = Job::new(settings, model, dataset);
-    let graph = job.train_graph()?.graph;
+    let pretrained = match (&settings.pretrained, &from) {
+        (Some(path), None) => Some(Pretrained::load(path)?),
+        _ => None,
+    };
+    let job = Job { pretrained, ..Job::new(settings, model, dataset) };
+    let TrainGraph { graph, parameters, .. } = job.train_graph()?;
+    let taken = job.pretrained.as_ref().map(|pretrained| pretrained.report(&parameters)).transpose()?;
     let position = from.as_ref().map(|(lock, checkpoint)| {
         Position::restore(checkpoint).map_err(|error| {
             let file = lock.folder().join("last.safetensors");
@@ -64,6 +69,10 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let options = WgpuOptions { precision, ..WgpuOptions::default() };
     let (device, line) = open_device(&job.settings.adapter, options, console)?;
     let mut opened = Opened { device, lines: vec![line] };
+    for line in taken.into_iter().flatten() {
+        console.say(&line)?;
+        opened.lines.push(line);
+    }
     opened.lines.extend(tune_device(opened.device.as_mut(), &graph, args.tune, console)?);
     // From here on a run's files are touched, and Ctrl-C ends with a checkpoint.
     let stop = stop_on_ctrl_c()?;
@@ -152,7 +161,10 @@ fn start(args: &Args) -> Result<Plan> {
     if settings.dir.as_os_str().is_empty() {
         return Err(Error::input("no folder of pictures: give DIR, or dir in the --config file"));
     }
-    let model = load_model(&settings.model)?;
+    let mut model = load_model(&settings.model)?;
+    if let Some(activation) = settings.activation {
+        model = model.with_activation(activation.into())?;
+    }
     if settings.model.ends_with(".toml") {
         settings.model = run_folder::MODEL.into();
     }

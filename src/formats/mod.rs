@@ -4,7 +4,9 @@ pub mod atomic;
 mod checkpoint;
 pub(crate) mod csv;
 mod model_file;
+mod pretrained;
 pub mod safetensors;
 
 pub use checkpoint::Checkpoint;
-pub use model_file::load_model;
+pub use model_file::{load_model, model_text};
+pub use pretrained::Pretrained;

@@ -10,12 +10,19 @@ use crate::models::Model;
 /// # Errors
 /// When there is no such model (the message lists the zoo) or file, or the file is not a model.
 pub fn load_model(name_or_path: &str) -> Result<Model> {
+    Model::parse(&model_text(name_or_path)?, name_or_path)
+}
+
+/// The text of such a model.
+///
+/// # Errors
+/// When there is no such model or file.
+pub fn model_text(name_or_path: &str) -> Result<String> {
     let path = Path::new(name_or_path);
     if path.extension().is_none_or(|extension| extension != "toml") {
-        return Model::find(name_or_path);
+        return Model::file(name_or_path).map(String::from);
     }
-    let text = std::fs::read_to_string(path).map_err(Error::io("cannot read the model", path))?;
-    Model::parse(&text, name_or_path)
+    std::fs::read_to_string(path).map_err(Error::io("cannot read the model", path))
 }
 
 #[cfg(test)]

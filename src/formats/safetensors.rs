@@ -61,6 +61,49 @@ pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap
 /// [`Error::Io`] when it cannot be read; [`Error::Input`] when it is no safetensors file, is cut short, or holds element types other than
 /// F32, U32 and U8.
 pub fn load(path: &Path) -> Result<Contents> {
+    read(path, |dtype, shape, bytes| {
+        let dtype = match dtype {
+            Dtype::F32 => DType::F32,
+            Dtype::U32 => DType::U32,
+            Dtype::U8 => DType::U8,
+            other => return Err(format!("elements of type {other:?}: expected F32, U32 or U8")),
+        };
+        Tensor::from_bytes(&TensorType::new(shape, dtype), bytes).map(Some)
+    })
+}
+
+/// Reads what a file of any program holds of floating-point numbers: as f32, those of 16 or 64 bits rounded.
+///
+/// # Errors
+/// As [`load`], but other element types are passed over.
+pub fn load_floats(path: &Path) -> Result<BTreeMap<String, Tensor>> {
+    let contents = read(path, |dtype, shape, bytes| {
+        let values: Vec<f32> = match dtype {
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
+            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&[a, b]| f32::from_le_bytes([0, 0, a, b])).collect(),
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| half(u16::from_le_bytes(b))).collect(),
+            _ => return Ok(None),
+        };
+        Tensor::f32(shape, values).map(Some)
+    });
+    Ok(contents?.tensors)
+}
+
+/// A 16-bit float (IEEE 754 binary16) of these bits.
+fn half(bits: u16) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 1023));
+    let size = match exponent {
+        0 => fraction * 2.0_f32.powi(-24),
+        31 if fraction == 0.0 => f32::INFINITY,
+        31 => f32::NAN,
+        _ => (1024.0 + fraction) * 2.0_f32.powi(exponent - 25),
+    };
+    if bits >> 15 == 1 { -size } else { size }
+}
+
+/// Reads a file; `convert` makes a tensor of an element type, shape and bytes, or passes it over.
+fn read(path: &Path, convert: impl Fn(Dtype, Vec<usize>, &[u8]) -> Result<Option<Tensor>, String>) -> Result<Contents> {
     let wrong = |message: &str| Error::input(format!("{}: {message}", path.display()));
     let io = |e: std::io::Error| match e.kind() {
         ErrorKind::UnexpectedEof => wrong("the file is cut short: it ends before its header says; copy it again"),
@@ -98,16 +141,12 @@ pub fn load(path: &Path) -> Result<Contents> {
     let mut tensors = BTreeMap::new();
     let mut bytes = Vec::new();
     for (name, info) in infos {
-        let dtype = match info.dtype {
-            Dtype::F32 => DType::F32,
-            Dtype::U32 => DType::U32,
-            Dtype::U8 => DType::U8,
-            other => return Err(wrong(&format!("{name} has elements of type {other:?}: expected F32, U32 or U8"))),
-        };
         bytes.resize(info.data_offsets.1 - info.data_offsets.0, 0);
         file.read_exact(&mut bytes).map_err(io)?;
-        let tensor = Tensor::from_bytes(&TensorType::new(info.shape.clone(), dtype), &bytes);
-        tensors.insert(name.clone(), tensor.map_err(|m| wrong(&format!("{name}: {m}")))?);
+        let tensor = convert(info.dtype, info.shape.clone(), &bytes);
+        if let Some(tensor) = tensor.map_err(|m| wrong(&format!("{name}: {m}")))? {
+            tensors.insert(name.clone(), tensor);
+        }
     }
     let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
     Ok(Contents { tensors, metadata })
@@ -192,6 +231,24 @@ mod tests {
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header, &[0, 0]].concat();
         std::fs::write(&path, bytes).unwrap();
         let error = load(&path).unwrap_err().to_string();
-        assert!(error.contains("w has elements of type F16"), "{error}");
+        assert!(error.contains("w: elements of type F16"), "{error}");
+    }
+
+    /// Numbers of other widths become f32; whole ones are passed over.
+    #[test]
+    fn floats_of_other_programs_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let header = br#"{"h":{"dtype":"F16","shape":[6],"data_offsets":[0,12]},"b":{"dtype":"BF16","shape":[2],"data_offsets":[12,16]},"d":{"dtype":"F64","shape":[1],"data_offsets":[16,24]},"n":{"dtype":"I64","shape":[],"data_offsets":[24,32]}}"#;
+        let halves: Vec<u8> = [0x3c00_u16, 0xc100, 0x0001, 0x7bff, 0x8000, 0x7c00].map(u16::to_le_bytes).concat();
+        let bfloats: Vec<u8> = [0x3f80_u16, 0xc048].map(u16::to_le_bytes).concat();
+        let data = [&halves[..], &bfloats, &0.1_f64.to_le_bytes(), &7_i64.to_le_bytes()].concat();
+        std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, &data].concat()).unwrap();
+        let found = load_floats(&path).unwrap();
+        assert_eq!(found.keys().collect::<Vec<_>>(), ["b", "d", "h"]);
+        let expected = [1.0, -2.5, 2.0_f32.powi(-24), 65504.0, -0.0, f32::INFINITY];
+        assert_eq!(found["h"].as_f32().unwrap(), expected);
+        assert_eq!(found["b"].as_f32().unwrap(), [1.0, -3.125]);
+        assert_eq!(found["d"].as_f32().unwrap(), [0.1]);
     }
 }

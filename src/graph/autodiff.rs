@@ -45,15 +45,23 @@ pub fn backward(
     cotangents[output.0] = Some(cotangent);
     for index in (0..forward_nodes).rev() {
         let node = graph.nodes[index].clone();
-        let Some(cotangent) = node.outputs.iter().find_map(|v| cotangents[v.0]) else { continue };
+        let Some(&output) = node.outputs.first() else { continue };
+        if node.outputs[1..].iter().any(|v| cotangents[v.0].is_some()) {
+            return Err(no_gradient(&*node.op));
+        }
+        let Some(cotangent) = cotangents[output.0] else { continue };
         let need: Vec<bool> = node.inputs.iter().map(|v| needs[v.0]).collect();
         if !need.contains(&true) {
             continue;
         }
-        let &[result] = &node.outputs[..] else {
-            return Err(no_gradient(&*node.op));
+        let forward = Forward {
+            layer: &node.layer,
+            inputs: &node.inputs,
+            output,
+            outputs: &node.outputs,
+            cotangent,
+            wanted: &need,
         };
-        let forward = Forward { layer: &node.layer, inputs: &node.inputs, output: result, cotangent, wanted: &need };
         let found = node.op.gradient(graph, &forward)?;
         for ((input, gradient), need) in node.inputs.iter().zip(found).zip(need) {
             let (true, Some(gradient)) = (need, gradient) else { continue };

@@ -1,12 +1,15 @@
 //! From a model file to the forward part of a graph: pictures -> augment -> layers -> logits.
 
-use super::layer::{Features, activation_name};
-use super::{Bias, BuildOptions, Init, Layer, LayerKind, Model, Parameter};
+use std::collections::HashMap;
+
+use super::layer::Features;
+use super::parse::INPUT;
+use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, Model, Parameter, ParameterKind};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
-    self, Activation, ActivationKind, Augment, AvgPool2d, Color, Conv2d, Crop, Dropout, DropoutScaling, Linear, Lrn,
-    MaxPool2d, Op, Reshape, Scale,
+    self, Activation, ActivationKind, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Color, Concat, Conv2d,
+    Crop, Dropout, DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale,
 };
 use crate::rng::stream;
 use crate::tensor::{DType, Shape, TensorType};
@@ -32,10 +35,12 @@ pub struct Network {
     pub counter: ValueId,
     /// f32 [N, classes].
     pub logits: ValueId,
-    /// In the model's order: of each layer weight, then bias.
+    /// In the model's order: of each layer weight, then bias, then statistics.
     pub parameters: Vec<Parameter>,
     /// One per layer of the model.
     pub layers: Vec<LayerInfo>,
+    /// Batch normalisations left out, with [`BuildOptions::fold`].
+    pub folds: Vec<Fold>,
 }
 
 /// A layer of a built network, for tables.
@@ -61,13 +66,23 @@ impl Model {
     /// [`Error::Input`] when an option is out of range.
     pub fn build(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Network> {
         let Seen { pictures, counter, x } = self.see(graph, options, phase)?;
-        let mut builder =
-            Builder { model: self, options, phase, graph, counter, x, parameters: Vec::new(), dropouts: 0 };
+        let mut builder = Builder {
+            model: self,
+            options,
+            phase,
+            graph,
+            counter,
+            x,
+            outputs: HashMap::from([(INPUT, x)]),
+            parameters: Vec::new(),
+            folds: Vec::new(),
+            dropouts: 0,
+        };
         let mut layers = Vec::new();
-        for layer in &self.layers {
-            layers.push(builder.layer(layer).map_err(|e| self.explain(e, layer, options))?);
+        for (number, layer) in self.layers.iter().enumerate() {
+            layers.push(builder.layer(number).map_err(|e| self.explain(e, layer, options))?);
         }
-        let Builder { x: logits, parameters, graph, .. } = builder;
+        let Builder { x: logits, parameters, folds, graph, .. } = builder;
         let expected = Shape::from([options.batch, options.classes]);
         if graph[logits].ty.shape != expected {
             let last = &self.layers[self.layers.len() - 1].name;
@@ -76,7 +91,7 @@ impl Model {
                 format!("the last layer gives {got}, expected {expected}: end with linear, out = \"classes\"");
             return Err(Error::shape(last, message));
         }
-        Ok(Network { pictures, counter, logits, parameters, layers })
+        Ok(Network { pictures, counter, logits, parameters, layers, folds })
     }
 
     /// Appends what comes before the first layer: pictures, augmented and normalised.
@@ -104,20 +119,38 @@ impl Model {
         Ok(Seen { pictures, counter, x })
     }
 
-    /// Says of a shape error in a picture smaller than the model was made for that this is the reason.
+    /// Says where a shape error is, and of one in a picture smaller than the model was made for that this is the reason.
     fn explain(&self, error: Error, at: &Layer, options: &BuildOptions) -> Error {
+        let Error::Shape { layer, message } = error else { return error };
         let [height, width] = options.network_size(self);
-        match error {
-            Error::Shape { layer, message } if height < self.input[1] || width < self.input[2] => {
+        let message = match height < self.input[1] || width < self.input[2] {
+            true => {
                 let [_, h, w] = self.input;
                 let hint = format!("the picture of {height}x{width} is too small for {}, made for {h}x{w}", self.name);
-                Error::shape(layer, format!("{message} ({hint}; use a larger --image-size)"))
+                format!("{message} ({hint}; use a larger --image-size)")
             }
-            Error::Shape { layer, message } if layer == at.name => {
-                Error::shape(format!("{layer} ({})", at.kind.name()), message)
-            }
-            other => other,
+            false => message,
+        };
+        let layer = if layer == at.name { format!("{layer} ({})", at.kind.name()) } else { layer };
+        Error::shape(if at.place.0.is_empty() { layer } else { format!("{}: {layer}", at.place.0) }, message)
+    }
+
+    /// Names of what layer `number` reads.
+    fn sources(&self, number: usize) -> Vec<&str> {
+        let layer = &self.layers[number];
+        let before = number.checked_sub(1).map_or(INPUT, |before| &self.layers[before].name);
+        let named = layer.from.iter().map(String::as_str);
+        match layer.from.len() {
+            0 => vec![before],
+            1 if layer.kind.joins() => [before].into_iter().chain(named).collect(),
+            _ => named.collect(),
         }
+    }
+
+    /// Numbers of the layers that read layer `number`.
+    pub(super) fn readers(&self, number: usize) -> Vec<usize> {
+        let name = self.layers[number].name.as_str();
+        (number + 1..self.layers.len()).filter(|&reader| self.sources(reader).contains(&name)).collect()
     }
 }
 
@@ -136,16 +169,22 @@ struct Builder<'a> {
     phase: Phase,
     graph: &'a mut Graph,
     counter: ValueId,
-    /// Output of the layer before.
+    /// What the layer reads, then gives.
     x: ValueId,
+    /// By the layers' names.
+    outputs: HashMap<&'a str, ValueId>,
     parameters: Vec<Parameter>,
+    folds: Vec<Fold>,
     dropouts: u32,
 }
 
-impl Builder<'_> {
+impl<'a> Builder<'a> {
     /// Appends one layer; its output becomes `x`.
-    fn layer(&mut self, layer: &Layer) -> Result<LayerInfo> {
-        let first = self.parameters.len();
+    fn layer(&mut self, number: usize) -> Result<LayerInfo> {
+        let (model, first) = (self.model, self.parameters.len());
+        let layer = &model.layers[number];
+        let sources: Vec<ValueId> = model.sources(number).into_iter().map(|name| self.outputs[name]).collect();
+        self.x = sources[0];
         let input = self.graph[self.x].ty.clone();
         let name = &layer.name;
         let mut macs = 0;
@@ -160,7 +199,7 @@ impl Builder<'_> {
                     return Err(Error::shape(name, message));
                 }
                 let op = Conv2d { stride: stride.into(), padding: padding.into(), dilation: dilation.into(), groups };
-                macs = self.weighted(layer, op.into(), [out, channels / groups, r, s].into(), bias, init)?;
+                macs = self.weighted(number, op.into(), [out, channels / groups, r, s].into(), bias, init)?;
             }
             LayerKind::Linear { out, bias, init } => {
                 let [_, features] = input.shape.matrix().map_err(|m| {
@@ -170,12 +209,14 @@ impl Builder<'_> {
                     Features::Number(out) => out as usize,
                     Features::Named(_) => self.options.classes,
                 };
-                macs = self.weighted(layer, Linear.into(), [out, features].into(), bias, init)?;
+                macs = self.weighted(number, Linear.into(), [out, features].into(), bias, init)?;
             }
             LayerKind::Activation {} => self.activation(layer, self.model.activation)?,
             LayerKind::Relu {} => self.activation(layer, ActivationKind::Relu)?,
             LayerKind::Sigmoid {} => self.activation(layer, ActivationKind::Sigmoid)?,
             LayerKind::Tanh {} => self.activation(layer, ActivationKind::Tanh)?,
+            LayerKind::LeakyRelu {} => self.activation(layer, ActivationKind::LeakyRelu)?,
+            LayerKind::Gelu {} => self.activation(layer, ActivationKind::Gelu)?,
             LayerKind::Lrn { size, alpha, beta, k } => self.apply(layer, Lrn { size: size.into(), alpha, beta, k })?,
             LayerKind::MaxPool2d { kernel, stride, padding, ceil_mode } => {
                 let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
@@ -185,6 +226,20 @@ impl Builder<'_> {
                 let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
                 self.apply(layer, AvgPool2d { kernel, stride, padding: padding.into(), ceil_mode, count_include_pad })?;
             }
+            LayerKind::GlobalAvgPool2d {} => self.average(layer, &input, [1, 1])?,
+            LayerKind::AdaptiveAvgPool2d { output } => self.average(layer, &input, output.into())?,
+            LayerKind::BatchNorm { epsilon, momentum } => self.batch_norm(layer, &input.shape, epsilon, momentum)?,
+            LayerKind::Add {} => {
+                for &other in &sources[1..] {
+                    self.x = self.graph.apply(name, Add, &[self.x, other])?;
+                }
+            }
+            LayerKind::Concat {} => {
+                // A value that is no [N, C, ...] the op refuses.
+                let channels = sources.iter().map(|&v| self.graph[v].ty.shape.get(1).copied().unwrap_or(0)).collect();
+                self.x = self.graph.apply(name, Concat { channels }, &sources)?;
+                check_size(name, &self.graph[self.x].ty.shape)?;
+            }
             LayerKind::Dropout { rate } => self.dropout(layer, self.options.dropout.unwrap_or(rate))?,
             LayerKind::Flatten {} => {
                 let batch = self.options.batch;
@@ -192,46 +247,124 @@ impl Builder<'_> {
                 self.apply(layer, Reshape { shape })?;
             }
         }
+        self.outputs.insert(name, self.x);
         Ok(LayerInfo {
             name: name.clone(),
             op: match layer.kind {
-                LayerKind::Activation {} => activation_name::name(self.model.activation),
+                LayerKind::Activation {} => self.model.activation.name(),
                 _ => layer.kind.name(),
             },
             output: self.graph[self.x].ty.shape[1..].to_vec(),
-            parameters: self.parameters[first..].iter().map(|p| p.shape.elements() as u64).sum(),
+            parameters: self.parameters[first..]
+                .iter()
+                .filter(|p| p.is_trained())
+                .map(|p| p.shape.elements() as u64)
+                .sum(),
             macs: macs / self.options.batch as u64,
         })
     }
 
     /// A layer with a weight, and a bias when it has one. Returns the multiply-accumulates of the whole batch.
-    fn weighted(&mut self, layer: &Layer, op: Op, shape: Shape, bias: Bias, init: Option<Init>) -> Result<u64> {
+    fn weighted(&mut self, number: usize, op: Op, shape: Shape, bias: Bias, init: Option<Init>) -> Result<u64> {
+        let layer = &self.model.layers[number];
         let fan_in: usize = shape[1..].iter().product();
         let out = shape[0];
         let last = self.model.layers.iter().rev().find(|l| l.kind.has_weight()).is_some_and(|l| l.name == layer.name);
         let scheme = self.options.init.or(init).unwrap_or(self.model.init);
-        let weight = self.parameter(format!("{}.weight", layer.name), shape, scheme.weight(fan_in, last), false)?;
+        let first = scheme.weight(fan_in, last);
+        let weight = self.parameter(layer, "weight", shape, first, ParameterKind::Weight)?;
         let inputs = [self.graph[self.x].ty.clone(), self.graph[weight].ty.clone()];
         self.x = self.graph.apply(&layer.name, op.clone(), &[self.x, weight])?;
         check_size(&layer.name, &self.graph[self.x].ty.shape)?;
-        if let Some(start) = bias.start() {
+        let folded = self.fold(number, bias.start().is_some());
+        if let Some(start) = bias.start().or(folded.then_some(0.0)) {
             // A scheme that replaces the model's replaces its biases too: they belong together.
             let start = if self.options.init.is_some() { 0.0 } else { start };
-            let name = format!("{}.bias", layer.name);
-            let bias = self.parameter(name, [out].into(), scheme.bias(fan_in, start), true)?;
+            let bias = self.parameter(layer, "bias", [out].into(), scheme.bias(fan_in, start), ParameterKind::Bias)?;
             self.x = self.graph.apply(&layer.name, ops::Bias, &[self.x, bias])?;
         }
         Ok(op.macs(&inputs))
     }
 
-    fn parameter(&mut self, name: String, shape: Shape, initial: super::Initial, is_bias: bool) -> Result<ValueId> {
+    /// Whether the one reader of layer `number` is a batch normalisation that can be folded into it; then it will be.
+    fn fold(&mut self, number: usize, has_bias: bool) -> bool {
+        let model = self.model;
+        let [reader] = model.readers(number)[..] else { return false };
+        let (layer, norm) = (model.layers[number].name.clone(), model.layers[reader].name.clone());
+        match model.layers[reader].kind {
+            LayerKind::BatchNorm { epsilon, .. } if self.options.fold && self.phase == Phase::Evaluation => {
+                self.folds.push(Fold { layer, norm, epsilon, has_bias });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// In training by the batch's statistics, which the running averages follow; in evaluation by these.
+    fn batch_norm(&mut self, layer: &Layer, x: &Shape, epsilon: f32, momentum: f32) -> Result<()> {
+        let name = &layer.name;
+        if self.folds.iter().any(|fold| fold.norm == *name) {
+            return Ok(());
+        }
+        if x.len() < 2 {
+            return Err(Error::shape(name, format!("expected an input [N, C] or [N, C, H, W], got {x}")));
+        }
+        let (channels, each) = (x[1], x.elements() / x[1].max(1));
+        let mut vector =
+            |what: &str, start, kind| self.parameter(layer, what, [channels].into(), Initial::Constant(start), kind);
+        let weight = vector("weight", 1.0, ParameterKind::Scale)?;
+        let bias = vector("bias", 0.0, ParameterKind::Bias)?;
+        let mean = vector("running_mean", 0.0, ParameterKind::Statistic)?;
+        let variance = vector("running_var", 1.0, ParameterKind::Statistic)?;
+        if self.phase == Phase::Evaluation {
+            let inputs = [self.x, weight, bias, mean, variance];
+            self.x = self.graph.apply(name, BatchNormInference { epsilon }, &inputs)?;
+            return Ok(());
+        }
+        if each < 2 {
+            let message = "a channel has one value in the batch, which has no variance: raise --batch-size";
+            return Err(Error::shape(name, message));
+        }
+        let outputs = self.graph.apply_all(name, BatchNorm { epsilon }, &[self.x, weight, bias])?;
+        // The average is of the estimated variance of all pictures, as in PyTorch.
+        let unbiased = (each as f64 / (each as f64 - 1.0)) as f32;
+        for (average, measured, factor) in [(mean, outputs[1], 1.0), (variance, outputs[2], unbiased)] {
+            self.graph.apply(name, RunningAverage { momentum, factor }, &[average, measured])?;
+        }
+        self.x = outputs[0];
+        Ok(())
+    }
+
+    /// Means of windows that divide the picture into `output`; nothing to do where it has that size.
+    fn average(&mut self, layer: &Layer, x: &TensorType, output: [usize; 2]) -> Result<()> {
+        let [_, _, h, w] = x.shape.nchw().map_err(|m| Error::shape(&layer.name, m))?;
+        if output.contains(&0) || h % output[0] != 0 || w % output[1] != 0 {
+            let [p, q] = output;
+            let message = format!("{h}x{w} cannot be divided into {p}x{q} equal windows; change --image-size");
+            return Err(Error::shape(&layer.name, message));
+        }
+        let kernel = [h / output[0], w / output[1]];
+        let pool = AvgPool2d { kernel, stride: kernel, padding: [0, 0], ceil_mode: false, count_include_pad: true };
+        if kernel == [1, 1] { Ok(()) } else { self.apply(layer, pool) }
+    }
+
+    fn parameter(
+        &mut self,
+        layer: &Layer,
+        what: &str,
+        shape: Shape,
+        initial: Initial,
+        kind: ParameterKind,
+    ) -> Result<ValueId> {
+        let name = format!("{}.{what}", layer.name);
         if shape.contains(&0) {
             return Err(Error::shape(name, format!("{shape} is empty: every size must be 1 or more")));
         }
         check_size(&name, &shape)?;
-        let value = self.graph.source(&name, TensorType::f32(shape.clone()), Role::Parameter)?;
+        let role = if kind == ParameterKind::Statistic { Role::State } else { Role::Parameter };
+        let value = self.graph.source(&name, TensorType::f32(shape.clone()), role)?;
         let number = self.parameters.len() as u32;
-        self.parameters.push(Parameter { value, name, shape, number, initial, is_bias });
+        self.parameters.push(Parameter { value, name, shape, number, initial, kind });
         Ok(value)
     }
 

@@ -53,7 +53,7 @@ impl Init {
     }
 }
 
-/// A trained tensor of a network.
+/// A tensor of a network that lasts from step to step: trained, or a statistic of what it saw.
 #[derive(Clone, Debug)]
 pub struct Parameter {
     /// Its value in the graph.
@@ -66,11 +66,29 @@ pub struct Parameter {
     pub number: u32,
     /// Where it starts.
     pub initial: Initial,
-    /// Whether it is a bias, which optimizers may treat apart.
-    pub is_bias: bool,
+    /// What it is, since optimizers may treat some apart.
+    pub kind: ParameterKind,
+}
+
+/// What a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterKind {
+    /// Of a convolution or linear layer.
+    Weight,
+    /// Added to each channel.
+    Bias,
+    /// What batch normalisation multiplies each channel by: its `weight`.
+    Scale,
+    /// Not trained: a running average of batch normalisation, `running_mean` or `running_var`.
+    Statistic,
 }
 
 impl Parameter {
+    /// Whether an optimizer changes it.
+    pub fn is_trained(&self) -> bool {
+        self.kind != ParameterKind::Statistic
+    }
+
     /// Its first values for a run with this seed.
     ///
     /// # Errors
@@ -109,7 +127,7 @@ mod tests {
 
     fn parameter(initial: Initial, number: u32) -> Parameter {
         let shape = [100, 37].into();
-        Parameter { value: ValueId(0), name: "w".into(), shape, number, initial, is_bias: false }
+        Parameter { value: ValueId(0), name: "w".into(), shape, number, initial, kind: ParameterKind::Weight }
     }
 
     #[test]

@@ -1,18 +1,37 @@
 //! Layers as model files write them. Kinds have the ops' names; numbers that are left out have the field's usual values.
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::{Init, Model};
 use crate::ops::ActivationKind;
 
-/// A layer of a model file: `{ name = "conv1", kind = "conv2d", out = 96, kernel = 11, stride = 4, padding = 2 }`.
+/// A layer of a model file: `{ kind = "conv2d", out = 96, kernel = 11, stride = 4, padding = 2 }`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Layer {
-    /// Unique in the model; its parameters are `NAME.weight` and `NAME.bias`.
+    /// Unique in the model; its parameters are `NAME.weight` and `NAME.bias`. In a file it may be left out: then it is Caffe's,
+    /// such as conv1, relu1, norm1, pool1, fc6.
     pub name: String,
+    /// Names of the layers that it reads, `input` for the picture; empty for the one before. `add` and `concat` read several; of one
+    /// name, that layer and the one before. In a file a name or a list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub from: Vec<String>,
     /// What it computes.
     #[serde(flatten)]
     pub kind: LayerKind,
+    /// Where it is in its file.
+    #[serde(skip)]
+    pub place: Place,
+}
+
+/// Where a layer is in its file, for messages: `my.toml line 3`; empty where that says nothing. It is no part of what a layer is, so
+/// that all places are equal.
+#[derive(Clone, Debug, Default)]
+pub struct Place(pub String);
+
+impl PartialEq for Place {
+    fn eq(&self, _: &Place) -> bool {
+        true
+    }
 }
 
 /// Layer kinds; `kind` in the file.
@@ -63,6 +82,10 @@ pub enum LayerKind {
     Sigmoid {},
     /// tanh(x).
     Tanh {},
+    /// x, or a hundredth of it below 0.
+    LeakyRelu {},
+    /// x times the probability of a normal number below x.
+    Gelu {},
     /// Local response normalisation across channels. alpha is the paper's: not divided by `size`.
     Lrn {
         /// Channels in the window.
@@ -111,6 +134,28 @@ pub enum LayerKind {
         #[serde(default = "yes")]
         count_include_pad: bool,
     },
+    /// Mean of whole planes: `[N, C, H, W] -> [N, C, 1, 1]`.
+    #[serde(rename = "global_avg_pool2d")]
+    GlobalAvgPool2d {},
+    /// Means of equal windows, as many as the output's height and width ask for; these must divide the input's.
+    #[serde(rename = "adaptive_avg_pool2d")]
+    AdaptiveAvgPool2d {
+        /// Height and width of the output.
+        output: Extent,
+    },
+    /// Batch normalisation of each channel; in evaluation by running averages of what training saw.
+    BatchNorm {
+        /// Added to the variance.
+        #[serde(default = "batch_norm_epsilon")]
+        epsilon: f32,
+        /// Weight of each batch in the running averages.
+        #[serde(default = "batch_norm_momentum")]
+        momentum: f32,
+    },
+    /// Sum of two or more layers' outputs, element by element.
+    Add {},
+    /// Channels of two or more layers' outputs, one after the other.
+    Concat {},
     /// Drops elements in training.
     Dropout {
         /// Probability of dropping, in [0, 1).
@@ -130,17 +175,54 @@ impl LayerKind {
             LayerKind::Relu {} => "relu",
             LayerKind::Sigmoid {} => "sigmoid",
             LayerKind::Tanh {} => "tanh",
+            LayerKind::LeakyRelu {} => "leaky_relu",
+            LayerKind::Gelu {} => "gelu",
             LayerKind::Lrn { .. } => "lrn",
             LayerKind::MaxPool2d { .. } => "max_pool2d",
             LayerKind::AvgPool2d { .. } => "avg_pool2d",
+            LayerKind::GlobalAvgPool2d {} => "global_avg_pool2d",
+            LayerKind::AdaptiveAvgPool2d { .. } => "adaptive_avg_pool2d",
+            LayerKind::BatchNorm { .. } => "batch_norm",
+            LayerKind::Add {} => "add",
+            LayerKind::Concat {} => "concat",
             LayerKind::Dropout { .. } => "dropout",
             LayerKind::Flatten {} => "flatten",
         }
     }
 
-    /// Whether the layer is trained.
+    /// Caffe's name for such a layer, without its number.
+    pub(super) fn prefix(&self) -> &'static str {
+        match self {
+            LayerKind::Conv2d { .. } => "conv",
+            LayerKind::Linear { .. } => "fc",
+            LayerKind::Activation {} => "act",
+            LayerKind::Lrn { .. } => "norm",
+            LayerKind::MaxPool2d { .. }
+            | LayerKind::AvgPool2d { .. }
+            | LayerKind::GlobalAvgPool2d {}
+            | LayerKind::AdaptiveAvgPool2d { .. } => "pool",
+            LayerKind::BatchNorm { .. } => "bn",
+            LayerKind::Dropout { .. } => "drop",
+            other => other.name(),
+        }
+    }
+
+    /// Whether the layer has a weight that sums of products are made with: the layers that Caffe's names count.
     pub fn has_weight(&self) -> bool {
         matches!(self, LayerKind::Conv2d { .. } | LayerKind::Linear { .. })
+    }
+
+    /// Whether it computes an activation, be it the model's or one of its own.
+    pub fn is_activation(&self) -> bool {
+        let LayerKind::Activation {} = self else {
+            return ActivationKind::ALL.iter().any(|kind| kind.name() == self.name());
+        };
+        true
+    }
+
+    /// Whether it joins several layers' outputs.
+    pub fn joins(&self) -> bool {
+        matches!(self, LayerKind::Add {} | LayerKind::Concat {})
     }
 }
 
@@ -168,23 +250,11 @@ impl Layer {
                 // The sum of squares may be 0, and is raised to a negative power.
                 number("k", k, k > 0.0, "above 0")
             }
+            LayerKind::BatchNorm { epsilon, momentum } => {
+                number("epsilon", epsilon, epsilon >= f32::MIN_POSITIVE, "above 0")?;
+                number("momentum", momentum, (0.0..=1.0).contains(&momentum), "from 0 to 1")
+            }
             _ => Ok(()),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Layer {
-    /// By hand, so that an error names the layer, and so that unknown fields are refused (serde cannot with `flatten`).
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let mut table = toml::Table::deserialize(deserializer)?;
-        let name = match table.remove("name") {
-            Some(toml::Value::String(name)) if !name.is_empty() => name,
-            _ => return Err(D::Error::custom(format!("a layer has no name: name = \"conv1\" is missing in {table}"))),
-        };
-        match LayerKind::deserialize(table) {
-            Ok(kind) => Ok(Layer { name, kind }),
-            Err(e) => Err(D::Error::custom(format!("layer {name}: {}", e.message()))),
         }
     }
 }
@@ -256,24 +326,15 @@ impl Bias {
 pub(super) mod activation_name {
     use super::*;
 
-    /// The kind's name, which is also the layer kind that always computes it.
-    pub fn name(kind: ActivationKind) -> &'static str {
-        match kind {
-            ActivationKind::Relu => "relu",
-            ActivationKind::Sigmoid => "sigmoid",
-            ActivationKind::Tanh => "tanh",
-        }
-    }
-
     pub fn serialize<S: serde::Serializer>(kind: &ActivationKind, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(name(*kind))
+        serializer.serialize_str(kind.name())
     }
 
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ActivationKind, D::Error> {
+    pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ActivationKind, D::Error> {
         let given = String::deserialize(deserializer)?;
-        let kinds = [ActivationKind::Relu, ActivationKind::Sigmoid, ActivationKind::Tanh];
-        kinds.into_iter().find(|kind| name(*kind) == given).ok_or_else(|| {
-            serde::de::Error::custom(format!("activation = {given:?}: expected \"relu\", \"sigmoid\" or \"tanh\""))
+        ActivationKind::ALL.into_iter().find(|kind| kind.name() == given).ok_or_else(|| {
+            let names = ActivationKind::ALL.map(|kind| format!("{:?}", kind.name())).join(", ");
+            serde::de::Error::custom(format!("activation = {given:?}: expected one of {names}"))
         })
     }
 }
@@ -312,4 +373,12 @@ fn lrn_beta() -> f32 {
 
 fn lrn_k() -> f32 {
     2.0
+}
+
+fn batch_norm_epsilon() -> f32 {
+    1e-5
+}
+
+fn batch_norm_momentum() -> f32 {
+    0.1
 }

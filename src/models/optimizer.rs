@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Parameter;
+use super::{Parameter, ParameterKind};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{Adam, Op, Sgd};
@@ -16,7 +16,8 @@ pub struct OptimizerConfig {
     pub rule: Rule,
     /// L2 coefficient, or AdamW's decay.
     pub weight_decay: f32,
-    /// Whether biases decay too. The paper's formula has it so; its released source and Caffe do not.
+    /// Whether biases decay too, and the scales of batch normalisation. The paper's formula has it so; its released source and Caffe
+    /// do not.
     pub decay_biases: bool,
     /// Factor of the biases' learning rate (the paper's released source and Caffe: 2).
     pub bias_lr_scale: f32,
@@ -99,8 +100,9 @@ impl OptimizerConfig {
         gradient: ValueId,
         schedule: ValueId,
     ) -> Result<Vec<(String, TensorType)>> {
-        let weight_decay = if parameter.is_bias && !self.decay_biases { 0.0 } else { self.weight_decay };
-        let lr_scale = if parameter.is_bias { self.bias_lr_scale } else { 1.0 };
+        let decays = parameter.kind == ParameterKind::Weight || self.decay_biases;
+        let weight_decay = if decays { self.weight_decay } else { 0.0 };
+        let lr_scale = if parameter.kind == ParameterKind::Bias { self.bias_lr_scale } else { 1.0 };
         let op: Op = match self.rule {
             Rule::Sgd { momentum, nesterov, paper } => Sgd { momentum, weight_decay, nesterov, paper, lr_scale }.into(),
             Rule::Adam { beta1, beta2, epsilon, decoupled } => {

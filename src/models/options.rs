@@ -36,6 +36,8 @@ pub struct BuildOptions {
     pub dropout_scaling: DropoutScaling,
     /// Replaces the first weights of every layer, and its biases by 0 or what goes with these weights.
     pub init: Option<Init>,
+    /// Whether evaluation folds batch normalisation into the convolution or linear layer before it, see [`super::Fold`].
+    pub fold: bool,
     /// What is rewritten for speed.
     pub rewrites: Rewrites,
 }
@@ -58,6 +60,7 @@ impl BuildOptions {
             dropout: None,
             dropout_scaling: DropoutScaling::Inverted,
             init: None,
+            fold: false,
             rewrites: Rewrites::default(),
         }
     }

@@ -1,7 +1,7 @@
 //! The two graphs that a device runs: a training step (pictures in, parameters updated) and an evaluation (pictures in, logits out).
 
 use super::build::{Phase, Seen};
-use super::{BuildOptions, LayerInfo, Model, OptimizerConfig, Parameter};
+use super::{BuildOptions, Fold, LayerInfo, Model, OptimizerConfig, Parameter};
 use crate::error::{Error, Result};
 use crate::graph::fuse::fuse;
 use crate::graph::{Graph, Role, ValueId, autodiff};
@@ -27,7 +27,7 @@ pub struct TrainGraph {
     pub loss: ValueId,
     /// f32 [N, classes].
     pub logits: ValueId,
-    /// In the model's order.
+    /// In the model's order, statistics too.
     pub parameters: Vec<Parameter>,
     /// Optimizer state, zero at the start of a run.
     pub states: Vec<(String, TensorType)>,
@@ -46,8 +46,10 @@ pub struct EvalGraph {
     pub counter: ValueId,
     /// f32 [N, classes].
     pub logits: ValueId,
-    /// In the model's order.
+    /// In the model's order, statistics too.
     pub parameters: Vec<Parameter>,
+    /// What was folded, with [`BuildOptions::fold`]: to be done to the tensors of a training too.
+    pub folds: Vec<Fold>,
 }
 
 /// Builds the training step of a model.
@@ -74,10 +76,11 @@ pub fn train_graph(
     };
     let inputs: Vec<ValueId> = [network.logits, labels].into_iter().chain(weights).collect();
     let loss = graph.apply("loss", CrossEntropy { label_smoothing, weighted: options.weighted }, &inputs)?;
-    let wanted: Vec<ValueId> = network.parameters.iter().map(|p| p.value).collect();
+    let trained: Vec<&Parameter> = network.parameters.iter().filter(|p| p.is_trained()).collect();
+    let wanted: Vec<ValueId> = trained.iter().map(|p| p.value).collect();
     let gradients = autodiff::gradients(&mut graph, loss, &wanted)?;
     let mut states = Vec::new();
-    for (parameter, gradient) in network.parameters.iter().zip(gradients) {
+    for (parameter, gradient) in trained.into_iter().zip(gradients) {
         states.extend(optimizer.append(&mut graph, parameter, gradient, schedule)?);
     }
     fuse(&mut graph, options.rewrites, &[loss, network.logits]);
@@ -132,6 +135,7 @@ pub fn eval_graph(model: &Model, options: &BuildOptions) -> Result<EvalGraph> {
         counter: network.counter,
         logits: network.logits,
         parameters: network.parameters,
+        folds: network.folds,
     })
 }
 

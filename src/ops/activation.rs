@@ -1,4 +1,4 @@
-//! ReLU, sigmoid and tanh, and their gradients.
+//! ReLU, sigmoid, tanh, leaky ReLU and GELU, and their gradients.
 
 use super::case::{Case, CaseInput, Fill};
 use super::draw::Draw;
@@ -18,6 +18,60 @@ pub enum ActivationKind {
     Sigmoid,
     /// tanh(x).
     Tanh,
+    /// x, or [`LEAKY_SLOPE`] times it below 0; so is its gradient at exactly 0.
+    LeakyRelu,
+    /// x times the probability that a normal number is below x (Hendrycks, Gimpel 2016): 0.5 x (1 + erf(x / sqrt(2))).
+    Gelu,
+}
+
+/// Of leaky ReLU, PyTorch's own.
+pub const LEAKY_SLOPE: f32 = 0.01;
+
+impl ActivationKind {
+    /// All of them.
+    pub const ALL: [ActivationKind; 5] = [
+        ActivationKind::Relu,
+        ActivationKind::Sigmoid,
+        ActivationKind::Tanh,
+        ActivationKind::LeakyRelu,
+        ActivationKind::Gelu,
+    ];
+
+    /// Its name in files and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            ActivationKind::Relu => "relu",
+            ActivationKind::Sigmoid => "sigmoid",
+            ActivationKind::Tanh => "tanh",
+            ActivationKind::LeakyRelu => "leaky_relu",
+            ActivationKind::Gelu => "gelu",
+        }
+    }
+}
+
+/// The error function, to about 1e-13: a series, far from 0 a continued fraction of what is left to 1.
+fn erf(x: f64) -> f64 {
+    let root = std::f64::consts::PI.sqrt();
+    if x.abs() < 2.5 {
+        let mut term = x;
+        let terms = (1..60).map(|n| {
+            term *= -x * x / n as f64;
+            term / (2 * n + 1) as f64
+        });
+        return 2.0 / root * (x + terms.sum::<f64>());
+    }
+    let fraction = (1..=60).rev().fold(0.0, |fraction, n| n as f64 / 2.0 / (x.abs() + fraction));
+    x.signum() * (1.0 - (-x * x).exp() / root / (x.abs() + fraction))
+}
+
+/// The probability that a normal number is below x.
+fn below(x: f64) -> f64 {
+    0.5 * (1.0 + erf(x * std::f64::consts::FRAC_1_SQRT_2))
+}
+
+/// x times the density of normal numbers at x: with [`below`] GELU's slope.
+fn x_density(x: f64) -> f64 {
+    x * (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt()
 }
 
 /// y = f(x), element by element. Input: x, any f32 shape. Output: y, as x.
@@ -27,26 +81,18 @@ pub struct Activation {
     pub kind: ActivationKind,
 }
 
-/// Gradient of [`Activation`], from its output: all three derivatives are functions of y.
-/// Inputs: y, dy. Output: dx: dy where y > 0 (ReLU), dy*y*(1-y) (sigmoid), dy*(1-y*y) (tanh).
+/// Gradient of [`Activation`], from its output y, of which the derivatives are functions; but GELU's from its input, here y too.
+/// Inputs: y, dy. Output: dx: dy where y > 0 (ReLU), and a slope times it elsewhere (leaky ReLU), dy*y*(1-y) (sigmoid), dy*(1-y*y)
+/// (tanh), dy times the probability of a normal number below y plus y times its density there (GELU).
 #[derive(Clone, Debug, PartialEq)]
 pub struct ActivationBackward {
     /// f.
     pub kind: ActivationKind,
 }
 
-impl Activation {
-    /// All three, for tables of cases.
-    const KINDS: [ActivationKind; 3] = [ActivationKind::Relu, ActivationKind::Sigmoid, ActivationKind::Tanh];
-}
-
 impl Operator for Activation {
     fn name(&self) -> &'static str {
-        match self.kind {
-            ActivationKind::Relu => "relu",
-            ActivationKind::Sigmoid => "sigmoid",
-            ActivationKind::Tanh => "tanh",
-        }
+        self.kind.name()
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
@@ -55,7 +101,8 @@ impl Operator for Activation {
     }
 
     fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
-        Ok(vec![node.want(0, graph, ActivationBackward { kind: self.kind }, &[node.output, node.cotangent])?])
+        let of = if self.kind == ActivationKind::Gelu { node.inputs[0] } else { node.output };
+        Ok(vec![node.want(0, graph, ActivationBackward { kind: self.kind }, &[of, node.cotangent])?])
     }
 
     fn reference(&self, inputs: &[Array]) -> Vec<Array> {
@@ -64,6 +111,8 @@ impl Operator for Activation {
             ActivationKind::Relu => x.max(0.0),
             ActivationKind::Sigmoid => 1.0 / (1.0 + (-x).exp()),
             ActivationKind::Tanh => x.tanh(),
+            ActivationKind::LeakyRelu => x * if x > 0.0 { 1.0 } else { LEAKY_SLOPE as f64 },
+            ActivationKind::Gelu => x * below(x),
         };
         vec![Array { shape: inputs[0].shape.clone(), data: inputs[0].data.iter().map(f).collect() }]
     }
@@ -74,12 +123,15 @@ impl Operator for Activation {
             ActivationKind::Relu => relative(outputs),
             ActivationKind::Sigmoid => pairwise(&inputs[0], &outputs[0], |x, y| y * (1.0 + x.abs().min(110.0))),
             ActivationKind::Tanh => pairwise(&inputs[0], &outputs[0], |x, y| y.abs() * (1.0 + x.abs().min(9.0))),
+            ActivationKind::LeakyRelu => relative(outputs),
+            // The probability is right to a rounding of 1.
+            ActivationKind::Gelu => relative(inputs),
         }
     }
 
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
-        for kind in Activation::KINDS {
+        for kind in ActivationKind::ALL {
             // Central differences need inputs away from ReLU's kink: either sign, at least 0.1 from 0.
             let away = Fill::Given(vec![-1.7, 0.3, 2.5, -0.1, 0.9, -3.2, 0.1]);
             cases.push(Case::new(Activation { kind }, "away from 0", vec![CaseInput::f32([3, 17], away)], 1));
@@ -99,7 +151,7 @@ impl Operator for Activation {
     }
 
     fn random(draw: &mut Draw) -> Case {
-        let kind = draw.pick(Activation::KINDS);
+        let kind = draw.pick(ActivationKind::ALL);
         let shape = draw.shape();
         Case::new(Activation { kind }, "random", vec![CaseInput::f32(shape, draw.any())], 1)
     }
@@ -111,6 +163,8 @@ impl Operator for ActivationBackward {
             ActivationKind::Relu => "relu_backward",
             ActivationKind::Sigmoid => "sigmoid_backward",
             ActivationKind::Tanh => "tanh_backward",
+            ActivationKind::LeakyRelu => "leaky_relu_backward",
+            ActivationKind::Gelu => "gelu_backward",
         }
     }
 
@@ -135,6 +189,8 @@ impl Operator for ActivationBackward {
             }
             ActivationKind::Sigmoid => dy * y * (1.0 - y),
             ActivationKind::Tanh => dy * (1.0 - y * y),
+            ActivationKind::LeakyRelu => dy * if y > 0.0 { 1.0 } else { LEAKY_SLOPE as f64 },
+            ActivationKind::Gelu => dy * (below(y) + x_density(y)),
         };
         let data = inputs[0].data.iter().zip(&inputs[1].data).map(f).collect();
         vec![Array { shape: inputs[0].shape.clone(), data }]
@@ -145,12 +201,15 @@ impl Operator for ActivationBackward {
             ActivationKind::Relu => dy.abs(),
             ActivationKind::Sigmoid => (dy * y).abs() * (1.0 + y.abs()),
             ActivationKind::Tanh => dy.abs() * (1.0 + y * y),
+            ActivationKind::LeakyRelu => dy.abs(),
+            // exp's error grows with its argument.
+            ActivationKind::Gelu => dy.abs() * (1.0 + x_density(y).abs() * (1.0 + y * y)),
         })
     }
 
     fn cases() -> Vec<Case> {
         let mut cases = Vec::new();
-        for kind in Activation::KINDS {
+        for kind in ActivationKind::ALL {
             for (name, y) in [("outputs in (-1, 1)", Fill::Uniform(-1.0, 1.0)), ("zeros", Fill::Ties)] {
                 let shape = [3, 7, 5, 9];
                 let inputs = vec![CaseInput::f32(shape, y), CaseInput::normal(shape)];
@@ -163,7 +222,7 @@ impl Operator for ActivationBackward {
     }
 
     fn random(draw: &mut Draw) -> Case {
-        let kind = draw.pick(Activation::KINDS);
+        let kind = draw.pick(ActivationKind::ALL);
         let shape = draw.shape();
         let y = draw.any(); // not only what the function gives: the formula is of any y
         let inputs = vec![CaseInput::f32(shape.clone(), y), CaseInput::f32(shape, draw.any())];

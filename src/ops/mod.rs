@@ -12,8 +12,10 @@ mod adam;
 pub(crate) mod augment;
 pub(crate) mod augment_color;
 mod avg_pool2d;
+mod batch_norm;
 mod bias;
 pub mod case;
+mod concat;
 mod conv2d;
 mod cross_entropy;
 pub mod draw;
@@ -25,6 +27,7 @@ mod lrn;
 mod max_pool2d;
 mod reduce;
 mod reshape;
+mod running_average;
 mod sgd;
 mod softmax;
 pub mod tolerance;
@@ -95,14 +98,17 @@ pub trait Operator: std::fmt::Debug {
         Self: Sized;
 }
 
-/// A forward node as its gradient rule sees it. Only ops with one output are differentiable.
+/// A forward node as its gradient rule sees it. Only the first output of an op is differentiable; others are what the backward pass
+/// needs, or statistics.
 pub struct Forward<'a> {
     /// The layer's name.
     pub layer: &'a str,
     /// Inputs of the node.
     pub inputs: &'a [ValueId],
-    /// The node's output.
+    /// The node's first output.
     pub output: ValueId,
+    /// All outputs.
+    pub outputs: &'a [ValueId],
     /// d loss / d output, of the output's type.
     pub cotangent: ValueId,
     /// Which inputs need a gradient.
@@ -203,12 +209,25 @@ ops! {
     };
     bias::{Bias["bias"], BiasBackward["bias_backward"]};
     activation::{
-        Activation["relu", "sigmoid", "tanh"],
-        ActivationBackward["relu_backward", "sigmoid_backward", "tanh_backward"]
+        Activation["relu", "sigmoid", "tanh", "leaky_relu", "gelu"],
+        ActivationBackward[
+            "relu_backward",
+            "sigmoid_backward",
+            "tanh_backward",
+            "leaky_relu_backward",
+            "gelu_backward"
+        ]
     };
     lrn::{Lrn["lrn"], LrnBackward["lrn_backward"]};
     max_pool2d::{MaxPool2d["max_pool2d"], MaxPool2dBackward["max_pool2d_backward"]};
     avg_pool2d::{AvgPool2d["avg_pool2d"], AvgPool2dBackward["avg_pool2d_backward"]};
+    batch_norm::{
+        BatchNorm["batch_norm"],
+        BatchNormBackward["batch_norm_backward"],
+        BatchNormInference["batch_norm_inference"]
+    };
+    running_average::{RunningAverage["running_average"]};
+    concat::{Concat["concat"], ConcatBackward["concat_backward"]};
     dropout::{Dropout["dropout"]};
     reshape::{Reshape["reshape"]};
     softmax::{Softmax["softmax", "log_softmax"], SoftmaxBackward["softmax_backward", "log_softmax_backward"]};
@@ -221,7 +240,7 @@ ops! {
     linear_update::{LinearUpdate["linear_update"]};
 }
 
-pub use activation::ActivationKind;
+pub use activation::{ActivationKind, LEAKY_SLOPE};
 pub use augment::Crop;
 pub use augment_color::Color;
 pub use cross_entropy::IGNORE;

@@ -4,7 +4,7 @@ use super::{Array, Operator};
 use crate::ops::case::Case;
 
 /// Relative error of one rounding to f32.
-const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
+pub(super) const UNIT_ROUNDOFF: f64 = f32::EPSILON as f64 / 2.0;
 
 /// The part of a scale that stands for a subnormal number on the way to the result, which a device may flush to 0.
 pub(super) const FLUSHED: f64 = f32::MIN_POSITIVE as f64 / UNIT_ROUNDOFF;

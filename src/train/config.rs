@@ -10,6 +10,7 @@ use super::preset::Preset;
 use crate::backend::Precision;
 use crate::data::{Place, Resize};
 use crate::error::{Error, Result, one_line, toml_message};
+use crate::ops::ActivationKind;
 
 /// How the optimizer turns gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -82,6 +83,34 @@ pub enum InitKind {
     Pytorch,
 }
 
+/// What stands in for a model's activations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationChoice {
+    /// max(x, 0)
+    Relu,
+    /// tanh(x)
+    Tanh,
+    /// 1 / (1 + exp(-x))
+    Sigmoid,
+    /// x, or a hundredth of it below 0
+    LeakyRelu,
+    /// x times the probability of a normal number below x
+    Gelu,
+}
+
+impl From<ActivationChoice> for ActivationKind {
+    fn from(choice: ActivationChoice) -> ActivationKind {
+        match choice {
+            ActivationChoice::Relu => ActivationKind::Relu,
+            ActivationChoice::Tanh => ActivationKind::Tanh,
+            ActivationChoice::Sigmoid => ActivationKind::Sigmoid,
+            ActivationChoice::LeakyRelu => ActivationKind::LeakyRelu,
+            ActivationChoice::Gelu => ActivationKind::Gelu,
+        }
+    }
+}
+
 /// When dropout makes up for what it drops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -129,9 +158,15 @@ pub struct Settings {
     pub split: f64,
     /// Zoo name or model file.
     pub model: String,
+    /// Safetensors file whose weights the run begins with, where names and shapes agree.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrained: Option<PathBuf>,
     /// Height and width of the network's input, pixels; the model's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_size: Option<usize>,
+    /// Takes the place of every activation of the model; its own if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<ActivationChoice>,
     /// Rate of all dropout layers, in [0, 1); the model's own if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropout: Option<f64>,

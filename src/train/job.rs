@@ -4,7 +4,7 @@ use super::balance::{self, Balance};
 use super::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, Settings};
 use crate::data::{Dataset, LoaderOptions};
 use crate::error::Result;
-use crate::formats::Checkpoint;
+use crate::formats::{Checkpoint, Pretrained};
 use crate::graph::fuse::Rewrites;
 use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph};
 use crate::ops::{Color, Crop, DropoutScaling};
@@ -18,15 +18,17 @@ pub struct Job {
     pub model: Model,
     /// The pictures.
     pub dataset: Dataset,
+    /// What weights a new run begins with, where it is not their first values.
+    pub pretrained: Option<Pretrained>,
     /// Principal components of the training pictures' colours, as long as their deviations, in columns: what
     /// [`Settings::pca_jitter`] is a share of. [`train`](super::train) finds them if they are wanted.
     pub components: [[f64; 3]; 3],
 }
 
 impl Job {
-    /// A job.
+    /// A job that begins with the model's own first values.
     pub fn new(settings: Settings, model: Model, dataset: Dataset) -> Job {
-        Job { settings, model, dataset, components: [[0.0; 3]; 3] }
+        Job { settings, model, dataset, pretrained: None, components: [[0.0; 3]; 3] }
     }
 
     /// Steps of an epoch; the last may hold fewer pictures.
@@ -90,6 +92,7 @@ impl Job {
                 InitKind::He => Some(Init::He),
                 InitKind::Pytorch => Some(Init::PyTorch),
             },
+            fold: false,
             rewrites: Rewrites::default(),
         }
     }

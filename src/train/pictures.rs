@@ -10,12 +10,13 @@ use super::position::Position;
 use super::run_folder::RunFolder;
 use super::{Event, Job};
 use crate::backend::Device;
-use crate::data::{Loader, LoaderOptions, PictureCache, Place, decode};
+use crate::data::{Batch, Loader, LoaderOptions, PictureCache, Place, decode};
 use crate::error::{Error, Result};
 use crate::formats::{Checkpoint, atomic};
 use crate::models;
+use crate::ops::IGNORE;
 use crate::report::Samples;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 
 /// Pictures in samples.png.
 const SAMPLES: usize = 32;
@@ -114,6 +115,24 @@ pub(super) fn counter(seed: u64, step: u64) -> Result<Tensor> {
     Tensor::u32([4], vec![seed as u32, (seed >> 32) as u32, step as u32, 0]).map_err(Error::input)
 }
 
+/// The batch's pictures, those of rows without one again and again: batch normalisation sees every row, labelled or not, and
+/// black ones would count as pictures.
+pub(super) fn filled(batch: &Batch) -> Result<Tensor> {
+    let (Data::U8(pixels), Data::U32(labels)) = (batch.pictures.data(), batch.labels.data()) else {
+        return Err(Error::device("a batch has pictures of u8 and labels of u32"));
+    };
+    let size = pixels.len() / labels.len().max(1);
+    let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE).collect();
+    let mut others = rows.iter().cycle();
+    let mut filled = pixels.clone();
+    for row in (0..labels.len()).filter(|&row| labels[row] == IGNORE) {
+        if let Some(&other) = others.next() {
+            filled[row * size..][..size].copy_from_slice(&pixels[other * size..][..size]);
+        }
+    }
+    Tensor::new(batch.pictures.shape().clone(), Data::U8(filled)).map_err(Error::input)
+}
+
 /// Logs a line and tells the observer.
 pub(super) fn notice(
     folder: &mut RunFolder,
@@ -124,4 +143,22 @@ pub(super) fn notice(
     folder.log(&text)?;
     observe(&Event::Notice { text, warning });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_without_a_picture_repeat_the_others() {
+        let pixels = (0..5).flat_map(|row| [row; 3]).collect();
+        let batch = Batch {
+            pictures: Tensor::new([5, 1, 1, 3], Data::U8(pixels)).unwrap(),
+            labels: Tensor::u32([5], vec![IGNORE, 7, IGNORE, 2, IGNORE]).unwrap(),
+            items: vec![None; 5],
+            count: 2,
+        };
+        // Rows 1 and 3 stay; the others are these in turn.
+        assert_eq!(filled(&batch).unwrap().bytes(), [1, 1, 3, 3, 1].map(|row| [row; 3]).concat());
+    }
 }

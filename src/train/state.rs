@@ -8,10 +8,13 @@ use crate::formats::Checkpoint;
 use crate::models::TrainGraph;
 use crate::tensor::Tensor;
 
-/// First weights, and optimizer state of zero.
+/// First weights, or pretrained ones where they fit, and optimizer state of zero.
 pub(super) fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
     for parameter in &graph.parameters {
-        device.set(&parameter.name, &parameter.initial(job.settings.seed)?)?;
+        match job.pretrained.as_ref().and_then(|pretrained| pretrained.get(parameter)) {
+            Some(tensor) => device.set(&parameter.name, tensor)?,
+            None => device.set(&parameter.name, &parameter.initial(job.settings.seed)?)?,
+        }
     }
     for (name, ty) in &graph.states {
         device.set(name, &Tensor::zeros(ty).map_err(Error::device)?)?;

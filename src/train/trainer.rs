@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::balance;
 use super::metrics::{Means, Tally, labelled_rows, score};
-use super::pictures::{check_validation, counter, notice, picture_cache, principal_components, save_samples};
+use super::pictures::{check_validation, counter, filled, notice, picture_cache, principal_components, save_samples};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
@@ -20,7 +20,7 @@ use crate::classifier::Evaluator;
 use crate::data::{Batch, Item, Loader, PictureCache};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{OptimizerConfig, TrainGraph};
+use crate::models::{Layer, LayerKind, OptimizerConfig, TrainGraph};
 use crate::tensor::Tensor;
 
 /// Steps that may be in flight: while the host reads one, the device has the next. More would only tell losses late, and make an
@@ -232,12 +232,16 @@ impl<'a> Run<'a> {
         self.read(0)
     }
 
-    fn submit(&mut self, batch: Batch) -> Result<()> {
+    fn submit(&mut self, mut batch: Batch) -> Result<()> {
         let step = self.position.step + 1;
         if batch.count == 0 {
             // None of its pictures could be read: a step that learns nothing, and may not decay the weights either.
             self.position.step = step;
             return Ok(());
+        }
+        let by_batch = |layer: &Layer| matches!(layer.kind, LayerKind::BatchNorm { .. });
+        if batch.count < self.job.batch() && self.job.model.layers.iter().any(by_batch) {
+            batch.pictures = filled(&batch)?;
         }
         let lr = self.schedule.lr(step, self.position.plateau.drops);
         let schedule = self.optimizer.schedule(lr, step);

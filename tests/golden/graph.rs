@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use convoy::backend::Device;
 use convoy::graph::{Graph, Role, ValueId, autodiff};
 use convoy::ops::{
-    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, Bias, Broadcast, Color, Conv2d, Conv2dBackwardInput,
-    Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear, LinearBackwardInput, LinearBackwardWeight, Lrn,
-    MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, Scale, Sgd, Softmax,
+    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Color,
+    Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
+    LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, RunningAverage,
+    Scale, Sgd, Softmax,
 };
 use convoy::selftest::harness;
 use convoy::tensor::Tensor;
@@ -36,16 +37,15 @@ struct NodeOptions {
 
 /// The op of this name ([`convoy::ops::Operator::name`]) with these options.
 pub fn op(name: &str, o: &Options) -> Op {
+    let activation = ActivationKind::ALL.into_iter().find(|kind| kind.name() == name);
     let op: Op = match name {
+        _ if activation.is_some() => Activation { kind: activation.expect("it was asked") }.into(),
         "conv2d" => conv2d(o).into(),
         "conv2d_backward_input" => Conv2dBackwardInput { conv: conv2d(o), input: o.get("input") }.into(),
         "linear" => Linear.into(),
         "linear_backward_input" => LinearBackwardInput.into(),
         "linear_backward_weight" => LinearBackwardWeight.into(),
         "bias" => Bias.into(),
-        "relu" => Activation { kind: ActivationKind::Relu }.into(),
-        "sigmoid" => Activation { kind: ActivationKind::Sigmoid }.into(),
-        "tanh" => Activation { kind: ActivationKind::Tanh }.into(),
         "lrn" => Lrn { size: o.get("size"), alpha: o.get("alpha"), beta: o.get("beta"), k: o.get("k") }.into(),
         "max_pool2d" => MaxPool2d {
             kernel: o.get("kernel"),
@@ -62,6 +62,10 @@ pub fn op(name: &str, o: &Options) -> Op {
             count_include_pad: o.get("count_include_pad"),
         }
         .into(),
+        "batch_norm" => BatchNorm { epsilon: o.get("epsilon") }.into(),
+        "batch_norm_inference" => BatchNormInference { epsilon: o.get("epsilon") }.into(),
+        "running_average" => RunningAverage { momentum: o.get("momentum"), factor: o.get("factor") }.into(),
+        "concat" => Concat { channels: o.get("channels") }.into(),
         "dropout" => {
             let scaling = match o.get::<String>("scaling").as_str() {
                 "inverted" => DropoutScaling::Inverted,

@@ -14,6 +14,7 @@ from pathlib import Path
 import networks
 import operators
 import optimizers
+import residual
 from fixture import Maker
 
 
@@ -23,7 +24,8 @@ def main():
     parser.add_argument("--out", default=Path(__file__).parent / "data", help="folder to write (default: data/ here)")
     arguments = parser.parse_args()
     make = Maker(arguments.seed, arguments.out)
-    for part in operators.ALL + optimizers.ALL + networks.ALL:
+    # New ones come last: what is drawn before stays as it is.
+    for part in operators.ALL + optimizers.ALL + networks.ALL + residual.ALL:
         part(make)
     make.write()
 

@@ -20,7 +20,7 @@ import numpy as np
 import onnx
 from onnx.backend.test.case.node import collect_testcases
 
-from fixture import IGNORE, Writer, node
+from fixture import IGNORE, Writer, f32, node
 
 
 # Tests of means whose inputs and outputs are written down with this many decimals: one unit of the last may be lost.
@@ -289,8 +289,44 @@ def cross_entropy(test):
         test.output(test.apply("log_softmax", logits), expected)
 
 
-def no_batch_norm(test):
-    raise Inapplicable("convoy has no batch normalisation yet")
+def leaky_relu(test):
+    if f32(test.attribute("alpha", 0.01)) != f32(0.01):
+        raise Inapplicable("another slope")
+    elementwise("leaky_relu")(test)
+
+
+def gelu(test):
+    if test.attribute("approximate", "none") != "none":
+        raise Inapplicable("by another formula")
+    elementwise("gelu")(test)
+
+
+def batch_norm(test):
+    """ONNX's momentum weighs the old average, its variance is the population's."""
+    epsilon = test.attribute("epsilon", 1e-5)
+    x, weight, bias, mean, variance = map(test.input, test.inputs)
+    if not test.attribute("training_mode", 0):
+        test.output(test.apply("batch_norm_inference", x, weight, bias, mean, variance, epsilon=epsilon), test.outputs[0])
+        return
+    values = ["y", "batch mean", "batch variance"]
+    test.nodes.append(node("batch_norm", [x, weight, bias], values, epsilon=epsilon))
+    momentum = 1.0 - test.attribute("momentum", 0.9)
+    averages = [
+        test.apply("running_average", average, measured, momentum=momentum, factor=1.0)
+        for average, measured in zip([mean, variance], values[1:])
+    ]
+    for value, expected in zip(["y", *averages], test.outputs):
+        test.output(value, expected)
+
+
+def concat(test):
+    """Along any dimension: those before it are rows, those behind it a channel's elements."""
+    axis = test.attribute("axis", None) % test.inputs[0].ndim
+    flat = lambda array: (int(np.prod(array.shape[:axis])), array.shape[axis], int(np.prod(array.shape[axis + 1 :])))
+    parts = [test.reshape(test.input(x), flat(x)) for x in test.inputs]
+    channels = [x.shape[axis] for x in test.inputs]
+    [y] = test.outputs
+    test.output(test.reshape(test.apply("concat", *parts, channels=channels), y.shape), y)
 
 
 def optimizer(test, op, states, **options):
@@ -328,13 +364,13 @@ def momentum(test):
 # What networks like AlexNet and their training are made of.
 NETWORKS = dict(
     Conv=conv, MaxPool=pool("max_pool2d"), AveragePool=pool("avg_pool2d"), GlobalAveragePool=pool("avg_pool2d"), LRN=lrn,
-    Relu=elementwise("relu"), Sigmoid=elementwise("sigmoid"), Tanh=elementwise("tanh"), Softmax=softmax("softmax"),
-    LogSoftmax=softmax("log_softmax"), Dropout=dropout, Gemm=gemm, Flatten=reshape, BatchNormalization=no_batch_norm,
+    Relu=elementwise("relu"), LeakyRelu=leaky_relu, Gelu=gelu, Sigmoid=elementwise("sigmoid"), Tanh=elementwise("tanh"), Softmax=softmax("softmax"),
+    LogSoftmax=softmax("log_softmax"), Dropout=dropout, Gemm=gemm, Flatten=reshape, BatchNormalization=batch_norm,
     SoftmaxCrossEntropyLoss=cross_entropy, Adam=adam, Momentum=momentum,
 )
 # Others that convoy's ops, backward ones among them, compute.
 OTHERS = dict(
-    ConvTranspose=conv_transpose, GlobalMaxPool=pool("max_pool2d"), MatMul=matmul, Add=add, Mul=mul, Sum=sum_,
+    Concat=concat, ConvTranspose=conv_transpose, GlobalMaxPool=pool("max_pool2d"), MatMul=matmul, Add=add, Mul=mul, Sum=sum_,
     Reshape=reshape, ReduceSum=reduce("sum"), ReduceMean=reduce("mean"),
 )
 OPERATORS = NETWORKS | OTHERS

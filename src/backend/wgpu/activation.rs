@@ -1,4 +1,4 @@
-//! Lowering of ReLU, sigmoid and tanh.
+//! Lowering of ReLU, sigmoid, tanh, leaky ReLU and GELU.
 
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
@@ -12,6 +12,8 @@ fn kind(kind: ActivationKind) -> u32 {
         ActivationKind::Relu => 0,
         ActivationKind::Sigmoid => 1,
         ActivationKind::Tanh => 2,
+        ActivationKind::LeakyRelu => 3,
+        ActivationKind::Gelu => 4,
     }
 }
 

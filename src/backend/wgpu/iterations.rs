@@ -21,13 +21,13 @@ use crate::graph::plan::plan;
 use crate::models::{BuildOptions, Model, OptimizerConfig, train_graph};
 use crate::ops::case::{Case, CaseInput};
 use crate::ops::{
-    AvgPool2d, AvgPool2dBackward, BiasBackward, Conv2d, Conv2dBackwardWeight, CrossEntropy, Linear,
+    AvgPool2d, AvgPool2dBackward, BatchNorm, BiasBackward, Conv2d, Conv2dBackwardWeight, CrossEntropy, Linear,
     LinearBackwardInput, LinearBackwardWeight, MaxPool2d, Op, Reduce, ReduceKind, Softmax, draw,
 };
 
-/// Bindings of what [`counting`] adds to a shader.
-const LAUNCH: u32 = 14;
-const COUNT: u32 = 15;
+/// Bindings of what [`counting`] adds to a shader, beyond those of any.
+const LAUNCH: u32 = 62;
+const COUNT: u32 = 63;
 
 /// The shader with its loops counted, run for one workgroup of a larger grid.
 fn counting(source: &str) -> String {
@@ -191,6 +191,9 @@ fn long_cases() -> Vec<Case> {
         case("large picture", BiasBackward.into(), &[&[1, 1, 5000, 5000]]),
         case("many rows", BiasBackward.into(), &[&[300_000, 10]]),
         case("many pictures", BiasBackward.into(), &[&[300_000, 1, 10, 10]]),
+        case("large picture", BatchNorm { epsilon: 1e-5 }.into(), &[&[1, 1, 4000, 4000], &[1], &[1]]),
+        case("many rows", BatchNorm { epsilon: 1e-5 }.into(), &[&[300_000, 10], &[10], &[10]]),
+        case("many pictures", BatchNorm { epsilon: 1e-5 }.into(), &[&[300_000, 1, 10, 10], &[1], &[1]]),
         case("many inputs", Linear.into(), &[&[1, 6_000_001], &[2, 6_000_001]]),
         case("many inputs", Linear.into(), &[&[1, 240_000], &[2, 240_000]]),
         case("many outputs", LinearBackwardInput.into(), &[&[1, 300_000], &[300_000, 8]]),

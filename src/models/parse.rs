@@ -1,0 +1,372 @@
+//! The reader of model files. Messages name the file, the line and the layer.
+//!
+//! ```toml
+//! layers = [
+//!     { kind = "conv2d", out = 16, kernel = 3, padding = 1 },
+//!     "relu",                                # a kind without numbers is its name alone
+//!     { kind = "max_pool2d", kernel = 2 },
+//!     { kind = "conv2d", out = 16, kernel = 3, padding = 1 },
+//!     { kind = "add", from = "pool1" },      # to what the layer before gives
+//!     "global_avg_pool2d", "flatten",
+//!     { kind = "linear", out = "classes" },
+//! ]
+//! ```
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
+
+use super::layer::{self, Layer, LayerKind, Place};
+use super::{Init, Model};
+use crate::error::{Error, Result, line_of, one_line, toml_message};
+use crate::ops::ActivationKind;
+
+/// What [`Layer::from`] calls the picture.
+pub(super) const INPUT: &str = "input";
+
+/// A model's keys.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Head {
+    name: Option<String>,
+    #[serde(default)]
+    about: String,
+    #[serde(default = "imagenet")]
+    input: [usize; 3],
+    #[serde(default = "layer::relu", deserialize_with = "layer::activation_name::deserialize")]
+    activation: ActivationKind,
+    #[serde(default)]
+    init: Init,
+    /// Read apart, for their places.
+    #[serde(rename = "layers")]
+    _layers: Option<toml::Value>,
+}
+
+fn imagenet() -> [usize; 3] {
+    [3, 224, 224]
+}
+
+/// A layer before it has a name.
+struct Item {
+    line: usize,
+    name: Option<String>,
+    from: Vec<String>,
+    kind: LayerKind,
+}
+
+impl Model {
+    /// Reads a model from TOML. `origin` is what messages call the text: its file, or the checkpoint that holds it. A model without a name
+    /// has the file's.
+    ///
+    /// # Errors
+    /// When the text is not a model; the message names the line, the layer, and what was expected.
+    pub fn parse(text: &str, origin: &str) -> Result<Model> {
+        read(text, origin).map_err(|message| Error::input(format!("{origin}: {message}")))
+    }
+}
+
+fn read(text: &str, origin: &str) -> Result<Model, String> {
+    let mut root = DeTable::parse(text).map_err(|e| toml_message(text, &e))?;
+    let layers = root.get_mut().get_mut("layers").map(|layers| {
+        let span = layers.span();
+        Spanned::new(span, std::mem::replace(layers.get_mut(), DeValue::Boolean(true)))
+    });
+    let head = Head::deserialize(Deserializer::from(root)).map_err(|e| toml_message(text, &e))?;
+    let name = head.name.unwrap_or_else(|| match Path::new(origin).file_stem() {
+        Some(stem) => stem.to_string_lossy().into_owned(),
+        None => origin.into(),
+    });
+    if head.input[0] != 3 || head.input.contains(&0) {
+        return Err(format!("input = {:?}: expected [3, height, width], the pictures being RGB", head.input));
+    }
+    if name.trim().is_empty() || [&name, &head.about].into_iter().any(|text| text.contains(char::is_control)) {
+        return Err("name and about: expected text on one line, for the name at least a letter".into());
+    }
+    let items = match layers.map(|layers| (layers.span(), layers.into_inner())) {
+        Some((_, DeValue::Array(items))) if !items.is_empty() => items,
+        Some((span, other)) if !matches!(other, DeValue::Array(_)) => {
+            let line = line_of(text, span.start);
+            return Err(format!("line {line}: layers: expected a list, layers = [..], got {}", other.type_str()));
+        }
+        _ => return Err("a model needs layers: layers = [{ kind = \"conv2d\", .. }, ..]".into()),
+    };
+    let items = items.into_iter().map(|item| Item::read(text, item)).collect::<Result<Vec<_>, _>>()?;
+    let mut model = Model {
+        name,
+        about: head.about,
+        input: head.input,
+        activation: head.activation,
+        init: head.init,
+        layers: Vec::new(),
+    };
+    let lines: Vec<usize> = items.iter().map(|item| item.line).collect();
+    model.layers = named(items, origin);
+    for (n, line) in lines.iter().enumerate() {
+        let layer = &model.layers[n];
+        let wrong = |message: String| format!("line {line}: layer {}: {message}", one_line(&layer.name));
+        layer.check(&model).map_err(wrong)?;
+        if let Some(first) = model.layers[..n].iter().position(|other| other.name == layer.name) {
+            return Err(format!(
+                "line {line}: two layers are called {:?}, this one and that of line {}: give each its own name",
+                layer.name, lines[first]
+            ));
+        }
+        check_sources(&model.layers[..n], layer).map_err(wrong)?;
+    }
+    for (n, line) in lines.iter().enumerate().take(lines.len() - 1) {
+        if model.readers(n).is_empty() {
+            let name = &model.layers[n].name;
+            return Err(format!(
+                "line {line}: layer {name}: no layer reads what it gives: take it away, or name it in a later layer's from"
+            ));
+        }
+    }
+    Ok(model)
+}
+
+impl Item {
+    fn read(text: &str, item: Spanned<DeValue>) -> Result<Item, String> {
+        let line = line_of(text, item.span().start);
+        let table = match item.into_inner() {
+            DeValue::Table(table) => table,
+            DeValue::String(kind) => {
+                let table = toml::Table::from_iter([("kind".to_string(), kind.into_owned().into())]);
+                let kind =
+                    LayerKind::deserialize(table).map_err(|e| format!("line {line}: {}", one_line(&e.message())))?;
+                return Ok(Item { line, name: None, from: Vec::new(), kind });
+            }
+            other => {
+                let got = other.type_str();
+                return Err(format!(
+                    "line {line}: expected a layer, {{ kind = \"conv2d\", .. }} or \"relu\", got {got}"
+                ));
+            }
+        };
+        // The keys with their lines, for what is wrong with one of them.
+        let (mut values, mut lines) = (toml::Table::new(), Vec::new());
+        for (key, value) in table {
+            let value_line = line_of(text, key.span().start);
+            let key = key.into_inner().into_owned();
+            let value = toml::Value::deserialize(ValueDeserializer::from(value)).map_err(|e| one_line(&e.message()))?;
+            lines.push((key.clone(), value_line));
+            values.insert(key, value);
+        }
+        lines.sort_by_key(|(_, line)| *line);
+        let line_of_key = |wanted: &str| lines.iter().find(|(key, _)| key == wanted).map_or(line, |(_, line)| *line);
+        let name = match values.remove("name") {
+            None => None,
+            Some(toml::Value::String(name)) if !name.is_empty() => Some(name),
+            Some(other) => {
+                return Err(format!(
+                    "line {}: name = {other}: expected a name, such as \"conv1\"",
+                    line_of_key("name")
+                ));
+            }
+        };
+        let called = name.as_ref().map_or(String::new(), |name| format!("layer {}: ", one_line(name)));
+        let from = match values.remove("from") {
+            None => Vec::new(),
+            Some(toml::Value::String(from)) => vec![from],
+            Some(other) => other.try_into().map_err(|_| {
+                let line = line_of_key("from");
+                format!("line {line}: {called}from: expected the name of a layer, or a list of names")
+            })?,
+        };
+        match LayerKind::deserialize(values.clone()) {
+            Ok(kind) => Ok(Item { line, name, from, kind }),
+            Err(error) => {
+                let message = one_line(&error.message());
+                let (line, key) = match culprit(&values, &message) {
+                    Some(key) => (line_of_key(key), format!("{key}: ")),
+                    None => (line, String::new()),
+                };
+                // Some messages begin with the key themselves.
+                let message = message.strip_prefix(&key).unwrap_or(&message);
+                Err(format!("line {line}: {called}{key}{message}"))
+            }
+        }
+    }
+}
+
+/// The key that a layer's error is about: without it there would be another error, or none.
+fn culprit<'a>(values: &'a toml::Table, message: &str) -> Option<&'a String> {
+    let without = |key: &&String| {
+        let mut fewer = values.clone();
+        fewer.remove(*key);
+        LayerKind::deserialize(fewer).err().is_none_or(|error| one_line(&error.message()) != message)
+    };
+    // Without its kind a layer always has another error.
+    let (kind, others): (Vec<_>, Vec<_>) = values.keys().partition(|key| *key == "kind");
+    others.into_iter().chain(kind).find(|key| !message.starts_with("missing field") && without(key))
+}
+
+/// Gives Caffe's names to layers without: the kind's, and the number of the last layer with a weight.
+fn named(items: Vec<Item>, origin: &str) -> Vec<Layer> {
+    let mut taken: HashSet<String> = items.iter().filter_map(|item| item.name.clone()).collect();
+    let mut number = 0;
+    let mut layers = Vec::with_capacity(items.len());
+    for Item { line, name, from, kind } in items {
+        number += usize::from(kind.has_weight());
+        let name = name.unwrap_or_else(|| {
+            let first = match kind {
+                LayerKind::Flatten {} => kind.prefix().to_string(),
+                _ => format!("{}{number}", kind.prefix()),
+            };
+            let more = (2..).map(|n| format!("{first}_{n}"));
+            let name = std::iter::once(first.clone()).chain(more).find(|name| !taken.contains(name));
+            name.unwrap_or(first)
+        });
+        taken.insert(name.clone());
+        let place = if origin.ends_with(".toml") { format!("{origin} line {line}") } else { String::new() };
+        layers.push(Layer { name, from, kind, place: Place(place) });
+    }
+    layers
+}
+
+/// Whether a layer reads what there is.
+fn check_sources(before: &[Layer], layer: &Layer) -> Result<(), String> {
+    for from in &layer.from {
+        if from != INPUT && !before.iter().any(|other| other.name == *from) {
+            let names: Vec<&str> = before.iter().map(|layer| layer.name.as_str()).chain([INPUT]).collect();
+            return Err(format!("from = {from:?}: no layer before it has that name; there are {}", names.join(", ")));
+        }
+    }
+    match (layer.kind.joins(), layer.from.len()) {
+        (true, 0) => Err(format!("{} needs the name of another layer: from = \"pool1\"", layer.kind.name())),
+        (false, count) if count > 1 => Err(format!("{} reads one layer, from names {count}", layer.kind.name())),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(text: &str) -> String {
+        Model::parse(text, "my.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_layer() {
+        let head = "name = \"m\"\ninput = [3, 8, 8]\n";
+        for (text, expected) in [
+            ("", "needs layers"),
+            ("name = \n", "line 1"),
+            (&format!("{head}layer = []"), "unknown field `layer`"),
+            (&format!("{head}layers = []"), "needs layers"),
+            (&format!("{head}layers = [{{ name = 3, kind = \"relu\" }}]"), "line 3: name = 3: expected a name"),
+            (
+                &format!("{head}layers = [{{ name = \"c\", kind = \"conv3d\" }}]"),
+                "layer c: kind: unknown variant `conv3d`",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"c\", kind = \"conv2d\", out = 3 }}]"),
+                "layer c: missing field `kernel`",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"r\", kind = \"relu\", rate = 3 }}]"),
+                "layer r: rate: unknown field `rate`",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"p\", kind = \"max_pool2d\", kernel = -1 }}]"),
+                "layer p: kernel: expected a whole number up to 65535, or [height, width]",
+            ),
+            (&format!("{head}layers = [{{ name = \"f\", kind = \"linear\", out = \"two\" }}]"), "or \"classes\""),
+            (
+                &format!("{head}activation = \"swish\"\nlayers = [{{ name = \"r\", kind = \"relu\" }}]"),
+                "expected one of \"relu\"",
+            ),
+            (&format!("{head}layers = [{{ name = \"../r\", kind = \"relu\" }}]"), "layer ../r: a layer's name"),
+            (&format!("{head}layers = [{{ name = \"n\", kind = \"lrn\", alpha = nan }}]"), "layer n: alpha = NaN"),
+            (&format!("{head}layers = [{{ name = \"n\", kind = \"lrn\", k = 0.0 }}]"), "layer n: k = 0"),
+            (
+                &format!("{head}layers = [{{ name = \"f\", kind = \"linear\", out = 2, bias = nan }}]"),
+                "layer f: bias = NaN",
+            ),
+            (
+                &format!("{head}init = {{ normal = -0.1 }}\nlayers = [{{ name = \"f\", kind = \"linear\", out = 2 }}]"),
+                "layer f: normal = -0.1",
+            ),
+            ("name = \"\"\ninput = [3, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]", "name and about"),
+            (
+                "name = \"m\"\ninput = [1, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]",
+                "expected [3, height, width]",
+            ),
+            (
+                &format!("{head}layers = [{{ name = \"r\", kind = \"relu\" }}, {{ name = \"r\", kind = \"tanh\" }}]"),
+                "two layers",
+            ),
+        ] {
+            let message = message(text);
+            assert!(message.starts_with("my.toml: ") && message.contains(expected), "{text}\n{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+    }
+
+    /// The line is that of the key, wherever the layer begins.
+    #[test]
+    fn errors_name_the_line() {
+        let text = |layers: &str| format!("name = \"m\"\ninput = [3, 8, 8]\n\nlayers = [\n{layers}\n]\n");
+        let conv = "    { kind = \"conv2d\", out = 4, kernel = 3 },\n";
+        for (layers, expected) in [
+            (format!("{conv}    \"relux\","), "my.toml: line 6: unknown variant `relux`, expected one of `conv2d`"),
+            (format!("{conv}    7,"), "line 6: expected a layer, { kind = \"conv2d\", .. } or \"relu\", got integer"),
+            (
+                format!("{conv}{conv}    {{ kind = \"conv2d\", out = 4, kernl = 3 }},"),
+                "line 7: kernl: unknown field `kernl`",
+            ),
+            (format!("{conv}    {{ kind = \"linear\", out = \"two\" }},"), "line 6: out: expected a whole number"),
+            (format!("{conv}    {{ kind = \"linear\" }},"), "line 6: missing field `out`"),
+            (format!("{conv}    \"linear\","), "line 6: missing field `out`"),
+            (
+                format!("{conv}    {{ kind = \"relu\", from = \"conv7\" }},"),
+                "line 6: layer relu1: from = \"conv7\": no layer",
+            ),
+            (format!("{conv}    {{ kind = \"relu\", from = 3 }},"), "line 6: from: expected the name of a layer"),
+            (format!("{conv}    \"add\","), "line 6: layer add1: add needs the name of another layer"),
+            (
+                format!("{conv}    {{ kind = \"relu\", from = [\"conv1\", \"input\"] }},"),
+                "line 6: layer relu1: relu reads one layer, from names 2",
+            ),
+            (
+                format!("{conv}    {{ kind = \"relu\", from = \"input\" }},"),
+                "line 5: layer conv1: no layer reads what it gives",
+            ),
+            (
+                format!("{conv}    {{ name = \"conv1\", kind = \"relu\" }}, {{ name = \"conv1\", kind = \"relu\" }},"),
+                "line 6: two layers are called \"conv1\", this one and that of line 6",
+            ),
+        ] {
+            let message = message(&text(&layers));
+            assert!(message.contains(expected), "{layers}\n{message}");
+        }
+        let tables = "layers = [{ kind = \"flatten\" }]\n[[layers]]";
+        assert!(message(tables).contains("line 2: "), "{}", message(tables));
+        let tables = "[[layers]]\nkind = \"conv2d\"\nout = 3\nkernel = -1\n";
+        assert!(message(tables).contains("line 4: kernel: expected a whole number"), "{}", message(tables));
+        assert!(message("layers = 3").contains("line 1: layers: expected a list"));
+        assert!(message("init = \"best\"\nlayers = [\"relu\"]").contains("line 1: "));
+    }
+
+    #[test]
+    fn a_few_lines_are_a_model() {
+        let model = Model::parse("layers = [\"flatten\", { kind = \"linear\", out = \"classes\" }]", "nets/small.toml")
+            .unwrap();
+        assert_eq!((model.name.as_str(), model.input), ("small", [3, 224, 224]));
+        assert_eq!(model.layers[1].name, "fc1");
+        assert_eq!(model.layers[1].place.0, "nets/small.toml line 1");
+    }
+
+    #[test]
+    fn names_are_numbered_by_layers_with_weights() {
+        let layers = "[{ kind = \"conv2d\", out = 4, kernel = 3 }, \"relu\", { kind = \"conv2d\", out = 4, kernel = 3 }, \
+                      { kind = \"max_pool2d\", kernel = 2 }, { kind = \"max_pool2d\", kernel = 2 }, \
+                      { name = \"pool2_2\", kind = \"tanh\" }, \"flatten\", { kind = \"linear\", out = 9 }]";
+        let model = Model::parse(&format!("layers = {layers}"), "m").unwrap();
+        let names: Vec<&str> = model.layers.iter().map(|layer| layer.name.as_str()).collect();
+        assert_eq!(names, ["conv1", "relu1", "conv2", "pool2", "pool2_3", "pool2_2", "flatten", "fc3"]);
+    }
+}

@@ -1,0 +1,145 @@
+//! A line chart as SVG: text that any browser draws, without a font of our own.
+
+use std::fmt::Write;
+
+/// Width and height of a chart with its margins, pixels.
+const SIZE: [f64; 2] = [560.0, 360.0];
+/// Left, top, right and bottom margin: for the axes' numbers and names.
+const MARGINS: [f64; 4] = [56.0, 34.0, 16.0, 44.0];
+/// Of the lines, in turn: Okabe and Ito's, which the colour-blind tell apart (<https://jfly.uni-koeln.de/color/>), without yellow.
+const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"];
+/// Numbers at an axis, at most.
+const TICKS: f64 = 6.0;
+
+/// A named line.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Line {
+    /// In the legend.
+    pub name: String,
+    /// From left to right.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// Lines over a common axis; y begins at 0.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Chart {
+    /// Above it.
+    pub title: String,
+    /// Below the horizontal axis.
+    pub x: String,
+    /// The lines.
+    pub lines: Vec<Line>,
+}
+
+/// Charts side by side, as a whole SVG file.
+pub fn svg(charts: &[Chart]) -> String {
+    let [width, height] = [SIZE[0] * charts.len().max(1) as f64, SIZE[1]];
+    let mut text = format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
+         font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
+    );
+    for (n, chart) in charts.iter().enumerate() {
+        chart.draw(&mut text, n as f64 * SIZE[0]);
+    }
+    text + "</svg>\n"
+}
+
+impl Chart {
+    /// Writes the chart with its left edge at `left`.
+    fn draw(&self, text: &mut String, left: f64) {
+        let [from_left, from_top, from_right, from_bottom] = MARGINS;
+        let (width, height) = (SIZE[0] - from_left - from_right, SIZE[1] - from_top - from_bottom);
+        let (x0, y0) = (left + from_left, SIZE[1] - from_bottom);
+        let points = || self.lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
+        let largest = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
+        let (x_step, y_step) = (step(largest(|p| p.0)), step(largest(|p| p.1)));
+        let end = |step: f64, largest: f64| (largest / step).ceil().max(1.0) * step;
+        let (x_end, y_end) = (end(x_step, largest(|p| p.0)), end(y_step, largest(|p| p.1)));
+        let place = |(x, y): (f64, f64)| (x0 + x / x_end * width, y0 - y / y_end * height);
+        let mut add = |line: std::fmt::Arguments| {
+            let _ = writeln!(text, "{line}"); // a String takes everything
+        };
+        let label = |x: f64, y: f64, anchor: &str, words: &str| {
+            format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(words))
+        };
+        add(format_args!("{}", label(x0 + width / 2.0, from_top - 14.0, "middle", &self.title)));
+        add(format_args!("{}", label(x0 + width / 2.0, SIZE[1] - 8.0, "middle", &self.x)));
+        for n in 0..=(y_end / y_step).round() as usize {
+            let (_, y) = place((0.0, n as f64 * y_step));
+            let right = x0 + width;
+            add(format_args!("<path d=\"M{x0:.1} {y:.1}H{right:.1}\" stroke=\"#dddddd\"/>"));
+            add(format_args!("{}", label(x0 - 6.0, y + 4.0, "end", &number(n as f64 * y_step))));
+        }
+        for n in 0..=(x_end / x_step).round() as usize {
+            let (x, _) = place((n as f64 * x_step, 0.0));
+            add(format_args!("{}", label(x, y0 + 18.0, "middle", &number(n as f64 * x_step))));
+        }
+        add(format_args!(
+            "<path d=\"M{x0:.1} {from_top:.1}V{y0:.1}H{:.1}\" fill=\"none\" stroke=\"#444444\"/>",
+            x0 + width
+        ));
+        for (n, line) in self.lines.iter().enumerate() {
+            let colour = COLOURS[n % COLOURS.len()];
+            let finite = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
+            let path: Vec<String> = finite.map(|&point| place(point)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            add(format_args!(
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                path.join(" ")
+            ));
+            let y = from_top + 12.0 + 16.0 * n as f64;
+            let right = x0 + width;
+            add(format_args!(
+                "<path d=\"M{:.1} {:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                right - 18.0,
+                y - 4.0
+            ));
+            add(format_args!("{}", label(right - 24.0, y, "end", &line.name)));
+        }
+    }
+}
+
+/// 1, 2 or 5 times a power of ten, so that a few of them reach `largest`.
+fn step(largest: f64) -> f64 {
+    let rough = if largest > 0.0 { largest / TICKS } else { 1.0 };
+    let power = 10.0_f64.powf(rough.log10().floor());
+    let factor = [1.0, 2.0, 5.0].into_iter().find(|factor| factor * power >= rough * (1.0 - 1e-9));
+    factor.unwrap_or(10.0) * power
+}
+
+/// Without the digits that an f64 is off by.
+fn number(value: f64) -> String {
+    format!("{}", (value * 1e9).round() / 1e9)
+}
+
+/// For XML, which has no control characters either.
+fn escaped(text: &str) -> String {
+    let kept = text.chars().filter(|c| !c.is_control()).collect::<String>();
+    kept.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_are_round() {
+        for (largest, expected) in [(0.0, 1.0), (6.0, 1.0), (7.0, 2.0), (30.0, 5.0), (31.0, 10.0), (0.24, 0.05)] {
+            assert!((step(largest) - expected).abs() < 1e-9, "{largest}: {}", step(largest));
+        }
+        assert_eq!(number(0.1 + 0.2), "0.3");
+    }
+
+    #[test]
+    fn lines_are_drawn_to_scale() {
+        let line = Line { name: "a < b".into(), points: vec![(0.0, 0.0), (6.0, 60.0), (3.0, f64::NAN)] };
+        let chart = Chart { title: "error".into(), x: "epoch".into(), lines: vec![line] };
+        let text = svg(&[chart.clone(), chart]);
+        // The axes end where the largest values are; the second chart is its width further right.
+        assert!(
+            text.contains("points=\"56.0,316.0 544.0,34.0\"") && text.contains("points=\"616.0,316.0 1104.0,34.0\""),
+            "{text}"
+        );
+        assert!(text.contains("a &lt; b"));
+        assert!(svg(&[Chart { title: String::new(), x: String::new(), lines: Vec::new() }]).ends_with("</svg>\n"));
+    }
+}
