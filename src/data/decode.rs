@@ -5,8 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use convoy_resize::{Picture, Resizer};
 use serde::{Deserialize, Serialize};
 
 use super::memory::Budget;
@@ -102,26 +101,10 @@ impl Decoder {
         })
     }
 
-    fn resized(
-        &mut self,
-        picture: &Pixels,
-        [height, width]: [usize; 2],
-        resize: Resize,
-        pixels: &mut [u8],
-    ) -> Result<(), String> {
-        let [left, top, seen_width, seen_height] = seen(picture, [height, width], resize);
-        let side = |side: usize| side as u32; // check_size keeps them far below
-        let stored = ImageRef::new(side(picture.width), side(picture.height), &picture.rgb, PixelType::U8x3);
-        let stored = stored.map_err(|error| error.to_string())?;
-        let resized = Image::from_slice_u8(side(width), side(height), pixels, PixelType::U8x3);
-        let mut resized = resized.map_err(|error| error.to_string())?;
-        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
-            left as f64,
-            top as f64,
-            seen_width as f64,
-            seen_height as f64,
-        );
-        self.resizer.resize(&stored, &mut resized, &options).map_err(|error| error.to_string())
+    fn resized(&mut self, picture: &Pixels, size: [usize; 2], resize: Resize, pixels: &mut [u8]) -> Result<(), String> {
+        let part = seen(picture, size, resize);
+        let Pixels { width, height, ref rgb, .. } = *picture;
+        self.resizer.resize(Picture { width, height, rgb }, part, size, pixels)
     }
 }
 

@@ -1,0 +1,49 @@
+//! Resizes RGB pictures, by fast_image_resize: a crate of its own only for how it is compiled. That library's loops are generic, so that
+//! they are compiled with whoever calls them, and convoy is compiled in several units without inlining between them, for the time that
+//! takes: there resizing takes six times as long as in one unit.
+
+#![warn(missing_docs)]
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+
+/// Resizes one picture after the other in the same memory.
+#[derive(Default)]
+pub struct Resizer(fast_image_resize::Resizer);
+
+/// RGB pixels, u8 `[height, width, 3]`.
+#[derive(Clone, Copy)]
+pub struct Picture<'a> {
+    /// Width, pixels.
+    pub width: usize,
+    /// Height, pixels.
+    pub height: usize,
+    /// All of them.
+    pub rgb: &'a [u8],
+}
+
+impl Resizer {
+    /// The part `[left, top, width, height]` of `picture` into `pixels`, u8 `[h, w, 3]` for `size` = `[h, w]`, by a triangle filter as
+    /// wide as the reduction.
+    ///
+    /// # Errors
+    /// When a buffer is too small, or the part is not inside.
+    pub fn resize(
+        &mut self,
+        picture: Picture,
+        part: [usize; 4],
+        size: [usize; 2],
+        pixels: &mut [u8],
+    ) -> Result<(), String> {
+        let side = |side: usize| u32::try_from(side).map_err(|error| error.to_string());
+        let stored = ImageRef::new(side(picture.width)?, side(picture.height)?, picture.rgb, PixelType::U8x3);
+        let stored = stored.map_err(|error| error.to_string())?;
+        let resized = Image::from_slice_u8(side(size[1])?, side(size[0])?, pixels, PixelType::U8x3);
+        let mut resized = resized.map_err(|error| error.to_string())?;
+        let [left, top, width, height] = part.map(|pixels| pixels as f64);
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
+            .crop(left, top, width, height);
+        self.0.resize(&stored, &mut resized, &options).map_err(|error| error.to_string())
+    }
+}
