@@ -151,6 +151,9 @@ pub struct Settings {
     pub dropout_form: DropoutForm,
     /// How weights start.
     pub init: InitKind,
+    /// Where biases start that the model starts above 0; where it says if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias_init: Option<f64>,
     /// Passes over the training pictures, and the length of the schedule.
     pub epochs: usize,
     /// Steps after which to stop, if before the epochs are done.
@@ -316,6 +319,7 @@ impl Settings {
         let not_negative = |name, value| number(name, value, "0 to 3.4e38", &|v| v >= 0.0);
         open("split", self.split)?;
         half_open("dropout", self.dropout.unwrap_or(0.0))?;
+        number("bias-init", self.bias_init.unwrap_or(0.0), "within 3.4e38", &|v| v.is_finite())?;
         positive("lr", self.lr)?;
         half_open("momentum", self.momentum)?;
         half_open("beta1", self.beta1)?;
