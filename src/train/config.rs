@@ -232,6 +232,9 @@ fn give_way(preset: &mut toml::Table, chosen: &toml::Table) {
     if is("nesterov", true) {
         preset.insert("paper_sgd".into(), false.into());
     }
+    if chosen.contains_key("bias_init") {
+        preset.insert("init".into(), "model".into());
+    }
 }
 
 fn auto() -> String {
@@ -337,6 +340,9 @@ impl Settings {
             number("mean", mean, "within 3.4e38", &|v| v.is_finite())?;
             positive("std", std)?;
         }
+        if self.bias_init.is_some() && self.init != InitKind::Model {
+            return Err(Error::input("--bias-init changes the model's own first biases: it needs --init model"));
+        }
         if self.nesterov && self.paper_sgd {
             return Err(Error::input("--nesterov and --paper-sgd exclude each other: set one to false"));
         }
@@ -382,6 +388,15 @@ mod tests {
         assert!(unknown.contains("learning_rate") && !unknown.contains('\n'), "{unknown}");
         assert!(Settings::merge([table("epochs = 'many'")]).is_err());
         assert!(Settings::merge([table("preset = 'best'")]).is_err());
+    }
+
+    /// A scheme that replaces the model's first weights replaces its biases too.
+    #[test]
+    fn first_biases_are_of_the_models_own_scheme() {
+        let settings = |text: &str| Settings::merge([table(text)]).unwrap();
+        assert_eq!(settings("bias_init = 0.1").init, InitKind::Model);
+        settings("bias_init = 0.1").check().unwrap();
+        assert!(settings("bias_init = 0.1\ninit = 'he'").check().unwrap_err().to_string().contains("--init model"));
     }
 
     #[test]
