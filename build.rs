@@ -36,17 +36,28 @@ fn generate() -> Result<String, String> {
     files.sort();
     let (mut table, mut errors) = (String::new(), Vec::new());
     for path in files {
-        match Source::compose(&path, &|path| fs::read_to_string(path)).and_then(|source| source.reflect(&path)) {
-            Ok(module) => table += &module,
+        match modules(&path) {
+            Ok(modules) => table += &modules,
             Err(message) => errors.push(message),
         }
     }
     if errors.is_empty() { Ok(table) } else { Err(errors.join("\n")) }
 }
 
+/// The module of a file, and where it has a twin in 16-bit floats that one's, `<stem>_f16`.
+fn modules(path: &Path) -> Result<String, String> {
+    let read = &|path: &Path| fs::read_to_string(path);
+    let stem = path.file_stem().and_then(|stem| stem.to_str()).ok_or("a shader's name is not UTF-8")?;
+    let mut modules = Source::compose(path, read)?.reflect(stem)?;
+    if let Some(twin) = Source::compose_f16(path, read)? {
+        modules += &twin.reflect(&format!("{stem}_f16"))?;
+    }
+    Ok(modules)
+}
+
 impl Source {
-    /// Parses and validates, and writes the module `pub mod <stem>` with one `Kernel` for each entry point.
-    fn reflect(&self, path: &Path) -> Result<String, String> {
+    /// Parses and validates, and writes the module `pub mod <name>` with one `Kernel` for each entry point.
+    fn reflect(&self, name: &str) -> Result<String, String> {
         let module = naga::front::wgsl::parse_str(&self.text)
             .map_err(|e| self.complaint(e.location(&self.text).map(|l| l.line_number), e.message()))?;
         let info = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).map_err(|e| {
@@ -62,16 +73,15 @@ impl Source {
         if module.entry_points.is_empty() {
             return Ok(String::new()); // a file to be included
         }
-        let stem = path.file_stem().and_then(|s| s.to_str()).ok_or("a shader's name is not UTF-8")?;
-        let mut out = format!("/// `shaders/{stem}.wgsl`.\npub(crate) mod {stem} {{\n    use super::*;\n\n");
+        let mut out = format!("/// Of `shaders`.\npub(crate) mod {name} {{\n    use super::*;\n\n");
         writeln!(out, "    const SOURCE: &str = {:?};", self.text).expect("writing to a string");
         for index in 0..module.entry_points.len() {
-            out += &self.kernel(stem, &module, &info, index)?;
+            out += &self.kernel(name, &module, &info, index)?;
         }
         Ok(out + "}\n")
     }
 
-    fn kernel(&self, stem: &str, module: &Module, info: &ModuleInfo, index: usize) -> Result<String, String> {
+    fn kernel(&self, file: &str, module: &Module, info: &ModuleInfo, index: usize) -> Result<String, String> {
         let entry = &module.entry_points[index];
         if entry.workgroup_size_overrides.is_some() {
             return Err(self.complaint(None, &format!("{}: write the workgroup size as a number", entry.name)));
@@ -87,7 +97,7 @@ impl Source {
             "
     /// Entry point `{entry}`.
     pub(crate) static {upper}: Kernel = Kernel {{
-        name: Cow::Borrowed(\"{stem}.{entry}\"),
+        name: Cow::Borrowed(\"{file}.{entry}\"),
         source: Cow::Borrowed(SOURCE),
         entry: \"{entry}\",
         workgroup: {workgroup:?},

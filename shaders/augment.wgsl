@@ -1,9 +1,11 @@
-// From u8 pictures [N, H, W, 3] to normalised f32 planes [N, 3, h, w]: crop, resample, flip, normalise.
+// From u8 pictures [N, H, W, 3] to normalised f32 planes [N, 3, h, w]: crop, resample, flip, recolour, normalise, erase.
 //!include grid
 //!include philox
 
 override CROP: u32 = 0u; // 0 centre, 1 random, 2 resized
 override FLIP: bool = false;
+override COLOR: bool = false; // whether colours are changed
+override ERASE: bool = false; // whether parts may be erased
 
 struct Params {
     mean: vec4f,
@@ -19,6 +21,13 @@ struct Params {
     stream: u32,
     min_area: u32,       // in 1/65536
     side: u32,           // of a square as large as a stored picture, in 1/65536 of a pixel
+    color_stream: u32,
+    erase: u32,          // probability, in 1/65536
+    out_side: u32,       // of a square as large as the output, in 1/65536 of a pixel
+    strengths: vec4f,    // of brightness, contrast, saturation
+    pca_r: vec4f,        // what red gets of each principal component
+    pca_g: vec4f,
+    pca_b: vec4f,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> pixels: array<u32>; // four bytes a word
@@ -99,6 +108,48 @@ fn pixel(picture_start: u32, row: u32, column: u32) -> vec3f {
     return vec3f(byte(place), byte(place + 1u), byte(place + 2u));
 }
 
+// A nearly normal number: the sum of eight numbers of 16 bits, less its mean, by its deviation.
+fn normal(words: vec4u) -> f32 {
+    let halves = (words >> vec4u(16u)) + (words & vec4u(65535u));
+    return (f32(halves.x + halves.y + halves.z + halves.w) - 262140.0) / 53510.0;
+}
+
+// Brightness, contrast, saturation, principal components: see `src/ops/augment_color.rs`.
+fn recolor(colour: vec3f, picture: u32) -> vec3f {
+    let words = philox(counter[0], params.color_stream, 8u * picture);
+    let uniform_parts = vec3f(words.xyz >> vec3u(8u)) / 16777216.0;
+    let factors = 1.0 + (2.0 * uniform_parts - 1.0) * params.strengths.xyz;
+    let lit = (colour * factors.x - params.mean.xyz) * factors.y + params.mean.xyz;
+    let luma = dot(lit, vec3f(0.299, 0.587, 0.114));
+    let a = vec3f(normal(philox(counter[0], params.color_stream, 8u * picture + 1u)),
+                  normal(philox(counter[0], params.color_stream, 8u * picture + 2u)),
+                  normal(philox(counter[0], params.color_stream, 8u * picture + 3u)));
+    let added = vec3f(dot(params.pca_r.xyz, a), dot(params.pca_g.xyz, a), dot(params.pca_b.xyz, a));
+    return luma + (lit - luma) * factors.z + added;
+}
+
+// Height or width of what is erased, of a square's side in 1/65536 of a pixel, within so many pixels.
+fn erased_extent(side: u32, t: i32, within: u32) -> u32 {
+    let square = multiply(half_aspect(t), half_aspect(t), 15u);
+    return clamp(multiply(side, multiply(square, square, 15u), 15u) >> 16u, 1u, within);
+}
+
+// Whether output (row, column) is erased.
+fn erased(picture: u32, row: u32, column: u32) -> bool {
+    let words = philox(counter[0], params.color_stream, 8u * picture + 4u); // whether, area, ratio, place
+    if ((words.x >> 16u) >= params.erase) {
+        return false;
+    }
+    let area = 1311u + multiply(20316u, words.y >> 16u, 16u);
+    let side = multiply(params.out_side, integer_sqrt(area << 16u), 16u);
+    let t = i32(words.z >> 16u) - 32768;
+    let height = erased_extent(side, t, params.h);
+    let width = erased_extent(side, -t, params.w);
+    let top = ((words.w >> 16u) * (params.h - height + 1u)) >> 16u;
+    let left = ((words.w & 65535u) * (params.w - width + 1u)) >> 16u;
+    return row >= top && row < top + height && column >= left && column < left + width;
+}
+
 // One invocation per output pixel.
 @compute @workgroup_size(LANES)
 fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
@@ -122,7 +173,16 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     let start = params.pixels_first + picture * params.stored_h * params.stored_w * 3u;
     let upper = mix(pixel(start, low.x, low.y), pixel(start, low.x, high.y), part.y);
     let lower = mix(pixel(start, high.x, low.y), pixel(start, high.x, high.y), part.y);
-    let colour = (mix(upper, lower, part.x) / 255.0 - params.mean.xyz) / params.deviation.xyz;
+    var sampled = mix(upper, lower, part.x) / 255.0;
+    if (COLOR) {
+        sampled = recolor(sampled, params.first_picture + picture);
+    }
+    var colour = (sampled - params.mean.xyz) / params.deviation.xyz;
+    if (ERASE) {
+        if (erased(params.first_picture + picture, i, j)) {
+            colour = vec3f(0.0);
+        }
+    }
     let result = params.out_first + picture * 3u * plane + position;
     out[result] = colour.x;
     out[result + plane] = colour.y;

@@ -10,6 +10,8 @@
 // The three differ only in strides, so that the host says by uniforms which one a dispatch is. Vulkan that is run by the
 // processor has kernels of its own, see texel_product.wgsl.
 
+//!include real
+
 struct Params {
     // Extents of C per group, the first column of this dispatch, and the range of k that it sums.
     m: u32,
@@ -24,6 +26,9 @@ struct Params {
     a_row: u32,
     a_outer: u32,
     a_inner: u32,
+    // What A and B are multiplied by where they are held in 16-bit floats.
+    a_scale: f32,
+    b_scale: f32,
 
     // C[m, n] = c[c_first + group*c_group + m*c_row + (n / c_inner)*c_outer + n % c_inner]
     c_first: u32,
@@ -165,8 +170,8 @@ const DEPTH: u32 = 4;
 //# for columns in 4 8
 
 // [DEPTH][rows or columns of the tile]: four terms of a row of A, of a column of B.
-var<workgroup> a_${side}_${rows}_$columns: array<vec4f, DEPTH * $side * $rows>;
-var<workgroup> b_${side}_${rows}_$columns: array<vec4f, DEPTH * $side * $columns>;
+var<workgroup> a_${side}_${rows}_$columns: array<vec4<real>, DEPTH * $side * $rows>;
+var<workgroup> b_${side}_${rows}_$columns: array<vec4<real>, DEPTH * $side * $columns>;
 
 // Workgroup (x, y, z): a tile of columns x and of rows y, group and part z. Invocation (x, y) sums rows y + side*i and columns
 // x + side*j; the first ones bring a row of A each into workgroup memory, the last ones a column of B.
@@ -199,23 +204,23 @@ fn tile_${side}_${rows}_$columns(
                 let a1 = next_a(&walk_a);
                 let a2 = next_a(&walk_a);
                 let a3 = next_a(&walk_a);
-                a_${side}_${rows}_$columns[d * ($side * $rows) + index] = vec4f(a0, a1, a2, a3);
+                a_${side}_${rows}_$columns[d * ($side * $rows) + index] = hold(vec4f(a0, a1, a2, a3), params.a_scale);
             }
             if (brings_b) {
                 let b0 = next_b(&walk_b);
                 let b1 = next_b(&walk_b);
                 let b2 = next_b(&walk_b);
                 let b3 = next_b(&walk_b);
-                b_${side}_${rows}_$columns[d * ($side * $columns) + column] = vec4f(b0, b1, b2, b3);
+                b_${side}_${rows}_$columns[d * ($side * $columns) + column] = hold(vec4f(b0, b1, b2, b3), params.b_scale);
             }
         }
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
             //# for j in 0..$columns
-            let b$j = b_${side}_${rows}_$columns[d * ($side * $columns) + local.x + $j * $side];
+            let b$j = vec4f(b_${side}_${rows}_$columns[d * ($side * $columns) + local.x + $j * $side]);
             //# end
             //# for i in 0..$rows
-            let a$i = a_${side}_${rows}_$columns[d * ($side * $rows) + local.y + $i * $side];
+            let a$i = vec4f(a_${side}_${rows}_$columns[d * ($side * $rows) + local.y + $i * $side]);
             //# for j in 0..$columns
             sum$i_$j += dot(a$i, b$j);
             //# end
@@ -232,7 +237,7 @@ fn tile_${side}_${rows}_$columns(
         {
             let m = first_m + local.y + $i * $side;
             if (m < params.m && n < params.n) {
-                store_c(column + m * params.c_row, sum$i_$j);
+                store_c(column + m * params.c_row, unscaled(sum$i_$j, params.a_scale, params.b_scale));
             }
         }
         //# end

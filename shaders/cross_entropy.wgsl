@@ -2,6 +2,8 @@
 //!include workgroup
 //!include nan
 
+override WEIGHTED: bool = false; // whether the rows have weights
+
 // The label of a row that takes no part.
 const IGNORE: u32 = 0xffffffffu;
 
@@ -12,6 +14,7 @@ struct Params {
     labels_first: u32,
     out_first: u32,
     smoothing: f32,
+    weights_first: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;
@@ -19,6 +22,14 @@ struct Params {
 @group(0) @binding(3) var<storage, read> dloss: array<f32>;
 @group(0) @binding(4) var<storage, read> labelled: array<f32>;
 @group(0) @binding(5) var<storage, read_write> out: array<f32>;
+@group(0) @binding(8) var<storage, read> weights: array<f32>;
+
+fn weight(row: u32) -> f32 {
+    if (WEIGHTED) {
+        return weights[params.weights_first + row];
+    }
+    return 1.0;
+}
 
 // (maximum, sum of exp(x - maximum)) of a row.
 fn row_statistics(start: u32, local: u32) -> vec2f {
@@ -34,7 +45,7 @@ fn row_statistics(start: u32, local: u32) -> vec2f {
     return vec2f(maximum, workgroup_sum(local, sum));
 }
 
-// out[row] = (1-s) * -logp[label] + s * the mean over classes of -logp, 0 without a label; one workgroup per row.
+// out[row] = w * ((1-s) * -logp[label] + s * the mean over classes of -logp), 0 without a label; one workgroup per row.
 @compute @workgroup_size(LANES)
 fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
               @builtin(local_invocation_index) local: u32) {
@@ -65,7 +76,7 @@ fn row_losses(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) grou
                 loss += params.smoothing * sum;
             }
         }
-        out[params.out_first + row] = loss;
+        out[params.out_first + row] = weight(row) * loss;
     }
 }
 
@@ -106,7 +117,7 @@ fn mean(@builtin(local_invocation_index) local: u32) {
     }
 }
 
-// out = dloss / labelled rows * (softmax - (1-s) * onehot - s / classes); one workgroup per row.
+// out = dloss / labelled rows * w * (softmax - (1-s) * onehot - s / classes); one workgroup per row.
 @compute @workgroup_size(LANES)
 fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
             @builtin(local_invocation_index) local: u32) {
@@ -119,7 +130,7 @@ fn backward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups
     let statistics = row_statistics(start, local);
     let label = labels[params.labels_first + row];
     let takes_part = label != IGNORE;
-    let factor = dloss[0] / max(labelled[0], 1.0);
+    let factor = dloss[0] / max(labelled[0], 1.0) * weight(row);
     for (var k = local; k < params.classes; k += LANES) {
         let probability = nan_exp(logits[start + k] - statistics.x) / statistics.y;
         let goal = params.smoothing / f32(params.classes) + select(0.0, 1.0 - params.smoothing, k == label);

@@ -7,6 +7,8 @@
 //   backward input   batch    inputs   outputs  dy             w
 //   backward weight  outputs  inputs   batch    dy, transposed x
 
+//!include real
+
 struct Params {
     // Extents of C, and the terms of this dispatch, cut into parts of `part`; part z is written z*c_part elements further on.
     m: u32,
@@ -21,6 +23,9 @@ struct Params {
     b_first: u32,
     b_line: u32,
     b_term: u32,
+    // What A and B are multiplied by where they are held in 16-bit floats.
+    a_scale: f32,
+    b_scale: f32,
     // C[m, n] = c[c_first + m*c_row + n]
     c_first: u32,
     c_row: u32,
@@ -70,8 +75,8 @@ fn load_b(n: u32, k: u32, end: u32) -> vec4f {
 //# for sums in 4 8
 
 // [DEPTH][lines of the tile]: four terms of a row of A, of a column of B.
-var<workgroup> a_${side}_$sums: array<vec4f, DEPTH * $side * $sums>;
-var<workgroup> b_${side}_$sums: array<vec4f, DEPTH * $side * $sums>;
+var<workgroup> a_${side}_$sums: array<vec4<real>, DEPTH * $side * $sums>;
+var<workgroup> b_${side}_$sums: array<vec4<real>, DEPTH * $side * $sums>;
 
 // Workgroup (x, y, z): a tile of columns x and of rows y, part z of the terms. Invocation (x, y) sums rows y + side*i and columns
 // x + side*j.
@@ -94,17 +99,17 @@ fn tile_${side}_$sums(
     for (var k = first; k < end; k += DEPTH * 4u) {
         for (var i = index; i < DEPTH * lines; i += $side * $side) {
             let in_a = quad(i, lines, params.a_term);
-            a_${side}_$sums[in_a.y * lines + in_a.x] = load_a(first_m + in_a.x, k + 4u * in_a.y, end);
+            a_${side}_$sums[in_a.y * lines + in_a.x] = hold(load_a(first_m + in_a.x, k + 4u * in_a.y, end), params.a_scale);
             let in_b = quad(i, lines, params.b_term);
-            b_${side}_$sums[in_b.y * lines + in_b.x] = load_b(first_n + in_b.x, k + 4u * in_b.y, end);
+            b_${side}_$sums[in_b.y * lines + in_b.x] = hold(load_b(first_n + in_b.x, k + 4u * in_b.y, end), params.b_scale);
         }
         workgroupBarrier();
         for (var d = 0u; d < DEPTH; d++) {
             //# for j in 0..$sums
-            let b$j = b_${side}_$sums[d * lines + local.x + $j * $side];
+            let b$j = vec4f(b_${side}_$sums[d * lines + local.x + $j * $side]);
             //# end
             //# for i in 0..$sums
-            let a$i = a_${side}_$sums[d * lines + local.y + $i * $side];
+            let a$i = vec4f(a_${side}_$sums[d * lines + local.y + $i * $side]);
             //# for j in 0..$sums
             sum${i}_$j += dot(a$i, b$j);
             //# end
@@ -121,10 +126,11 @@ fn tile_${side}_$sums(
             let n = first_n + local.x + $j * $side;
             if (m < params.m && n < params.n) {
                 let at = base + m * params.c_row + n;
+                var value = unscaled(sum${i}_$j, params.a_scale, params.b_scale);
                 if (params.accumulate != 0u) {
-                    sum${i}_$j += c[at];
+                    value += c[at];
                 }
-                c[at] = sum${i}_$j;
+                c[at] = value;
             }
         }
         //# end

@@ -153,7 +153,7 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         model: model.name.clone(),
         mode: options.mode,
         batch: options.build.batch,
-        precision: "f32",
+        precision: device.precision().name(),
         images_per_second: options.build.batch as f64 * 1e3 / ms_per_step,
         ms_per_step,
         gflops: graph.nodes.iter().map(|node| flop(&graph, node)).sum::<f64>() / ms_per_step / 1e6,

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::cache::folder_of;
 use crate::error::{Error, Result};
 
 /// The folder, which may not exist yet.
@@ -21,7 +22,21 @@ pub fn folder() -> Result<PathBuf> {
 /// # Errors
 /// As [`folder`].
 pub fn tuning() -> Result<PathBuf> {
-    Ok(folder()?.join("tuning"))
+    Ok(folder()?.join(TUNING))
+}
+
+/// Name of the folder of decoded pictures.
+pub(crate) const PICTURES: &str = "decoded";
+const TUNING: &str = "tuning";
+/// The kinds of caches, and the extensions of their files, the first that of what is kept.
+const KINDS: [(&str, &[&str]); 2] = [(PICTURES, &["pictures", "lock"]), (TUNING, &["json", "tmp"])];
+
+/// The folder of decoded pictures.
+///
+/// # Errors
+/// As [`folder`].
+pub fn pictures() -> Result<PathBuf> {
+    Ok(folder()?.join(PICTURES))
 }
 
 /// A file that is kept.
@@ -33,6 +48,8 @@ pub struct Entry {
     pub path: PathBuf,
     /// Its size.
     pub bytes: u64,
+    /// The folder whose decoded pictures it keeps, if it does.
+    pub of: Option<PathBuf>,
 }
 
 /// All files below `folder`, in order; none where it does not exist.
@@ -41,27 +58,34 @@ pub struct Entry {
 /// When a folder cannot be read.
 pub fn entries(folder: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
-    for kind in list(folder)?.iter().filter(|path| path.is_dir()) {
-        let name = kind.file_name().unwrap_or_default().to_string_lossy();
-        for path in list(kind)? {
-            let bytes = path.metadata().map_or(0, |metadata| metadata.len());
-            entries.push(Entry { kind: name.to_string(), path, bytes });
+    for (kind, extensions) in KINDS {
+        for path in list(&folder.join(kind))? {
+            if path.extension().is_some_and(|extension| extension == extensions[0]) {
+                let bytes = path.metadata().map_or(0, |metadata| metadata.len());
+                let of = if kind == PICTURES { folder_of(&path) } else { None };
+                entries.push(Entry { kind: kind.to_string(), path, bytes, of });
+            }
         }
     }
     Ok(entries)
 }
 
-/// Deletes `folder` and all in it.
+/// Deletes all that is kept in `folder`, and `folder` if nothing else is in it.
 ///
 /// # Errors
 /// When something cannot be deleted.
 pub fn clear(folder: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(Error::io("cannot delete the cache", folder)(error))
+    for (kind, extensions) in KINDS {
+        let home = folder.join(kind);
+        for path in list(&home)? {
+            if path.extension().is_some_and(|extension| extensions.iter().any(|own| extension == *own)) {
+                std::fs::remove_file(&path).map_err(Error::io("cannot delete the cache", &path))?;
+            }
         }
-        _ => Ok(()),
+        let _ = std::fs::remove_dir(home); // what a user keeps there stays
     }
+    let _ = std::fs::remove_dir(folder);
+    Ok(())
 }
 
 fn list(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -87,7 +111,12 @@ mod tests {
         std::fs::create_dir_all(folder.join("tuning")).unwrap();
         let path = folder.join("tuning/a.json");
         std::fs::write(&path, "{}").unwrap();
-        assert_eq!(entries(&folder).unwrap(), [Entry { kind: "tuning".into(), path, bytes: 2 }]);
+        std::fs::create_dir_all(folder.join("decoded")).unwrap();
+        std::fs::write(folder.join("decoded/cat.jpg"), "of a user who chose this folder").unwrap();
+        assert_eq!(entries(&folder).unwrap(), [Entry { kind: "tuning".into(), path, bytes: 2, of: None }]);
+        clear(&folder).unwrap();
+        assert!(folder.join("decoded/cat.jpg").exists() && !folder.join("tuning").exists());
+        std::fs::remove_file(folder.join("decoded/cat.jpg")).unwrap();
         clear(&folder).unwrap();
         assert!(!folder.exists() && home.path().exists());
     }

@@ -1,5 +1,7 @@
 //! A trained network on a device: pictures in, classes and probabilities out. Validation, `eval` and `predict` go the same way.
 
+mod ten_crop;
+
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use crate::formats::Checkpoint;
 use crate::models::{BuildOptions, EvalGraph, Model, eval_graph};
 use crate::tensor::{DType, Tensor, TensorType};
 use crate::train::metrics::{Confusion, Means, Tally, labelled_rows, score, softmax};
+use ten_crop::{VIEWS, view};
 
 /// Batches that may be in flight.
 const IN_FLIGHT: usize = 4;
@@ -96,6 +99,17 @@ pub struct Classifier {
     evaluator: Evaluator,
     _device: Box<dyn Device>,
     batch: usize,
+    views: Views,
+}
+
+/// How often a picture is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Views {
+    /// Once: its centre.
+    #[default]
+    Center,
+    /// Ten times: corners, centre, and their mirror images; the probabilities are averaged.
+    TenCrop,
 }
 
 /// What the network makes of one picture.
@@ -142,8 +156,29 @@ impl Classifier {
     ///
     /// # Errors
     /// When the device cannot hold or run the network.
-    pub fn new(mut checkpoint: Checkpoint, mut device: Box<dyn Device>, batch: usize) -> Result<Self> {
-        let options = BuildOptions { fold: true, ..checkpoint.build_options(batch) };
+    pub fn new(checkpoint: Checkpoint, device: Box<dyn Device>, batch: usize) -> Result<Self> {
+        Self::with_views(checkpoint, device, batch, Views::Center)
+    }
+
+    /// The same, which looks at each picture as `views` says. Ten crops need a margin: where the network saw whole pictures in training
+    /// they are decoded larger, 256 pixels for 224.
+    ///
+    /// # Errors
+    /// As [`Classifier::new`].
+    pub fn with_views(
+        mut checkpoint: Checkpoint,
+        mut device: Box<dyn Device>,
+        batch: usize,
+        views: Views,
+    ) -> Result<Self> {
+        let mut options = BuildOptions { fold: true, ..checkpoint.build_options(batch) };
+        if views == Views::TenCrop {
+            let seen = options.network_size(&checkpoint.model);
+            if checkpoint.stored_size == seen {
+                checkpoint.stored_size = seen.map(|side| (side * 256).div_ceil(224));
+            }
+            options.stored_size = Some(seen);
+        }
         let mut tensors = std::mem::take(&mut checkpoint.tensors);
         let graph = eval_graph(&checkpoint.model, &options)?;
         graph.folds.iter().try_for_each(|fold| fold.apply(&mut tensors))?;
@@ -152,7 +187,7 @@ impl Classifier {
             device.set(&parameter.name, &tensors.remove(&parameter.name).ok_or_else(missing)?)?;
         }
         let evaluator = Evaluator::new(device.as_mut(), &checkpoint.model, &options)?;
-        Ok(Classifier { checkpoint, evaluator, _device: device, batch })
+        Ok(Classifier { checkpoint, evaluator, _device: device, batch, views })
     }
 
     /// What the network is and how pictures reach it; without its tensors.
@@ -172,13 +207,12 @@ impl Classifier {
     pub fn evaluate(&mut self, items: Vec<Item>) -> Result<Evaluation> {
         let loader = self.loader(items);
         let (mut tally, mut confusion) = (Tally::default(), Confusion::new(self.classes().len()));
-        self.evaluator.run(loader.batches(), |batch, logits| {
+        self.run(&loader, |batch, logits| {
             for (row, label) in labelled_rows(logits, &batch.labels) {
                 let scored = score(row, label);
                 tally.add(scored);
                 confusion.add(label, scored.predicted);
             }
-            true
         })?;
         let skipped = loader.skipped();
         match &skipped[..] {
@@ -198,14 +232,13 @@ impl Classifier {
         let item =
             |path: &P| Item { path: path.as_ref().into(), relative: path.as_ref().to_string_lossy().into(), class: 0 };
         let loader = self.loader(paths.iter().map(item).collect());
-        let classes = &self.checkpoint.classes;
+        let classes = self.checkpoint.classes.clone();
         let mut scores: Vec<Result<Vec<Score>, String>> = Vec::with_capacity(paths.len());
-        self.evaluator.run(loader.batches(), |batch, logits| {
+        self.run(&loader, |batch, logits| {
             let rows = logits.as_f32().unwrap_or_default().chunks(classes.len());
             scores.extend(
-                rows.zip(&batch.items).filter(|(_, item)| item.is_some()).map(|(row, _)| Ok(ranked(row, classes))),
+                rows.zip(&batch.items).filter(|(_, item)| item.is_some()).map(|(row, _)| Ok(ranked(row, &classes))),
             );
-            true
         })?;
         for picture in loader.skipped() {
             if let Some(place) = scores.get_mut(picture.item) {
@@ -213,6 +246,42 @@ impl Classifier {
             }
         }
         Ok(paths.iter().zip(scores).map(|(path, scores)| Prediction { path: path.as_ref().into(), scores }).collect())
+    }
+
+    /// Runs all of a loader's batches; `each` gets a batch with its logits, in order: of several views the logarithms of the mean
+    /// probabilities, whose softmax these are.
+    fn run(&mut self, loader: &Loader, mut each: impl FnMut(&Batch, &Tensor)) -> Result<()> {
+        if self.views == Views::Center {
+            let each = |batch: &Batch, logits: &Tensor| {
+                each(batch, logits);
+                true
+            };
+            return self.evaluator.run(loader.batches(), each).map(drop);
+        }
+        let seen = self.checkpoint.build_options(1).network_size(&self.checkpoint.model);
+        let views = loader.batches().flat_map(|batch| -> Vec<Result<Batch>> {
+            match batch {
+                Ok(batch) => (0..VIEWS).map(|n| view(&batch, n, seen)).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        });
+        let (mut sums, mut count, mut failure) = (Vec::<f64>::new(), 0, Ok(()));
+        self.evaluator.run(views, |batch, logits| {
+            let classes = logits.shape()[1];
+            let probabilities = logits.as_f32().unwrap_or_default().chunks(classes).flat_map(softmax);
+            sums.resize(logits.shape().elements(), 0.0);
+            sums.iter_mut().zip(probabilities).for_each(|(sum, p)| *sum += p);
+            count += 1;
+            if count % VIEWS == 0 {
+                let means = sums.drain(..).map(|sum| (sum / VIEWS as f64).max(f64::MIN_POSITIVE).ln() as f32).collect();
+                match Tensor::f32(logits.shape().clone(), means) {
+                    Ok(means) => each(batch, &means),
+                    Err(message) => failure = Err(Error::device(message)),
+                }
+            }
+            failure.is_ok()
+        })?;
+        failure
     }
 
     fn loader(&self, items: Vec<Item>) -> Loader {

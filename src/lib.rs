@@ -9,16 +9,16 @@
 //! | [`ops`] | one file per operator: shape rule, gradient rule, f64 reference, test cases; THE list of operators |
 //! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::fuse`] rewrites; [`graph::plan`] gives values memory |
 //! | [`models`] | the model zoo (TOML), the reader of model files; [`models::train_graph`] and [`models::eval_graph`] |
-//! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches |
+//! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches; keeps what was decoded |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
+//! | [`report`] | pictures of a run and curves of several, for people |
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
-//! | [`report`] | curves of runs, as pictures |
 //! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
 //!
-//! Still to come, each with its place: `backend::cuda`, in `report` the pictures and the HTML page of
-//! a run, and in `formats` ONNX and TensorBoard.
+//! Still to come, each with its place: `backend::cuda`, in [`report`] the other pictures and the HTML page of a run, and in `formats` ONNX
+//! and TensorBoard.
 //!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
 //!

@@ -15,6 +15,10 @@ pub mod stream {
     pub const SPLIT: u32 = 3;
     /// Practice pictures drawn by `convoy sample`.
     pub const SAMPLE: u32 = 4;
+    /// Which pictures of a class an epoch takes where classes are balanced; the step is the epoch.
+    pub const BALANCE: u32 = 6;
+    /// Colours and erased parts of augmented pictures; the index is eight times the picture's place in the batch.
+    pub const COLOR: u32 = 7;
     /// Test data.
     pub const TEST: u32 = 5;
     /// First dropout layer; the index is the element's place in the layer's output.
@@ -82,9 +86,14 @@ impl Philox {
 
     /// A uniform permutation of `0..n` (Fisher-Yates; a 64-bit product maps a word to a range with bias below n / 2^32).
     pub fn permutation(self, n: usize) -> Vec<usize> {
+        self.permutation_from(0, n)
+    }
+
+    /// The same of the words from number `first` on: `n` of them.
+    pub fn permutation_from(self, first: u32, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {
-            let j = (self.word(i as u32) as u64 * (i as u64 + 1)) >> 32;
+            let j = (self.word(first.wrapping_add(i as u32)) as u64 * (i as u64 + 1)) >> 32;
             order.swap(i, j as usize);
         }
         order

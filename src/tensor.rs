@@ -200,6 +200,14 @@ impl Tensor {
         }
     }
 
+    /// The elements as u32, or None for another element type.
+    pub fn as_u32(&self) -> Option<&[u32]> {
+        match &self.data {
+            Data::U32(v) => Some(v),
+            _ => None,
+        }
+    }
+
     /// The elements' bytes in memory order.
     pub fn bytes(&self) -> &[u8] {
         match &self.data {

@@ -533,11 +533,8 @@ fn what_is_to_come_is_told_as_such() {
     let place = Place::new();
     place.pictures("pictures", 4);
     for (line, wanted) in [
-        ("train pictures --precision f16", "--precision f16"),
-        ("bench --precision f16", "--precision f16"),
         ("train pictures --batch-size auto", "--batch-size auto"),
         ("train pictures --accumulate 4", "--accumulate"),
-        ("train pictures --cache off", "--cache"),
         ("train pictures --adapter 0,1", "0,1"),
         ("lr-find pictures --json", "convoy lr-find"),
         ("explain run/best.safetensors picture.jpg", "convoy explain"),

@@ -48,18 +48,21 @@ fn kernels_for_gpus_are_right() {
     check(&mut *common::gpu_with(options));
 }
 
-/// Where an op chooses between kernels, each of them is right.
+/// Where an op chooses between kernels, each of them is right, with 16-bit floats too where the device has them.
 #[test]
 fn every_kernel_of_a_choice_is_right() {
-    let kinds: Vec<Kind> =
-        Kind::others(common::gpu().info()).into_iter().filter(|kind| kind.options.candidate > 0).collect();
+    let kinds: Vec<Kind> = Kind::others(common::gpu().info())
+        .into_iter()
+        .filter(|kind| kind.options.candidate > 0 || kind.is_f16())
+        .collect();
     assert!(!kinds.is_empty());
     for kind in kinds {
         let cases: Vec<_> = SUITE.cases().iter().filter(|prepared| kind.takes(&prepared.case)).collect();
         assert!(!cases.is_empty(), "{}", kind.name);
         let mut device = common::gpu_with(kind.options.clone());
-        let wrong =
-            |prepared: &&Prepared| Some(format!("{}: {}", prepared.case.label(), prepared.check(&mut *device).err()?));
+        let wrong = |prepared: &&Prepared| {
+            Some(format!("{}: {}", prepared.case.label(), prepared.check_on(&kind, &mut *device).err()?))
+        };
         common::assert_none(cases.iter().filter_map(wrong).map(|wrong| format!("{}, {wrong}", kind.name)).collect());
     }
 }

@@ -71,6 +71,45 @@ pub struct Finding {
     pub found: String,
 }
 
+/// The numbers that products (convolutions, fully connected layers) may multiply. All sums, and all that is stored, parameters and
+/// gradients too, are f32.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats where they are faster: what lies beyond ±65,504 becomes that. Gradients are often smaller than the smallest
+    /// of them, so they are multiplied by `loss_scale`, a power of two, and the products divided by it.
+    F16 {
+        /// See [`Precision::f16`].
+        loss_scale: f32,
+    },
+}
+
+impl Precision {
+    /// 16-bit floats for steps of `batch` rows whose loss is the mean over the rows: the gradient of a logit is at most
+    /// 1 / batch, which becomes 1,024 to 2,048, so that there is room for larger ones, and for those down to 1e-11 / batch.
+    pub fn f16(batch: usize) -> Precision {
+        Precision::F16 { loss_scale: 1024.0 * batch.next_power_of_two() as f32 }
+    }
+
+    /// As `--precision` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 { .. } => "f16",
+        }
+    }
+
+    /// What cotangents are multiplied by in products.
+    pub fn loss_scale(&self) -> f32 {
+        match self {
+            Precision::F32 => 1.0,
+            Precision::F16 { loss_scale } => *loss_scale,
+        }
+    }
+}
+
 /// Kernels that were found to be the fastest: names by the signature of a node, see [`Graph::signature`].
 pub type Choices = BTreeMap<String, String>;
 
@@ -78,6 +117,11 @@ pub type Choices = BTreeMap<String, String>;
 pub trait Device {
     /// What it is.
     fn info(&self) -> &DeviceInfo;
+
+    /// What it was opened to multiply.
+    fn precision(&self) -> Precision {
+        Precision::F32
+    }
 
     /// Checks the device itself: loops, workgroup memory, barriers, arithmetic. Nothing for a backend that has none of its own.
     fn probe(&mut self) -> Result<Vec<Finding>>;

@@ -3,7 +3,7 @@
 use super::cpu::CpuDevice;
 use super::wgpu::adapter::{Adapter, adapters};
 use super::wgpu::{WgpuDevice, WgpuOptions};
-use super::{Device, DeviceInfo, DeviceType, cpu};
+use super::{Device, DeviceInfo, DeviceType, Precision, cpu};
 use crate::error::{Error, Result};
 
 /// Names of interfaces that `--adapter` understands; each takes that interface's best adapter.
@@ -36,7 +36,7 @@ pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn De
     let variable = std::env::var("CONVOY_ADAPTER").is_ok_and(|value| value.trim() == selector);
     let reason = format!("chosen by {} {selector}", if variable { "CONVOY_ADAPTER" } else { "--adapter" });
     if selector.eq_ignore_ascii_case("cpu") {
-        return Ok((Box::new(CpuDevice::new(None)?), reason));
+        return Ok((open_cpu(None, &options)?, reason));
     }
     let (adapters, infos) = found(selector.eq_ignore_ascii_case("gl"));
     if ["auto", ""].contains(&selector.to_lowercase().as_str()) {
@@ -46,7 +46,19 @@ pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn De
     let chosen = choose(selector, &infos)?;
     match adapters.get(chosen) {
         Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &options)?), reason)),
-        None => Ok((Box::new(CpuDevice::new(None)?), reason)),
+        None => Ok((open_cpu(None, &options)?, reason)),
+    }
+}
+
+/// The CPU backend, on so many threads.
+fn open_cpu(threads: Option<usize>, options: &WgpuOptions) -> Result<Box<dyn Device>> {
+    match options.precision {
+        Precision::F32 => Ok(Box::new(CpuDevice::new(threads)?)),
+        other => Err(Error::device(format!(
+            "the CPU backend computes in f32 only; leave --precision {} out, or choose a GPU with 16-bit floats (\"f16\" in \
+             `convoy adapters --json`) by --adapter",
+            other.name()
+        ))),
     }
 }
 
@@ -70,7 +82,9 @@ fn automatic(adapters: &[Adapter], options: &WgpuOptions) -> Result<(Box<dyn Dev
         true => format!("no GPU found, so {backend}"),
         false => format!("no GPU could be opened, so {backend}{failures}"),
     };
-    Ok((Box::new(CpuDevice::new(Some(threads))?), reason))
+    let device = open_cpu(Some(threads), options)
+        .map_err(|error| if failures.is_empty() { error } else { Error::device(format!("{error}{failures}")) })?;
+    Ok((device, reason))
 }
 
 /// `CONVOY_MAX_BINDING_BYTES`.

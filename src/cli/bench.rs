@@ -1,14 +1,17 @@
 //! `convoy bench`: speed of training and of inference on made-up pictures.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
+use super::bench_data;
 use super::console::{self, Console, bytes};
-use super::{DeviceArgs, Precision, TuneName, model_help, tune_device};
+use super::{DeviceArgs, TuneName, model_help, tune_device};
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
 use convoy::formats::load_model;
 use convoy::models::{BuildOptions, OptimizerConfig};
+use convoy::train::config::PrecisionKind;
 
 /// Options of `convoy bench`.
 #[derive(clap::Args, Debug)]
@@ -30,9 +33,9 @@ pub struct Args {
     /// Optimizer of the training step
     #[arg(long, value_enum, default_value_t = OptimizerName::Adam)]
     optimizer: OptimizerName,
-    /// Numbers that are computed with
-    #[arg(long, value_enum, default_value_t = Precision::F32)]
-    precision: Precision,
+    /// What convolutions and fully connected layers multiply
+    #[arg(long, value_enum, default_value_t = PrecisionKind::F32)]
+    precision: PrecisionKind,
     /// Steps that count
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     steps: u32,
@@ -42,6 +45,12 @@ pub struct Args {
     /// Time each kernel too, by the device's clock where it has one
     #[arg(long)]
     profile: bool,
+    /// Time how fast the pictures in this folder come, from their files and from the cache, in place of a network
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Numbers of threads that --data is timed with
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 2], requires = "data")]
+    workers: Vec<usize>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -74,8 +83,12 @@ enum OptimizerName {
 /// When the model or the device cannot be used.
 pub fn run(args: Args, console: &Console) -> Result<()> {
     let model = load_model(&args.model)?;
+    if let Some(folder) = args.data {
+        let seen = args.image_size.map_or([model.input[1], model.input[2]], |side| [side; 2]);
+        let stored = seen.map(|side| (side * 256).div_ceil(224)); // the margin of the default preset's crops
+        return bench_data::run(folder, stored, args.batch_size as usize, &args.workers, args.json, console);
+    }
     let build = BuildOptions::new(args.batch_size as usize, args.classes as usize);
-    let Precision::F32 = args.precision;
     let options = BenchOptions {
         mode: match args.mode {
             ModeName::Train => Mode::Train,
@@ -92,7 +105,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         profile: args.profile,
     };
     let console = &console.without_output(args.json);
-    let mut device = args.device.open_with(WgpuOptions::default(), console)?;
+    let precision = args.precision.of_batch(options.build.batch);
+    let mut device = args.device.open_with(WgpuOptions { precision, ..WgpuOptions::default() }, console)?;
     tune_device(&mut *device, &graph(&model, &options)?, args.tune, console)?;
     let report = bench(&mut *device, &model, &options)?;
     match args.json {

@@ -1,5 +1,7 @@
 //! `convoy cache`: what is kept between runs.
 
+use std::path::PathBuf;
+
 use super::console::{self, Console, bytes};
 use convoy::Result;
 use convoy::cache::{clear, entries, folder};
@@ -10,6 +12,9 @@ pub struct Args {
     /// Delete it all
     #[arg(long)]
     clear: bool,
+    /// The folder that was given to `convoy train --cache` [default: the user's folder of caches]
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
 }
 
 /// Lists, or deletes.
@@ -17,7 +22,7 @@ pub struct Args {
 /// # Errors
 /// When the folder cannot be read or deleted.
 pub fn run(args: Args, console: &Console) -> Result<()> {
-    let folder = folder()?;
+    let folder = args.cache.map_or_else(folder, Ok)?;
     let entries = entries(&folder)?;
     let total: u64 = entries.iter().map(|entry| entry.bytes).sum();
     let files = if entries.len() == 1 { "file" } else { "files" };
@@ -28,7 +33,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     }
     for entry in &entries {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
-        console::print(format_args!("{}: {name}, {}", entry.kind, bytes(entry.bytes)))?;
+        let of = entry.of.as_ref().map_or(String::new(), |folder| format!(", of {}", folder.display()));
+        console::print(format_args!("{}: {name}, {}{of}", entry.kind, bytes(entry.bytes)))?;
     }
     console::print(summary)
 }

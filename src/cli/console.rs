@@ -28,6 +28,10 @@ impl Console {
         self.quiet
     }
 
+    pub fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// A line on stdout, unless quiet.
     pub fn say(&self, line: impl Display) -> Result<()> {
         if self.quiet { Ok(()) } else { print(line) }

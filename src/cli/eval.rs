@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::DeviceArgs;
 use super::console::{self, Console};
-use convoy::classifier::{Classifier, Evaluation};
+use convoy::classifier::{Classifier, Evaluation, Views};
 use convoy::data;
 use convoy::formats::Checkpoint;
 use convoy::train::lost_classes;
@@ -25,11 +25,21 @@ pub struct Args {
     /// Pictures at a time
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65536))]
     batch_size: u32,
+    /// Look at each picture several times and average the probabilities
+    #[arg(long, value_enum, value_name = "VIEWS")]
+    tta: Option<Tta>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
     #[command(flatten)]
     device: DeviceArgs,
+}
+
+/// Test-time augmentation.
+#[derive(clap::ValueEnum, Clone, Copy, Debug)]
+enum Tta {
+    /// Corners, centre, and their mirror images, as the 2012 paper
+    TenCrop,
 }
 
 /// Evaluates and prints.
@@ -42,7 +52,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     notes.iter().for_each(|note| console.warn(note));
     let device = args.device.open(&console.without_output(args.json))?;
     let batch = (args.batch_size as usize).min(items.len());
-    let mut classifier = Classifier::new(checkpoint, device, batch)?;
+    let views = args.tta.map_or(Views::Center, |Tta::TenCrop| Views::TenCrop);
+    let mut classifier = Classifier::with_views(checkpoint, device, batch, views)?;
     let result = classifier.evaluate(items.clone())?;
     for picture in &result.skipped {
         console.warn(format_args!("skipped {}: {}", picture.relative, picture.reason));

@@ -2,9 +2,11 @@
 
 mod adapters;
 mod bench;
+mod bench_data;
 mod cache;
 mod compare;
 mod console;
+mod data;
 mod eval;
 mod not_yet;
 mod options;
@@ -58,6 +60,8 @@ enum Command {
     Summary(summary::Args),
     /// Speed of training and of inference on made-up pictures, as a whole and kernel by kernel
     Bench(bench::Args),
+    /// What a folder of pictures holds, what the split will be, what cannot be read
+    Data(data::Args),
     /// Draw a small labelled practice set, for trying things without data
     Sample(sample::Args),
     /// What is kept between runs: the fastest kernels of each device
@@ -66,13 +70,6 @@ enum Command {
     Compare(compare::Args),
     /// Run the kernel cases on a device and report what it gets wrong
     Selftest(selftest::Args),
-}
-
-/// Numbers that are computed with.
-#[derive(clap::ValueEnum, Clone, Copy, Debug)]
-enum Precision {
-    /// 32-bit floats
-    F32,
 }
 
 /// What `--help` says of a model.
@@ -188,6 +185,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Adapters(args) => adapters::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args, &console),
+        Command::Data(args) => data::run(args, &console),
         Command::Sample(args) => sample::run(args, &console),
         Command::Cache(args) => cache::run(args, &console),
         Command::Compare(args) => compare::run(args, &console),

@@ -2,9 +2,9 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-const COMMANDS: [&str; 4] = ["data", "explain", "export", "lr-find"];
-const OPTIONS: [&str; 2] = ["--accumulate", "--cache"];
-const VALUES: [(&str, &str); 2] = [("--batch-size", "auto"), ("--precision", "f16")];
+const COMMANDS: [&str; 3] = ["explain", "export", "lr-find"];
+const OPTIONS: [&str; 1] = ["--accumulate"];
+const VALUES: [(&str, &str); 1] = [("--batch-size", "auto")];
 
 /// What a command line asks for that is not built yet, if that is why it was refused.
 pub fn wanted(error: &clap::Error) -> Option<String> {

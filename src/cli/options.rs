@@ -7,10 +7,10 @@ use clap::builder::RangedU64ValueParser;
 use serde::Serialize;
 
 use super::model_help;
-use convoy::train::Preset;
 use convoy::train::config::{
-    ActivationChoice, Augmentation, DropoutForm, InitKind, OptimizerKind, ResizeKind, ScheduleKind,
+    ActivationChoice, Augmentation, DropoutForm, InitKind, OptimizerKind, PrecisionKind, ResizeKind, ScheduleKind,
 };
+use convoy::train::{Balance, Preset};
 use convoy::{Error, Result};
 
 /// The options that are settings: the ids of the arguments are the keys of `config.toml`, and what is given here goes over the preset.
@@ -26,6 +26,9 @@ pub struct Options {
     /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu [default: auto]
     #[arg(long, env = "CONVOY_ADAPTER", value_name = "DEVICE")]
     adapter: Option<String>,
+    /// What convolutions and fully connected layers multiply [default: f32]
+    #[arg(long, help_heading = "Run")]
+    precision: Option<PrecisionKind>,
     /// Seed of everything random
     #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Run")]
     seed: Option<u64>,
@@ -132,12 +135,25 @@ pub struct Options {
     #[arg(long, value_name = "DIR", help_heading = "Data")]
     #[serde(skip)]
     val: Option<PathBuf>,
+    /// What makes up for classes of different sizes
+    #[arg(long, help_heading = "Data")]
+    balance: Option<Balance>,
     /// What is done to training pictures
     #[arg(long, help_heading = "Data")]
     augment: Option<Augmentation>,
     /// Smallest part of a picture's area that --augment resized takes
     #[arg(long, value_name = "SHARE", help_heading = "Data")]
     min_area: Option<f64>,
+    /// How much brightness, contrast and saturation of training pictures vary: 0.4 is from 0.6 to 1.4 times
+    #[arg(long, value_name = "X", help_heading = "Data")]
+    color_jitter: Option<f64>,
+    /// How much the colours of training pictures are shifted along the principal components of all their colours (the 2012 paper), as a
+    /// share of the deviation there
+    #[arg(long, value_name = "X", help_heading = "Data")]
+    pca_jitter: Option<f64>,
+    /// Probability with which a part of a training picture is erased
+    #[arg(long, value_name = "P", help_heading = "Data")]
+    erase: Option<f64>,
     /// How pictures become square
     #[arg(long, help_heading = "Data")]
     resize: Option<ResizeKind>,
@@ -147,6 +163,10 @@ pub struct Options {
     /// Per channel R,G,B: divided by
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
     std: Option<Vec<f64>>,
+    /// Where decoded pictures are kept for later epochs and runs: auto (the user's folder of caches), off, or a folder; results do not
+    /// depend on it [default: auto]
+    #[arg(long, value_name = "auto|off|DIR", help_heading = "Data")]
+    cache: Option<String>,
     /// Threads that decode pictures; results do not depend on it [default: one per processor]
     #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Data")]
     workers: Option<u64>,
@@ -159,6 +179,9 @@ impl Options {
         if table.get("adapter").and_then(|a| a.as_str()) == Some("") {
             // An empty CONVOY_ADAPTER is an unset one.
             table.remove("adapter");
+        }
+        if let Some(cache) = self.cache.as_deref().filter(|cache| !["auto", "off", ""].contains(cache)) {
+            table.insert("cache".into(), absolute(Path::new(cache))?.into());
         }
         for (key, path) in [("dir", &self.dir), ("val", &self.val), ("pretrained", &self.pretrained)] {
             if let Some(path) = path {

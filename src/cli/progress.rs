@@ -32,6 +32,10 @@ impl Progress {
             self.suspended(|console| console.warn(format_args!("skipped {relative}: {reason}")));
             return Ok(());
         }
+        if let Event::Notice { text, warning: true } = event {
+            self.suspended(|console| console.warn(text));
+            return Ok(());
+        }
         match (self.console.is_quiet(), self.terminal) {
             (true, _) => Ok(()),
             (_, true) => self.draw(event),
@@ -55,6 +59,7 @@ impl Progress {
             Event::Epoch { epoch, epochs, means, .. } => {
                 self.console.say(format_args!("epoch:{epoch}/{epochs},avg_loss:{}", means.loss as f32))
             }
+            Event::Notice { text, .. } => self.console.say(text),
             Event::Started { .. } | Event::Validating { .. } | Event::Skipped { .. } => Ok(()),
         }
     }
@@ -95,6 +100,11 @@ impl Progress {
                     means.loss,
                     100.0 * means.top1,
                 ))?;
+            }
+            Event::Notice { text, .. } => {
+                let mut said = Ok(());
+                self.suspended(|console| said = console.say(text));
+                said?;
             }
             Event::Skipped { .. } => {}
         }

@@ -8,7 +8,7 @@ use super::console::{Console, quoted};
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
-use super::{Precision, TuneName, open_device, tune_device};
+use super::{TuneName, open_device, tune_device};
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, DeviceInfo};
 use convoy::data::{self, Dataset, Item, ScanOptions};
@@ -24,9 +24,6 @@ use convoy::{Error, Result};
 pub struct Args {
     #[command(flatten)]
     options: Options,
-    /// Numbers that are computed with
-    #[arg(long, value_enum, default_value_t = Precision::F32, help_heading = "Run")]
-    precision: Precision,
     /// Search for the fastest kernels on this device before the run; what is found is kept for the next one
     #[arg(long, value_enum, default_value_t = TuneName::Quick, help_heading = "Run")]
     tune: TuneName,
@@ -49,7 +46,6 @@ pub struct Args {
 /// # Errors
 /// Whatever keeps the run from going to its end; what it had reached is in its folder.
 pub fn run(args: Args, console: &Console) -> Result<()> {
-    let Precision::F32 = args.precision;
     let Plan { settings, model, dataset, from } = match &args.resume {
         Some(run) => resume(run, &args.options)?,
         None => start(&args)?,
@@ -58,7 +54,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         (Some(path), None) => Some(Pretrained::load(path)?),
         _ => None,
     };
-    let job = Job { settings, model, dataset, pretrained };
+    let job = Job { pretrained, ..Job::new(settings, model, dataset) };
     let TrainGraph { graph, parameters, .. } = job.train_graph()?;
     let taken = job.pretrained.as_ref().map(|pretrained| pretrained.report(&parameters)).transpose()?;
     let position = from.as_ref().map(|(lock, checkpoint)| {
@@ -69,7 +65,9 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     });
     let position = position.transpose()?;
     position.as_ref().map_or(Ok(()), |position| position.check(&job))?;
-    let (device, line) = open_device(&job.settings.adapter, WgpuOptions::default(), console)?;
+    let precision = job.settings.precision.of_batch(job.settings.batch_size);
+    let options = WgpuOptions { precision, ..WgpuOptions::default() };
+    let (device, line) = open_device(&job.settings.adapter, options, console)?;
     let mut opened = Opened { device, lines: vec![line] };
     for line in taken.into_iter().flatten() {
         console.say(&line)?;

@@ -1,19 +1,23 @@
 //! A picture file to RGB pixels of one size.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use resize::Pixel::RGB8;
-use resize::Type::Triangle;
-use rgb::FromSlice;
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 use serde::{Deserialize, Serialize};
 
-use super::pixels::Pixels;
+use super::memory::Budget;
+use super::pixels::{Damage, Pixels};
 
 /// A larger file is not read.
 const MAX_BYTES: u64 = 1 << 30;
+
+/// Which pixels a file gives: another number where a later version of convoy, or of a crate that decodes or resizes, gives others.
+/// Pixels that were kept by a version of another number are not used.
+pub(super) const PIXELS_VERSION: u32 = 1;
 
 /// How a picture of any shape becomes one of the given size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -30,22 +34,119 @@ pub enum Resize {
 /// The picture at `path` as RGB, u8 `[H, W, 3]` for `size` = `[H, W]`, upright as its EXIF orientation says,
 /// transparent parts over white, 16-bit channels rounded to 8, the first frame of an animation. The content decides the
 /// format, not the name. It is resized with a triangle filter as wide as the reduction (antialiased, as Pillow's and
-/// torchvision's bilinear).
+/// torchvision's bilinear). Of a JPEG that ends early the rest is grey, if half of its rows are there.
 ///
 /// # Errors
 /// A short reason, such as `truncated JPEG`; never a panic.
 pub fn decode(path: &Path, size: [usize; 2], resize: Resize) -> Result<Vec<u8>, String> {
-    decode_bytes(&read(path)?, size, resize)
+    let mut pixels = vec![0; size[0] * size[1] * 3];
+    Decoder::default().decode(path, size, resize, &mut pixels, &Budget::unlimited())?;
+    Ok(pixels)
 }
 
 /// As [`decode`], of a file's bytes.
 pub fn decode_bytes(bytes: &[u8], size: [usize; 2], resize: Resize) -> Result<Vec<u8>, String> {
-    // The decoders are safe Rust but not free of bugs: a broken file may not end a training run.
-    catch_unwind(AssertUnwindSafe(|| resized(&Pixels::read(bytes)?, size, resize)))
-        .unwrap_or_else(|_| Err("the decoder failed on it".to_string()))
+    let mut pixels = vec![0; size[0] * size[1] * 3];
+    Decoder::default().decode_bytes(bytes, size, resize, &mut pixels, &Budget::unlimited())?;
+    Ok(pixels)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// Decodes one picture after the other in the same memory.
+#[derive(Default)]
+pub(super) struct Decoder {
+    file: Vec<u8>,
+    resizer: Resizer,
+}
+
+/// What there is to say of a picture that was decoded.
+pub(super) struct Decoded {
+    pub damage: Option<Damage>,
+    /// The file's, if it did not change while it was read.
+    pub metadata: Option<Metadata>,
+}
+
+impl Decoder {
+    /// Decodes into `pixels`, u8 `[H, W, 3]`, when `memory` has room for it.
+    pub fn decode(
+        &mut self,
+        path: &Path,
+        size: [usize; 2],
+        resize: Resize,
+        pixels: &mut [u8],
+        memory: &Budget,
+    ) -> Result<Decoded, String> {
+        let mut file = std::mem::take(&mut self.file);
+        let decoded = read(path, &mut file).and_then(|metadata| {
+            let damage = self.decode_bytes(&file, size, resize, pixels, memory)?;
+            Ok(Decoded { damage, metadata })
+        });
+        // One large file is no reason to keep its room for ever.
+        file.shrink_to(1 << 20);
+        self.file = file;
+        decoded
+    }
+
+    fn decode_bytes(
+        &mut self,
+        bytes: &[u8],
+        size: [usize; 2],
+        resize: Resize,
+        pixels: &mut [u8],
+        memory: &Budget,
+    ) -> Result<Option<Damage>, String> {
+        let _held = memory.take(Pixels::memory(bytes));
+        caught(|| {
+            let picture = Pixels::read(bytes)?;
+            self.resized(&picture, size, resize, pixels)?;
+            Ok(picture.damage)
+        })
+    }
+
+    fn resized(
+        &mut self,
+        picture: &Pixels,
+        [height, width]: [usize; 2],
+        resize: Resize,
+        pixels: &mut [u8],
+    ) -> Result<(), String> {
+        let [left, top, seen_width, seen_height] = seen(picture, [height, width], resize);
+        let side = |side: usize| side as u32; // check_size keeps them far below
+        let stored = ImageRef::new(side(picture.width), side(picture.height), &picture.rgb, PixelType::U8x3);
+        let stored = stored.map_err(|error| error.to_string())?;
+        let resized = Image::from_slice_u8(side(width), side(height), pixels, PixelType::U8x3);
+        let mut resized = resized.map_err(|error| error.to_string())?;
+        let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear)).crop(
+            left as f64,
+            top as f64,
+            seen_width as f64,
+            seen_height as f64,
+        );
+        self.resizer.resize(&stored, &mut resized, &options).map_err(|error| error.to_string())
+    }
+}
+
+/// The part of a picture that is resized: left, top, width, height.
+fn seen(picture: &Pixels, [height, width]: [usize; 2], resize: Resize) -> [usize; 4] {
+    let (stored_width, stored_height) = (picture.width, picture.height);
+    // What is cut off is left out before, not after: of a picture of 20000 x 1 pixels little is seen.
+    let (seen_width, seen_height) = match resize {
+        Resize::Stretch => (stored_width, stored_height),
+        Resize::ShorterSide => {
+            let scaled = |side: usize, to: usize, of: usize| ((side * to) as f64 / of as f64).round().max(1.0) as usize;
+            let (seen_width, seen_height) = (scaled(stored_height, width, height), scaled(stored_width, height, width));
+            (seen_width.min(stored_width), seen_height.min(stored_height))
+        }
+    };
+    [(stored_width - seen_width) / 2, (stored_height - seen_height) / 2, seen_width, seen_height]
+}
+
+/// What `decode` gives. The decoders are safe Rust but not free of bugs: a broken file may not end a training run.
+pub(super) fn caught<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err("the decoder failed on it".to_string()))
+}
+
+/// Reads a file into `bytes`. Its metadata, if they were the same before and after.
+pub(super) fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<Option<Metadata>, String> {
     let system = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => "no such file".to_string(),
         ErrorKind::PermissionDenied => "permission denied".to_string(),
@@ -58,29 +159,17 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     if !found.is_file() {
         return Err("not a regular file".to_string()); // reading a pipe could block
     }
-    let mut bytes = Vec::with_capacity(found.len().min(MAX_BYTES) as usize);
-    fs::File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(system)?;
-    if bytes.len() as u64 > MAX_BYTES { Err("larger than 1 GiB".to_string()) } else { Ok(bytes) }
-}
-
-fn resized(picture: &Pixels, [height, width]: [usize; 2], resize: Resize) -> Result<Vec<u8>, String> {
-    let (stored_width, stored_height) = (picture.width, picture.height);
-    // What is cut off is left out before, not after: of a picture of 20000 x 1 pixels little is seen.
-    let (seen_width, seen_height) = match resize {
-        Resize::Stretch => (stored_width, stored_height),
-        Resize::ShorterSide => {
-            let scaled = |side: usize, to: usize, of: usize| ((side * to) as f64 / of as f64).round().max(1.0) as usize;
-            let (seen_width, seen_height) = (scaled(stored_height, width, height), scaled(stored_width, height, width));
-            (seen_width.min(stored_width), seen_height.min(stored_height))
-        }
-    };
-    let first = (stored_height - seen_height) / 2 * stored_width + (stored_width - seen_width) / 2;
-    let seen = &picture.rgb.as_rgb()[first..];
-    let mut pixels = vec![0; height * width * 3];
-    resize::new(seen_width, seen_height, width, height, RGB8, Triangle)
-        .and_then(|mut resizer| resizer.resize_stride(seen, stored_width, pixels.as_rgb_mut()))
-        .map_err(|error| error.to_string())?;
-    Ok(pixels)
+    bytes.clear();
+    bytes.reserve(found.len().min(MAX_BYTES) as usize);
+    let mut file = File::open(path).map_err(system)?;
+    let before = file.metadata().map_err(system)?;
+    (&mut file).take(MAX_BYTES + 1).read_to_end(bytes).map_err(system)?;
+    if bytes.len() as u64 > MAX_BYTES {
+        return Err("larger than 1 GiB".to_string());
+    }
+    let after = file.metadata().map_err(system)?;
+    let same = before.len() == after.len() && before.modified().ok() == after.modified().ok();
+    Ok((same && after.len() == bytes.len() as u64).then_some(after))
 }
 
 #[cfg(test)]

@@ -3,21 +3,27 @@
 //! Workers take the places of the epoch's order one by one, so that two threads share even the first batch, and put
 //! each picture in its place: what comes out does not depend on how many there are or which is faster.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::{Item, Resize, decode};
+use super::cache::{Known, PictureCache};
+use super::decode::Decoder;
+use super::memory::Budget;
+use super::pixels::Damage;
+use super::rows::Rows;
+use super::{Item, Resize};
 use crate::error::{Error, Result};
 use crate::ops::IGNORE;
-use crate::tensor::Tensor;
+use crate::tensor::{Data, Tensor};
 
 /// Batches that workers may be ahead of the one that is being taken.
 const BATCHES_AHEAD: usize = 2;
-/// Decoded pictures that are kept for later epochs: 5,461 of 256 x 256.
-const CACHE_BYTES: usize = 1 << 30;
+/// Bytes of pictures that workers may be ahead, if that is less: of large batches not even one.
+const BYTES_AHEAD: usize = 64 << 20;
+/// Memory for decoding: a picture of 12 megapixels takes 50 MB, all workers together no more than this.
+pub(super) const DECODING_BYTES: usize = 256 << 20;
 
 /// How a [`Loader`] makes batches.
 #[derive(Clone, Debug)]
@@ -46,7 +52,14 @@ pub struct Batch {
     pub count: usize,
 }
 
-/// A picture that could not be read.
+impl Batch {
+    /// Of each row, whether it has a picture.
+    pub fn there(&self) -> impl Iterator<Item = bool> + '_ {
+        self.labels.as_u32().unwrap_or_default().iter().map(|&label| label != IGNORE)
+    }
+}
+
+/// A picture that could not be read, or not all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Its number among the loader's items.
@@ -57,8 +70,7 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Makes batches of items, epoch after epoch. Decoded pictures stay in memory up to a limit, so that later epochs do
-/// not decode them again.
+/// Makes batches of items, epoch after epoch. An unreadable picture is tried once.
 pub struct Loader {
     shared: Arc<Shared>,
 }
@@ -66,15 +78,24 @@ pub struct Loader {
 impl Loader {
     /// A loader of `items`; nothing is read yet.
     pub fn new(items: Arc<Vec<Item>>, options: LoaderOptions) -> Self {
+        Self::with_cache(items, options, None)
+    }
+
+    /// The same, with pictures that were decoded before in `cache`, which must be of the same size and [`Resize`].
+    pub fn with_cache(items: Arc<Vec<Item>>, options: LoaderOptions, cache: Option<Arc<PictureCache>>) -> Self {
         let options = LoaderOptions { batch: options.batch.max(1), workers: options.workers.max(1), ..options };
-        let cache =
-            Cache { pictures: items.iter().map(|_| OnceLock::new()).collect(), left: AtomicUsize::new(CACHE_BYTES) };
-        Loader { shared: Arc::new(Shared { items, options, cache, skipped: Mutex::default() }) }
+        let known = items.iter().map(|_| Known::new()).collect();
+        let memory = Budget::new(DECODING_BYTES);
+        let (skipped, damaged) = Default::default();
+        Loader { shared: Arc::new(Shared { items, options, cache, known, memory, skipped, damaged }) }
     }
 
     /// The batches of one epoch, whose pictures come in `order` (numbers of items), from batch number `first_batch` on.
     /// Threads start at once and end when the iterator is dropped.
     pub fn epoch(&self, order: Vec<usize>, first_batch: usize) -> Epoch {
+        if let Some(cache) = &self.shared.cache {
+            cache.refresh();
+        }
         Epoch::start(self.shared.clone(), order, first_batch)
     }
 
@@ -85,57 +106,64 @@ impl Loader {
 
     /// The pictures that could not be read so far, each once, in the order of the items.
     pub fn skipped(&self) -> Vec<Skipped> {
-        let skipped = locked(&self.shared.skipped);
-        let describe = |(&item, reason): (&usize, &String)| Skipped {
-            item,
-            relative: self.shared.items[item].relative.clone(),
-            reason: reason.clone(),
-        };
-        skipped.iter().map(describe).collect()
+        self.told(&self.shared.skipped)
+    }
+
+    /// The pictures so far of which only a part could be read and is used, each once, in the order of the items.
+    pub fn damaged(&self) -> Vec<Skipped> {
+        self.told(&self.shared.damaged)
+    }
+
+    fn told<T: ToString>(&self, pictures: &Mutex<BTreeMap<usize, T>>) -> Vec<Skipped> {
+        let relative = |item: usize| self.shared.items[item].relative.clone();
+        let pictures = locked(pictures);
+        pictures
+            .iter()
+            .map(|(&item, why)| Skipped { item, relative: relative(item), reason: why.to_string() })
+            .collect()
     }
 }
-
-/// A decoded picture, u8 `[H, W, 3]`; `None` if it cannot be read.
-type Picture = Option<Arc<Vec<u8>>>;
 
 /// What the threads of all epochs share.
 struct Shared {
     items: Arc<Vec<Item>>,
     options: LoaderOptions,
-    cache: Cache,
+    cache: Option<Arc<PictureCache>>,
+    /// Where each item is in the cache.
+    known: Vec<Known>,
+    memory: Budget,
     skipped: Mutex<BTreeMap<usize, String>>,
+    damaged: Mutex<BTreeMap<usize, Damage>>,
 }
 
 impl Shared {
-    fn picture(&self, item: usize) -> Picture {
-        if let Some(picture) = self.cache.pictures[item].get() {
-            return picture.clone();
+    /// Puts the item's picture into `pixels`, `[H, W, 3]`; false if it cannot be read.
+    fn picture(&self, index: usize, decoder: &mut Decoder, pixels: &mut [u8]) -> bool {
+        if locked(&self.skipped).contains_key(&index) {
+            return false;
         }
-        let picture = match decode(&self.items[item].path, self.options.size, self.options.resize) {
-            Ok(pixels) => Some(Arc::new(pixels)),
-            Err(reason) => {
-                locked(&self.skipped).insert(item, reason);
-                None
-            }
+        let (item, known) = (&self.items[index], &self.known[index]);
+        let kept = self.cache.as_ref().and_then(|cache| cache.get(item, known, pixels));
+        let damage = match kept {
+            Some(damage) => damage,
+            None => match decoder.decode(&item.path, self.options.size, self.options.resize, pixels, &self.memory) {
+                Ok(decoded) => {
+                    if let (Some(cache), Some(metadata)) = (&self.cache, &decoded.metadata) {
+                        cache.put(item, known, metadata, pixels, decoded.damage);
+                    }
+                    decoded.damage
+                }
+                Err(reason) => {
+                    locked(&self.skipped).insert(index, reason);
+                    pixels.fill(0);
+                    return false;
+                }
+            },
         };
-        self.cache.keep(item, &picture);
-        picture
-    }
-}
-
-/// Decoded pictures by item, and how many bytes may still be added.
-struct Cache {
-    pictures: Vec<OnceLock<Picture>>,
-    left: AtomicUsize,
-}
-
-impl Cache {
-    fn keep(&self, item: usize, picture: &Picture) {
-        let bytes = picture.as_ref().map_or(0, |pixels| pixels.len());
-        let reserved = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
-        if reserved.is_ok() && self.pictures[item].set(picture.clone()).is_err() {
-            self.left.fetch_add(bytes, Ordering::Relaxed); // another place of the order held the same item
+        if let Some(damage) = damage {
+            locked(&self.damaged).insert(index, damage);
         }
+        true
     }
 }
 
@@ -151,10 +179,11 @@ impl Epoch {
     fn start(shared: Arc<Shared>, order: Vec<usize>, first_batch: usize) -> Self {
         let batch = shared.options.batch;
         let first = (first_batch * batch).min(order.len());
-        let state =
-            State { next: first, limit: first + (1 + BATCHES_AHEAD) * batch, ready: HashMap::new(), closed: false };
+        let row = shared.options.size.iter().product::<usize>() * 3;
+        let ahead = (BATCHES_AHEAD * batch).min(shared.options.workers.max(BYTES_AHEAD / row.max(1)));
+        let state = State { next: first, limit: first + batch + ahead, batches: VecDeque::new(), closed: false };
         let (changed, count) = (Condvar::new(), shared.options.workers.min(order.len() - first));
-        let queue = Arc::new(Queue { shared, order, state: Mutex::new(state), changed });
+        let queue = Arc::new(Queue { shared, order, row, state: Mutex::new(state), changed });
         let mut epoch = Epoch { queue, workers: Vec::with_capacity(count), next_batch: first_batch, failure: None };
         for _ in 0..count {
             let queue = epoch.queue.clone();
@@ -212,6 +241,8 @@ impl Drop for Epoch {
 struct Queue {
     shared: Arc<Shared>,
     order: Vec<usize>,
+    /// Bytes of a picture.
+    row: usize,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -221,72 +252,94 @@ struct State {
     next: usize,
     /// Workers wait at this place until more batches have been taken.
     limit: usize,
-    /// Pictures by place, decoded and not yet taken.
-    ready: HashMap<usize, Picture>,
+    /// Batches that were begun and not yet taken, in order.
+    batches: VecDeque<Building>,
     /// Nobody takes any more.
     closed: bool,
+}
+
+/// A batch that workers fill.
+struct Building {
+    /// Place of its first picture.
+    first: usize,
+    rows: Arc<Rows>,
+    labels: Vec<u32>,
+    /// Places that are still to be filled.
+    left: usize,
 }
 
 impl Queue {
     /// A worker's life.
     fn work(&self) {
-        while let Some(place) = self.next_place() {
-            let picture = self.shared.picture(self.order[place]);
-            locked(&self.state).ready.insert(place, picture);
-            self.changed.notify_all();
+        let mut decoder = Decoder::default();
+        while let Some((place, rows)) = self.next_place() {
+            let index = self.order[place];
+            let row = place % self.shared.options.batch;
+            let there = rows.fill(row, |pixels| self.shared.picture(index, &mut decoder, pixels));
+            drop(rows); // whoever takes the batch has it alone
+            let label = if there { self.shared.items[index].class } else { IGNORE };
+            self.filled(place, row, label);
         }
     }
 
-    fn next_place(&self) -> Option<usize> {
+    /// A place for a worker, and the batch that it is in.
+    fn next_place(&self) -> Option<(usize, Arc<Rows>)> {
+        let batch = self.shared.options.batch;
         let waits = |state: &mut State| !state.closed && state.next < self.order.len() && state.next >= state.limit;
         let state = locked(&self.state);
         let mut state = self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
-        if state.closed || state.next >= self.order.len() {
+        let place = state.next;
+        if state.closed || place >= self.order.len() {
             return None;
         }
         state.next += 1;
-        Some(state.next - 1)
+        if state.batches.back().is_none_or(|last| place >= last.first + batch) {
+            state.batches.push_back(Building {
+                first: place,
+                rows: Arc::new(Rows::new(batch, self.row)),
+                labels: vec![IGNORE; batch],
+                left: batch.min(self.order.len() - place),
+            });
+        }
+        state.batches.back().map(|last| (place, last.rows.clone()))
     }
 
-    fn picture_at(&self, place: usize) -> Picture {
-        let state = locked(&self.state);
-        let mut state = self
-            .changed
-            .wait_while(state, |state| !state.ready.contains_key(&place))
-            .unwrap_or_else(PoisonError::into_inner);
-        state.ready.remove(&place).flatten()
+    fn filled(&self, place: usize, row: usize, label: u32) {
+        let mut state = locked(&self.state);
+        let first = place - row;
+        if let Some(building) = state.batches.iter_mut().find(|building| building.first == first) {
+            building.labels[row] = label;
+            building.left -= 1;
+            if building.left == 0 {
+                drop(state);
+                self.changed.notify_all();
+            }
+        }
     }
 
     /// The batch whose first picture is at place `first`.
     fn take(&self, first: usize) -> Result<Batch> {
         let LoaderOptions { batch, size: [height, width], .. } = self.shared.options;
-        let row = height * width * 3;
-        let mut pixels = Vec::with_capacity(batch * row);
-        let mut labels = vec![IGNORE; batch];
-        let mut items = vec![None; batch];
-        for (place, (label, item)) in (first..self.order.len()).zip(labels.iter_mut().zip(&mut items)) {
-            let index = self.order[place];
-            *item = Some(index);
-            match self.picture_at(place) {
-                Some(picture) => {
-                    pixels.extend_from_slice(&picture);
-                    *label = self.shared.items[index].class;
-                }
-                None => pixels.resize(pixels.len() + row, 0),
-            }
-        }
-        pixels.resize(batch * row, 0);
-        locked(&self.state).limit += batch;
+        let waits = |state: &mut State| !state.batches.front().is_some_and(|b| b.first == first && b.left == 0);
+        let state = locked(&self.state);
+        let mut state = self.changed.wait_while(state, waits).unwrap_or_else(PoisonError::into_inner);
+        let built = state.batches.pop_front();
+        state.limit += batch;
+        drop(state);
         self.changed.notify_all();
+        let lost = || Error::input("a batch of pictures was lost");
+        let Building { rows, labels, .. } = built.ok_or_else(lost)?;
+        let pixels = Arc::into_inner(rows).ok_or_else(lost)?.into_bytes();
+        let items = (first..first + batch).map(|place| self.order.get(place).copied()).collect();
         let count = labels.iter().filter(|&&label| label != IGNORE).count();
-        let pictures = Tensor::new([batch, height, width, 3], crate::tensor::Data::U8(pixels)).map_err(Error::input)?;
+        let pictures = Tensor::new([batch, height, width, 3], Data::U8(pixels)).map_err(Error::input)?;
         let labels = Tensor::u32([batch], labels).map_err(Error::input)?;
         Ok(Batch { pictures, labels, items, count })
     }
 }
 
 /// Locks; a panic elsewhere leaves none of these values half changed.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -341,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn workers_and_the_cache_have_no_influence() {
+    fn workers_have_no_influence() {
         let (_dir, items) = pictures(50);
         let order: Vec<usize> = (0..50).map(|i| i * 7 % 50).collect();
         let expected = batches(&loader(&items, 1), &order, 0);
@@ -372,16 +425,6 @@ mod tests {
         let skipped: Vec<_> = loader.skipped().into_iter().map(|s| (s.item, s.relative, s.reason)).collect();
         let hello = "not a picture: begins with 'Hello'";
         assert_eq!(skipped, [(1, "1.png".into(), hello.into()), (6, "6.png".into(), "empty file".into())]);
-    }
-
-    #[test]
-    fn a_full_cache_changes_nothing() {
-        let (_dir, items) = pictures(10);
-        let loader = loader(&items, 2);
-        loader.shared.cache.left.store(3 * 18, Ordering::Relaxed);
-        let order: Vec<usize> = (0..10).collect();
-        assert_eq!(batches(&loader, &order, 0), batches(&loader, &order, 0));
-        assert_eq!(loader.shared.cache.pictures.iter().filter(|picture| picture.get().is_some()).count(), 3);
     }
 
     #[test]

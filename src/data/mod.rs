@@ -2,20 +2,35 @@
 //! [`decode`] turns a file into pixels of one size, [`Loader`] does so on worker threads and in order.
 
 mod bmp;
+pub(crate) mod cache;
 mod decode;
+mod format;
+mod inspect;
 mod jpeg;
+mod label_file;
+mod layout;
 mod loader;
+mod memory;
+mod orientation;
 mod pixels;
+mod raster;
+mod rows;
 pub mod sample;
 mod scan;
+mod speed;
 mod split;
 mod walk;
 
 use std::path::PathBuf;
 
+pub use cache::{PictureCache, Place};
 pub use decode::{Resize, decode, decode_bytes};
+pub use inspect::{Duplicate, Inspection, inspect};
+pub use layout::Labels;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped};
+pub use pixels::Damage;
 pub use scan::{ScanOptions, scan, scan_labelled};
+pub use speed::{Speed, peak_memory, speed};
 pub use walk::pictures;
 
 /// A labelled picture on disk.
@@ -40,6 +55,10 @@ pub struct Dataset {
     pub train: Vec<Item>,
     /// Pictures to validate on.
     pub val: Vec<Item>,
+    /// Where the classes come from.
+    pub labels: Labels,
+    /// The folder of the validation pictures; without one the split chose them.
+    pub val_folder: Option<PathBuf>,
     /// What the folder holds beside them and was left out; a line each, for people.
     pub notes: Vec<String>,
 }

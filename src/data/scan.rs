@@ -1,19 +1,12 @@
 //! Finds the pictures of a folder and their labels.
 
-use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
-use super::walk::{Entry, Picture, Walk, entries};
+use super::layout::{Found, LAYOUTS, Labelled, divided, labelled, listed, plural};
+use super::walk::Picture;
 use super::{Dataset, Item, split};
 use crate::error::{Error, Result};
-
-/// Folders beside `train` that hold the validation pictures, the first that is there.
-const VALIDATION: [&str; 4] = ["val", "valid", "validation", "test"];
-/// Begins the relative paths of validation pictures that lie outside the folder: no name inside does, and a run can be resumed
-/// after they were moved.
-const OUTSIDE: &str = "../val/";
-const LAYOUTS: &str = "a folder per class, or files whose names begin with the class, like cat.0.jpg";
 
 /// How [`scan`] labels and divides.
 #[derive(Clone, Debug)]
@@ -31,7 +24,8 @@ pub struct ScanOptions {
 
 /// The labelled pictures in `dir`, divided into training and validation. `dir` holds a folder per class (with folders
 /// inside, if need be); or files whose names begin with the class: the letters up to the first `.`, `_`, `-` or digit;
-/// or `train` and `val` (or `valid`, `validation`, `test`) with either inside. Hidden files and files that are no
+/// or a `labels.csv` of lines `path,label`; or `train` and `val` (or `valid`, `validation`, `test`) with any of these
+/// inside. Hidden files and files that are no
 /// pictures are passed over; pictures that lie outside the layout are left out, and told in [`Dataset::notes`].
 ///
 /// # Errors
@@ -56,17 +50,17 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             val_dir.display()
         )));
     }
-    let Found { pictures, mut notes } = labelled(&train_dir, dir, val_dir.as_deref())?;
+    let Found { pictures, labels, mut notes } = labelled(&train_dir, dir, val_dir.as_deref())?;
     let classes = match &options.classes {
         Some(classes) => classes.clone(),
         None => classes_of(&pictures, &train_dir)?,
     };
     let items = numbered(pictures, &classes, &train_dir)?;
-    let (train, val) = match val_dir {
+    let (train, val) = match &val_dir {
         Some(val_dir) => {
-            let found = labelled(&val_dir, dir, None)?;
+            let found = labelled(val_dir, dir, None)?;
             notes.extend(found.notes);
-            let val = numbered(found.pictures, &classes, &val_dir)?;
+            let val = numbered(found.pictures, &classes, val_dir)?;
             let missing = (0..classes.len()).filter(|&class| val.iter().all(|item| item.class as usize != class));
             let missing: Vec<&String> = missing.map(|class| &classes[class]).collect();
             if !missing.is_empty() {
@@ -92,7 +86,7 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             split::split(items, options.split, options.seed)
         }
     };
-    Ok(Dataset { root: dir.to_path_buf(), classes, train, val, notes })
+    Ok(Dataset { root: dir.to_path_buf(), classes, train, val, labels, val_folder: val_dir, notes })
 }
 
 /// All labelled pictures in `dir`, laid out as for [`scan`], with the numbers of `classes`: a checkpoint's. Of a folder
@@ -102,152 +96,13 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
 /// [`Error::Input`] as [`scan`], and for a class that is not among `classes`.
 pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<(Vec<Item>, Vec<String>)> {
     let dir = divided(dir)?.map_or(dir.to_path_buf(), |(_, val)| val);
-    let Found { pictures, notes } = labelled(&dir, &dir, None)?;
+    let Found { pictures, notes, .. } = labelled(&dir, &dir, None)?;
     Ok((numbered(pictures, classes, &dir)?, notes))
-}
-
-/// A picture with the name of its class.
-struct Labelled {
-    picture: Picture,
-    class: String,
-}
-
-/// What a folder holds in one of the two layouts.
-struct Found {
-    /// Sorted by their relative paths.
-    pictures: Vec<Labelled>,
-    /// What does not belong to that layout.
-    notes: Vec<String>,
 }
 
 /// Whether both are there and the same folder.
 fn same(a: &Path, b: &Path) -> bool {
     matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b)
-}
-
-/// `dir/train` with the first of [`VALIDATION`], if they are there.
-fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
-    match fs::metadata(dir) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(Error::input(format!(
-            "{}: no such folder; expected a folder of pictures ({LAYOUTS}). \
-             Check the path, or draw a practice set there: convoy sample {0}",
-            dir.display()
-        ))),
-        Err(error) => Err(Error::io("cannot read the folder", dir)(error)),
-        Ok(found) if !found.is_dir() => Err(Error::input(format!(
-            "{}: this is a file; expected a folder of pictures ({LAYOUTS}). Give the folder that holds them",
-            dir.display()
-        ))),
-        Ok(_) => {
-            let folders: Vec<Entry> = entries(dir)?.into_iter().filter(|entry| entry.folder).collect();
-            let folder = |name: &str| folders.iter().find(|folder| folder.name.eq_ignore_ascii_case(name));
-            let val = VALIDATION.into_iter().find_map(folder);
-            Ok(folder("train").zip(val).map(|(train, val)| (train.path.clone(), val.path.clone())))
-        }
-    }
-}
-
-/// The path from `root` to a folder inside it, however the two are written.
-fn below(dir: &Path, root: &Path) -> Option<PathBuf> {
-    let inside = |dir: &Path, root: &Path| {
-        let path = dir.strip_prefix(root).ok()?;
-        path.components().all(|part| matches!(part, Component::Normal(_))).then(|| path.to_path_buf())
-    };
-    inside(dir, root).or_else(|| inside(&dir.canonicalize().ok()?, &root.canonicalize().ok()?))
-}
-
-/// The pictures in `dir` by class, without those in the folder `except`; their relative paths begin at `root`.
-fn labelled(dir: &Path, root: &Path, except: Option<&Path>) -> Result<Found> {
-    divided(dir)?; // for its errors: a validation folder may be missing too
-    let prefix: String = match below(dir, root) {
-        Some(path) => path.iter().map(|name| name.to_string_lossy() + "/").collect(),
-        None => OUTSIDE.into(),
-    };
-    let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
-    let mut in_folders = Vec::new();
-    for Entry { path, name: class, .. } in folders {
-        let pictures = Walk::except(except).files(&path, &format!("{prefix}{class}"))?;
-        in_folders.extend(pictures.into_iter().map(|picture| Labelled { picture, class: class.clone() }));
-    }
-    let files: Vec<Entry> = files.into_iter().filter(Entry::is_picture).collect();
-    let by_folder = in_folders.iter().map(|picture| &picture.class[..]).collect::<BTreeSet<_>>();
-    let by_name = files.iter().filter_map(|file| class_of(&file.name)).collect::<BTreeSet<_>>();
-    let (mut pictures, notes) = match (by_folder.len(), by_name.len()) {
-        // One folder of pictures makes no classes, names do: it is a stray one.
-        (1, 2..) => {
-            let note = format!(
-                "{}: left out {} in the folder '{}', for the names of the files beside it are the classes",
-                dir.display(),
-                plural(in_folders.len()),
-                by_folder.first().unwrap_or(&"")
-            );
-            (by_file_name(dir, &prefix, files)?, vec![note])
-        }
-        (2.., 2..) => {
-            return Err(Error::input(format!(
-                "{}: pictures in {} folders ({}) and {} beside them ({}, ..); expected one or the other: {LAYOUTS}. \
-                 Move one kind elsewhere",
-                dir.display(),
-                by_folder.len(),
-                listed(by_folder.iter()),
-                plural(files.len()),
-                files[0].name
-            )));
-        }
-        (0, _) => (by_file_name(dir, &prefix, files)?, Vec::new()),
-        _ if files.is_empty() => (in_folders, Vec::new()),
-        _ => {
-            let (n, first) = (plural(files.len()), &files[0].name);
-            let note = format!(
-                "{}: left out {n} beside the classes' folders, such as {first}; put them into a class's folder to use them",
-                dir.display()
-            );
-            (in_folders, vec![note])
-        }
-    };
-    if pictures.is_empty() {
-        return Err(Error::input(format!(
-            "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files ({LAYOUTS}). \
-             Put some there, or draw a practice set: convoy sample {0}",
-            dir.display()
-        )));
-    }
-    if let Some(Labelled { class, .. }) = pictures.iter().find(|picture| picture.class.contains(char::is_control)) {
-        return Err(Error::input(format!(
-            "{}: the class name '{}' has control characters; rename it",
-            dir.display(),
-            class.escape_debug()
-        )));
-    }
-    pictures.sort_by(|a, b| a.picture.relative.cmp(&b.picture.relative));
-    Ok(Found { pictures, notes })
-}
-
-/// Pictures labelled by their names.
-fn by_file_name(dir: &Path, prefix: &str, files: Vec<Entry>) -> Result<Vec<Labelled>> {
-    let nameless: Vec<&Entry> = files.iter().filter(|file| class_of(&file.name).is_none()).collect();
-    if let Some(first) = nameless.first() {
-        return Err(Error::input(format!(
-            "{}: {} of {} whose name gives no class, such as '{}'; expected {LAYOUTS}. Rename or remove them",
-            dir.display(),
-            nameless.len(),
-            plural(files.len()),
-            first.name
-        )));
-    }
-    let label = |Entry { path, name, .. }: Entry| {
-        let class = class_of(&name)?.to_string();
-        Some(Labelled { picture: Picture { path, relative: format!("{prefix}{name}") }, class })
-    };
-    Ok(files.into_iter().filter_map(label).collect())
-}
-
-/// The class that a file's name begins with: the letters up to the first `.`, `_`, `-` or digit. What stands between
-/// the last letter and that place is not part of it: `cat (7).jpg` is a `cat`.
-fn class_of(name: &str) -> Option<&str> {
-    let end = name.find(|c: char| matches!(c, '.' | '_' | '-') || c.is_numeric()).unwrap_or(name.len());
-    let class = name[..end].trim_end_matches(|c: char| !c.is_alphabetic());
-    class.starts_with(char::is_alphabetic).then_some(class)
 }
 
 /// The classes of the pictures, sorted; there must be two or more.
@@ -272,37 +127,25 @@ fn classes_of(pictures: &[Labelled], dir: &Path) -> Result<Vec<String>> {
 
 /// Replaces the names of the classes by their numbers in `classes`.
 fn numbered(pictures: Vec<Labelled>, classes: &[String], dir: &Path) -> Result<Vec<Item>> {
-    pictures
-        .into_iter()
-        .map(|Labelled { picture: Picture { path, relative }, class }| {
-            match classes.iter().position(|known| *known == class) {
-                Some(number) => Ok(Item { path, relative, class: number as u32 }),
-                None => Err(Error::input(format!(
-                    "{}: class '{class}' (of {}) is not among the {} known ones ({}). Rename or remove it",
-                    dir.display(),
-                    path.display(),
-                    classes.len(),
-                    listed(classes.iter()),
-                ))),
-            }
-        })
-        .collect()
-}
-
-/// The first of some names.
-fn listed(names: impl ExactSizeIterator<Item = impl AsRef<str>>) -> String {
-    const SHOWN: usize = 10;
-    let more = if names.len() > SHOWN { ", .." } else { "" };
-    names.take(SHOWN).map(|name| name.as_ref().to_string()).collect::<Vec<_>>().join(", ") + more
-}
-
-fn plural(pictures: usize) -> String {
-    format!("{pictures} picture{}", if pictures == 1 { "" } else { "s" })
+    let numbers: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
+    let item = |Labelled { picture: Picture { path, relative }, class }: Labelled| match numbers.get(class.as_str()) {
+        Some(&class) => Ok(Item { path, relative, class }),
+        None => Err(Error::input(format!(
+            "{}: class '{class}' (of {}) is not among the {} known ones ({}). Rename or remove it",
+            dir.display(),
+            path.display(),
+            classes.len(),
+            listed(classes.iter()),
+        ))),
+    };
+    pictures.into_iter().map(item).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::Labels;
     use super::*;
+    use std::fs;
     use tempfile::TempDir;
 
     /// A folder with files of these relative paths; they are pictures by name only.
@@ -352,28 +195,42 @@ mod tests {
 
     #[test]
     fn file_names_that_begin_with_the_class() {
-        let dir = folder(&["cat.0.jpg", "cat_1.png", "dog-17.bmp", "dog2.gif", ".dog.3.jpg", "labels.csv"]);
+        let dir = folder(&["cat.0.jpg", "cat_1.png", "dog-17.bmp", "dog2.gif", ".dog.3.jpg", "notes.csv"]);
         let dataset = scan(dir.path(), &options()).unwrap();
         let expected = [("cat.0.jpg", "cat"), ("cat_1.png", "cat"), ("dog-17.bmp", "dog"), ("dog2.gif", "dog")];
         assert_eq!(all(&dataset), expected);
     }
 
     #[test]
-    fn the_class_in_a_name() {
-        let cases = [
-            ("cat.0.jpg", Some("cat")),
-            ("Чихуахуа_12.png", Some("Чихуахуа")),
-            ("犬3.jpg", Some("犬")),
-            ("cat (7).jpg", Some("cat")),
-            ("golden retriever-1.jpg", Some("golden retriever")),
-            ("owl", Some("owl")),
-            ("0001.jpg", None),
-            ("_cat.jpg", None),
-            ("(cat).jpg", None),
-        ];
-        for (name, class) in cases {
-            assert_eq!(class_of(name), class, "{name}");
-        }
+    fn a_label_file_decides_where_there_is_one() {
+        let dir = folder(&["x/1.jpg", "x/2.jpg", "3.jpg", "4.jpg", "x/unknown.jpg", "cat.9.jpg"]);
+        let write = |file: &str, text: &str| fs::write(dir.path().join(file), text).unwrap();
+        write("labels.csv", "path,label\nx/1.jpg,cat\nx/2.jpg,dog\n3.jpg,dog\n4.jpg,cat\ngone.jpg,cat\n");
+        let dataset = scan(dir.path(), &options()).unwrap();
+        let expected =
+            [("3.jpg", "dog"), ("4.jpg", "cat"), ("gone.jpg", "cat"), ("x/1.jpg", "cat"), ("x/2.jpg", "dog")];
+        assert_eq!((all(&dataset), dataset.labels), (expected.into(), Labels::LabelFile));
+        assert!(
+            dataset.notes[0].contains("left out 2 pictures that labels.csv does not name, such as cat.9.jpg"),
+            "{:?}",
+            dataset.notes
+        );
+        write("labels.csv", "path,label\n");
+        assert!(refusal(dir.path(), &options()).contains("no pictures"));
+    }
+
+    #[test]
+    fn a_label_file_beside_train_and_val() {
+        let dir = folder(&["train/1.jpg", "train/2.jpg", "val/3.jpg", "val/4.jpg"]);
+        let labels = "train/1.jpg,cat\ntrain/2.jpg,dog\nval/3.jpg,dog\nval/4.jpg,cat";
+        fs::write(dir.path().join("labels.csv"), labels).unwrap();
+        let dataset = scan(dir.path(), &options()).unwrap();
+        assert_eq!(relatives(&dataset.train), ["train/1.jpg", "train/2.jpg"]);
+        assert_eq!(relatives(&dataset.val), ["val/3.jpg", "val/4.jpg"]);
+        assert!(dataset.notes.is_empty(), "{:?}", dataset.notes);
+        fs::write(dir.path().join("val/labels.csv"), "3.jpg,cat\n4.jpg,cat").unwrap(); // the nearer one counts
+        let dataset = scan(dir.path(), &options()).unwrap();
+        assert_eq!(dataset.val.iter().map(|item| item.class).collect::<Vec<_>>(), [0, 0]);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::pixels;
+use super::format::{self, Format};
 use crate::error::{Error, Result};
 
 const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
@@ -47,11 +47,11 @@ impl Entry {
     pub fn is_picture(&self) -> bool {
         let extension = self.path.extension().unwrap_or_default();
         EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known)) || {
-            let mut begin = Vec::with_capacity(pixels::MAGIC_BYTES);
+            let mut begin = Vec::with_capacity(format::MAGIC_BYTES);
             let read = File::open(&self.path)
-                .and_then(|file| file.take(pixels::MAGIC_BYTES as u64).read_to_end(&mut begin))
+                .and_then(|file| file.take(format::MAGIC_BYTES as u64).read_to_end(&mut begin))
                 .is_ok();
-            read && pixels::Format::of(&begin).is_ok()
+            read && Format::of(&begin).is_ok()
         }
     }
 }

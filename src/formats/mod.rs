@@ -2,6 +2,7 @@
 
 pub mod atomic;
 mod checkpoint;
+pub(crate) mod csv;
 mod model_file;
 mod pretrained;
 pub mod safetensors;

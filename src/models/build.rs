@@ -8,8 +8,8 @@ use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, Model, Pa
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
-    self, Activation, ActivationKind, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Concat, Conv2d, Crop,
-    Dropout, DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale,
+    self, Activation, ActivationKind, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Color, Concat, Conv2d,
+    Crop, Dropout, DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale,
 };
 use crate::rng::stream;
 use crate::tensor::{DType, Shape, TensorType};
@@ -65,21 +65,7 @@ impl Model {
     /// [`Error::Shape`] with the layer's name when a layer cannot take what the one before gives;
     /// [`Error::Input`] when an option is out of range.
     pub fn build(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Network> {
-        options.validate(self)?;
-        let [height, width] = options.stored(self);
-        let pictures = TensorType::new([options.batch, height, width, 3], DType::U8);
-        check_size("pictures", &pictures.shape)?;
-        let pictures = graph.source("pictures", pictures, Role::Input)?;
-        let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input)?;
-        let training = phase == Phase::Training;
-        let augment = Augment {
-            output: options.network_size(self),
-            crop: if training { options.crop } else { Crop::Center },
-            flip: training && options.flip,
-            mean: options.mean,
-            std: options.std,
-        };
-        let x = graph.apply("augment", augment, &[pictures, counter])?;
+        let Seen { pictures, counter, x } = self.see(graph, options, phase)?;
         let mut builder = Builder {
             model: self,
             options,
@@ -106,6 +92,31 @@ impl Model {
             return Err(Error::shape(last, message));
         }
         Ok(Network { pictures, counter, logits, parameters, layers, folds })
+    }
+
+    /// Appends what comes before the first layer: pictures, augmented and normalised.
+    ///
+    /// # Errors
+    /// [`Error::Input`] when an option is out of range.
+    pub(super) fn see(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Seen> {
+        options.validate(self)?;
+        let [height, width] = options.stored(self);
+        let pictures = TensorType::new([options.batch, height, width, 3], DType::U8);
+        check_size("pictures", &pictures.shape)?;
+        let pictures = graph.source("pictures", pictures, Role::Input)?;
+        let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input)?;
+        let training = phase == Phase::Training;
+        let augment = Augment {
+            output: options.network_size(self),
+            crop: if training { options.crop } else { Crop::Center },
+            flip: training && options.flip,
+            mean: options.mean,
+            std: options.std,
+            color: if training { options.color } else { Color::NONE },
+            erase: if training { options.erase } else { 0.0 },
+        };
+        let x = graph.apply("augment", augment, &[pictures, counter])?;
+        Ok(Seen { pictures, counter, x })
     }
 
     /// Says where a shape error is, and of one in a picture smaller than the model was made for that this is the reason.
@@ -141,6 +152,14 @@ impl Model {
         let name = self.layers[number].name.as_str();
         (number + 1..self.layers.len()).filter(|&reader| self.sources(reader).contains(&name)).collect()
     }
+}
+
+/// What comes before the first layer.
+pub(super) struct Seen {
+    pub pictures: ValueId,
+    pub counter: ValueId,
+    /// f32 [N, 3, h, w].
+    pub x: ValueId,
 }
 
 /// The state of a walk over the layers.

@@ -3,7 +3,7 @@
 use super::{Init, Model};
 use crate::error::{Error, Result};
 use crate::graph::fuse::Rewrites;
-use crate::ops::{Crop, DropoutScaling};
+use crate::ops::{Color, Crop, DropoutScaling};
 
 /// What a model file leaves open.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,12 @@ pub struct BuildOptions {
     pub crop: Crop,
     /// Whether training mirrors half of the pictures.
     pub flip: bool,
+    /// What training does to the colours.
+    pub color: Color,
+    /// Probability with which training erases a part of a picture.
+    pub erase: f32,
+    /// Whether the loss has an input of weights, one a picture.
+    pub weighted: bool,
     /// Per channel, of pixels in [0, 1], subtracted.
     pub mean: [f32; 3],
     /// Per channel, of pixels in [0, 1], divided by.
@@ -46,6 +52,9 @@ impl BuildOptions {
             stored_size: None,
             crop: Crop::Center,
             flip: false,
+            color: Color::NONE,
+            erase: 0.0,
+            weighted: false,
             mean: [0.5; 3],
             std: [0.5; 3],
             dropout: None,

@@ -1,6 +1,6 @@
 //! The two graphs that a device runs: a training step (pictures in, parameters updated) and an evaluation (pictures in, logits out).
 
-use super::build::Phase;
+use super::build::{Phase, Seen};
 use super::{BuildOptions, Fold, LayerInfo, Model, OptimizerConfig, Parameter};
 use crate::error::{Error, Result};
 use crate::graph::fuse::fuse;
@@ -17,6 +17,8 @@ pub struct TrainGraph {
     pub pictures: ValueId,
     /// Input `labels`: `u32 [N]`, [`crate::ops::IGNORE`] for a row that takes no part.
     pub labels: ValueId,
+    /// Input `weights`: f32 `[N]`, what each row counts in the loss; if [`BuildOptions::weighted`].
+    pub weights: Option<ValueId>,
     /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
     pub counter: ValueId,
     /// Input `schedule`: `f32 [4]`, from [`OptimizerConfig::schedule`].
@@ -68,7 +70,12 @@ pub fn train_graph(
     let network = model.build(&mut graph, options, Phase::Training)?;
     let labels = graph.source("labels", TensorType::new([options.batch], DType::U32), Role::Input)?;
     let schedule = graph.source("schedule", TensorType::f32([4]), Role::Input)?;
-    let loss = graph.apply("loss", CrossEntropy { label_smoothing }, &[network.logits, labels])?;
+    let weights = match options.weighted {
+        true => Some(graph.source("weights", TensorType::f32([options.batch]), Role::Input)?),
+        false => None,
+    };
+    let inputs: Vec<ValueId> = [network.logits, labels].into_iter().chain(weights).collect();
+    let loss = graph.apply("loss", CrossEntropy { label_smoothing, weighted: options.weighted }, &inputs)?;
     let trained: Vec<&Parameter> = network.parameters.iter().filter(|p| p.is_trained()).collect();
     let wanted: Vec<ValueId> = trained.iter().map(|p| p.value).collect();
     let gradients = autodiff::gradients(&mut graph, loss, &wanted)?;
@@ -81,6 +88,7 @@ pub fn train_graph(
         graph,
         pictures: network.pictures,
         labels,
+        weights,
         counter: network.counter,
         schedule,
         loss,
@@ -89,6 +97,29 @@ pub fn train_graph(
         states,
         layers: network.layers,
     })
+}
+
+/// Only what comes before the first layer in training: to look at.
+#[derive(Clone, Debug)]
+pub struct ViewGraph {
+    /// All of it; compile it with the output `[x]`.
+    pub graph: Graph,
+    /// Input `pictures`: u8 [N, H, W, 3], RGB, of the stored size.
+    pub pictures: ValueId,
+    /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
+    pub counter: ValueId,
+    /// f32 [N, 3, h, w]: augmented and normalised.
+    pub x: ValueId,
+}
+
+/// Builds what a training step does to its pictures before the first layer.
+///
+/// # Errors
+/// When an option is out of range.
+pub fn view_graph(model: &Model, options: &BuildOptions) -> Result<ViewGraph> {
+    let mut graph = Graph::new();
+    let Seen { pictures, counter, x } = model.see(&mut graph, options, Phase::Training)?;
+    Ok(ViewGraph { graph, pictures, counter, x })
 }
 
 /// Builds the evaluation of a model: `options.crop`, `options.flip` and dropout are off, whatever they say.

@@ -1,9 +1,10 @@
 //! From u8 pictures to normalised f32 planes on the device: crop, resample, flip, normalise, in one pass.
 
+use super::augment_color::{Color, erased};
 use super::case::{Case, CaseInput, Fill};
 use super::draw::Draw;
 use super::tolerance::relative;
-use super::{Array, Forward, Operator, expect_shape, inputs_of, philox};
+use super::{Array, Forward, Op, Operator, expect_shape, inputs_of, philox};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
@@ -36,6 +37,8 @@ pub enum Crop {
 /// ch = min(sqrt(area/ratio), H), width cw = min(sqrt(area*ratio), W); top = u_top * (H-ch), left = u_left * (W-cw);
 /// output (i, j) samples at y = top + (i+0.5)*ch/h - 0.5, x = left + (j+0.5)*cw/w - 0.5, clamped to [0, H-1], [0, W-1], bilinearly.
 /// All of that in integers, places in 1/65536 of a pixel, u in 16 bits: so every device samples the same places to the bit.
+///
+/// Colours ([`Color`]) and what is erased come from the words of `stream::COLOR`, blocks 8n to 8n + 4.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augment {
     /// Height and width of the output.
@@ -48,6 +51,10 @@ pub struct Augment {
     pub mean: [f32; 3],
     /// Per channel, of pixels in [0, 1].
     pub std: [f32; 3],
+    /// What is done to the colours.
+    pub color: Color,
+    /// Probability with which a part of the picture is erased: 0 after normalisation.
+    pub erase: f32,
 }
 
 /// Where picture n is sampled: output (i, j) reads the stored picture at (top + i * step_y, left + j * step_x), in pixels / [`ONE`].
@@ -73,12 +80,12 @@ impl Placement {
 }
 
 /// floor(a * b / 2^bits), where that fits; b at most 2^bits, or 2^17 with 15 bits and a below 2^30.
-fn multiply(a: u32, b: u32, bits: u32) -> u32 {
+pub(super) fn multiply(a: u32, b: u32, bits: u32) -> u32 {
     (a >> bits) * b + (((a & ((1 << bits) - 1)) * b) >> bits)
 }
 
 /// exp(t * ln(4/3) / 2) for t of -1 to 1 in 1/32768, in 1/32768, by the first four terms of its series: 2e-5 off at most.
-fn half_aspect(t: i32) -> u32 {
+pub(super) fn half_aspect(t: i32) -> u32 {
     // In 1/2^18: ln(4/3) / 2 * 2^18 / 2^15 = 18854 / 2^14.
     let x = (t * 18_854) >> 14;
     let square = (x * x) >> 18;
@@ -159,14 +166,21 @@ impl Operator for Augment {
         for n in 0..n_end {
             let place = self.placement(random, n as u32, [h, w]);
             let pixel = |i: usize, j: usize, c: usize| pictures.data[((n * h + i) * w + j) * 3 + c];
+            let recolor = self.color.of(random, n as u32, self.mean);
+            let gone = erased(random, n as u32, self.erase, self.output);
             for (i, j) in (0..out_h).flat_map(|i| (0..out_w).map(move |j| (i, j))) {
+                if gone.iter().any(|gone| gone.contains(i, j)) {
+                    continue; // zeros
+                }
                 let (top, bottom, fy) = place.taps(0, i, h);
                 let (left, right, fx) = place.taps(1, if place.flip { out_w - 1 - j } else { j }, w);
                 let (fy, fx) = (fy as f64, fx as f64);
-                for c in 0..3 {
+                let sampled = std::array::from_fn(|c| {
                     let upper = pixel(top, left, c) * (1.0 - fx) + pixel(top, right, c) * fx;
                     let lower = pixel(bottom, left, c) * (1.0 - fx) + pixel(bottom, right, c) * fx;
-                    let value = (upper * (1.0 - fy) + lower * fy) / 255.0;
+                    (upper * (1.0 - fy) + lower * fy) / 255.0
+                });
+                for (c, value) in recolor.apply(sampled).into_iter().enumerate() {
                     x.data[((n * 3 + c) * out_h + i) * out_w + j] = (value - self.mean[c] as f64) / self.std[c] as f64;
                 }
             }
@@ -180,19 +194,32 @@ impl Operator for Augment {
         for (i, scale) in scales[0].data.iter_mut().enumerate() {
             let c = i / plane % 3;
             *scale += 2.0 * (self.mean[c] as f64 / self.std[c] as f64).abs(); // what the mean was taken off
+            *scale += self.color.largest() / self.std[c] as f64; // and what colours were mixed of
         }
         scales
     }
 
     fn cases() -> Vec<Case> {
         let case = |name, crop, flip, n: usize, stored: [usize; 2], output: [usize; 2]| {
-            let op = Augment { output, crop, flip, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+            let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+            let op = Augment { output, crop, flip, mean, std, color: Color::NONE, erase: 0.0 };
             let pictures =
                 CaseInput { ty: TensorType::new([n, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
             let terms = if matches!(crop, Crop::Resized { .. }) { 4 } else { 1 };
             Case::new(op, name, vec![pictures, CaseInput::counter()], terms).without_gradient()
         };
+        let colored = |name, color: Color, erase| {
+            let case = case(name, Crop::Resized { min_area: 0.25 }, true, 40, [24, 20], [19, 23]);
+            let Op::Augment(op) = case.op else { unreachable!("it was made of one") };
+            Case::new(Augment { color, erase, ..op }, name, case.inputs, 8)
+        };
+        let color = Color { brightness: 0.4, contrast: 0.3, saturation: 0.5, ..Color::NONE };
+        let pca = [[0.02, -0.01, 0.005], [0.02, 0.001, -0.01], [0.019, 0.009, 0.006]];
         vec![
+            colored("colour jitter", color, 0.0),
+            colored("PCA jitter", Color { pca, ..Color::NONE }, 0.0),
+            colored("erasing", Color::NONE, 0.5),
+            colored("all of it", Color { pca, ..color }, 1.0),
             case("whole picture", Crop::Center, false, 5, [7, 5], [7, 5]),
             case("flip", Crop::Center, true, 5, [6, 9], [6, 9]),
             case("centre", Crop::Center, false, 5, [13, 10], [8, 7]),
@@ -220,7 +247,18 @@ impl Operator for Augment {
             ([0.0; 3], [1.0; 3]),
             ([0.1, 0.5, 0.9], [0.5, 0.25, 2.0]),
         ]);
-        let op = Augment { output, crop, flip: draw.below(2) == 1, mean, std };
+        let color = draw.pick([
+            Color::NONE,
+            Color { brightness: 0.9, contrast: 0.0, saturation: 0.4, pca: [[0.0; 3]; 3] },
+            Color {
+                brightness: 0.2,
+                contrast: 0.9,
+                saturation: 0.9,
+                pca: [[0.1, 0.0, -0.2], [0.1; 3], [0.0, 0.3, 0.1]],
+            },
+        ]);
+        let (flip, erase) = (draw.below(2) == 1, draw.pick([0.0, 0.25, 1.0]));
+        let op = Augment { output, crop, flip, mean, std, color, erase };
         let pictures =
             CaseInput { ty: TensorType::new([batch, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
         Case::new(op, "random", vec![pictures, CaseInput::counter()], 4)
@@ -236,7 +274,8 @@ mod tests {
     fn resized_crops_follow_their_formulas() {
         let (stored, output, min_area) = ([240usize, 310usize], [224, 200], 0.3_f64);
         let crop = Crop::Resized { min_area: min_area as f32 };
-        let op = Augment { output, crop, flip: false, mean: [0.0; 3], std: [1.0; 3] };
+        let (mean, std) = ([0.0; 3], [1.0; 3]);
+        let op = Augment { output, crop, flip: false, mean, std, color: Color::NONE, erase: 0.0 };
         let random = Philox { seed: 3, stream: stream::AUGMENT, step: 9 };
         for n in 0..1000 {
             let [_, top, left, area] = random.block(2 * n).map(|word| unit(word) as f64);

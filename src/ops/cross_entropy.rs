@@ -12,21 +12,26 @@ use crate::tensor::{DType, Shape, TensorType};
 /// The label of a row that takes no part: it adds nothing to the loss, its gradient is 0, and the mean is over the others.
 pub const IGNORE: u32 = u32::MAX;
 
-/// `loss = mean over rows with a label of (1-s) * -logp[label] + s * mean over classes of -logp`. With no labelled row, 0.
-/// Inputs: `logits [N, classes]`, labels `u32 [N]` (below `classes`, or [`IGNORE`]). Output: `loss [1]`; NaN with a label
-/// that is neither, so that the mistake is seen. The differences of a row's logits must be within f32.
+/// `loss = mean over rows with a label of w * ((1-s) * -logp[label] + s * mean over classes of -logp)`. With no labelled row, 0.
+/// Inputs: `logits [N, classes]`, labels `u32 [N]` (below `classes`, or [`IGNORE`]), and weights of the rows `w [N]` if it is
+/// weighted (else they are 1). Output: `loss [1]`; NaN with a label that is neither, so that the mistake is seen. The differences
+/// of a row's logits must be within f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropy {
     /// s in [0, 1).
     pub label_smoothing: f32,
+    /// Whether there are weights.
+    pub weighted: bool,
 }
 
-/// Gradient of [`CrossEntropy`] to the logits. Inputs: `logits [N, classes]`, labels `u32 [N]`, `dloss [1]`. Output: dlogits:
-/// dloss / rows * (softmax - (1-s) * onehot - s / classes).
+/// Gradient of [`CrossEntropy`] to the logits. Inputs: `logits [N, classes]`, labels `u32 [N]`, `dloss [1]`, and `w [N]` if it is
+/// weighted. Output: dlogits: dloss / rows * w * (softmax - (1-s) * onehot - s / classes).
 #[derive(Clone, Debug, PartialEq)]
 pub struct CrossEntropyBackward {
     /// s in [0, 1).
     pub label_smoothing: f32,
+    /// Whether there are weights.
+    pub weighted: bool,
 }
 
 fn check(smoothing: f32, logits: &Shape, labels: &Shape) -> Result<(), String> {
@@ -38,6 +43,23 @@ fn check(smoothing: f32, logits: &Shape, labels: &Shape) -> Result<(), String> {
         return Err(format!("label smoothing must be in [0, 1), got {smoothing}"));
     }
     expect_shape("labels", labels, &[n].into())
+}
+
+/// The inputs without the weights, which are the last, of one number a row.
+fn without_weights(weighted: bool, inputs: &[TensorType]) -> Result<&[TensorType], String> {
+    match (weighted, inputs) {
+        (true, [others @ .., weights]) => {
+            let rows = inputs[0].shape.first().copied().unwrap_or(0);
+            let [weights] = inputs_of([DType::F32], std::slice::from_ref(weights))?;
+            expect_shape("weights", &weights, &[rows].into()).map(|()| others)
+        }
+        _ => Ok(inputs),
+    }
+}
+
+/// The weight of a row.
+fn weight(weights: Option<&Array>, row: usize) -> f64 {
+    weights.map_or(1.0, |weights| weights.data[row])
 }
 
 /// Rows that have a label, with it.
@@ -52,15 +74,19 @@ impl Operator for CrossEntropy {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let inputs = without_weights(self.weighted, inputs)?;
         let [logits, labels] = inputs_of([DType::F32, DType::U32], inputs)?;
         check(self.label_smoothing, &logits, &labels)?;
         Ok(vec![TensorType::f32([1])])
     }
 
     fn gradient(&self, graph: &mut Graph, node: &Forward) -> Result<Vec<Option<ValueId>>> {
-        let backward = CrossEntropyBackward { label_smoothing: self.label_smoothing };
-        let inputs = [node.inputs[0], node.inputs[1], node.cotangent];
-        Ok(vec![node.want(0, graph, backward, &inputs)?, None])
+        let backward = CrossEntropyBackward { label_smoothing: self.label_smoothing, weighted: self.weighted };
+        let mut inputs = vec![node.inputs[0], node.inputs[1], node.cotangent];
+        inputs.extend(node.inputs.get(2));
+        let mut gradients = vec![node.want(0, graph, backward, &inputs)?];
+        gradients.resize(node.inputs.len(), None); // labels and weights are given
+        Ok(gradients)
     }
 
     fn reference(&self, inputs: &[Array]) -> Vec<Array> {
@@ -72,7 +98,7 @@ impl Operator for CrossEntropy {
             let uniform = || -log.iter().sum::<f64>() / classes as f64;
             let own = log.get(label).map_or(f64::NAN, |own| -own);
             // Without smoothing, an infinite logit of another class does no harm.
-            (1.0 - s) * own + if s > 0.0 { s * uniform() } else { 0.0 }
+            weight(inputs.get(2), row) * ((1.0 - s) * own + if s > 0.0 { s * uniform() } else { 0.0 })
         };
         let sum: f64 = labelled(labels).map(loss).sum();
         vec![Array { shape: [1].into(), data: vec![if rows == 0 { 0.0 } else { sum / rows as f64 }] }]
@@ -86,22 +112,24 @@ impl Operator for CrossEntropy {
             let log = log_softmax(&logits.data[row * classes..][..classes]);
             let smoothed = log.iter().map(|log| log.abs()).sum::<f64>() / classes as f64;
             let smoothed = if self.label_smoothing > 0.0 { smoothed } else { 0.0 };
-            1.0 + 2.0 * (classes as f64).ln() + log.get(label).map_or(0.0, |own| own.abs()) + smoothed
+            let size = 1.0 + 2.0 * (classes as f64).ln() + log.get(label).map_or(0.0, |own| own.abs()) + smoothed;
+            weight(inputs.get(2), row).abs() * size
         };
         vec![Array { shape: [1].into(), data: vec![labelled(labels).map(size).sum::<f64>() / rows] }]
     }
 
     fn cases() -> Vec<Case> {
-        variants(|label_smoothing, name, logits, labels| {
+        variants(|op, name, logits, labels| {
             let terms = logits.ty.shape.iter().sum(); // over the classes, then over the rows
-            Case::new(CrossEntropy { label_smoothing }, name, vec![logits, labels], terms)
+            let weights = op.weights(&logits);
+            Case::new(op, name, [logits, labels].into_iter().chain(weights).collect(), terms)
         })
     }
 
     fn random(draw: &mut Draw) -> Case {
         let (op, logits, labels) = random(draw);
-        let terms = logits.ty.shape.iter().sum();
-        Case::new(op, "random", vec![logits, labels], terms)
+        let (terms, weights) = (logits.ty.shape.iter().sum(), op.weights(&logits));
+        Case::new(op, "random", [logits, labels].into_iter().chain(weights).collect(), terms)
     }
 }
 
@@ -111,6 +139,7 @@ impl Operator for CrossEntropyBackward {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let inputs = without_weights(self.weighted, inputs)?;
         let [logits, labels, dloss] = inputs_of([DType::F32, DType::U32, DType::F32], inputs)?;
         check(self.label_smoothing, &logits, &labels)?;
         expect_shape("dloss", &dloss, &[1].into())?;
@@ -130,7 +159,7 @@ impl Operator for CrossEntropyBackward {
             let log = log_softmax(&logits.data[row * classes..][..classes]);
             for (class, dx) in dx.data[row * classes..][..classes].iter_mut().enumerate() {
                 let target = if class == label { 1.0 - s } else { 0.0 } + s / classes as f64;
-                *dx = dloss / rows * (log[class].exp() - target);
+                *dx = dloss / rows * weight(inputs.get(3), row) * (log[class].exp() - target);
             }
         }
         vec![dx]
@@ -144,25 +173,33 @@ impl Operator for CrossEntropyBackward {
         for (row, _) in labelled(labels) {
             let log = log_softmax(&logits.data[row * classes..][..classes]);
             for (scale, log) in scale.data[row * classes..][..classes].iter_mut().zip(log) {
-                *scale = dloss / rows * (1.0 + log.exp() * log.abs().min(110.0));
+                *scale = dloss / rows * weight(inputs.get(3), row).abs() * (1.0 + log.exp() * log.abs().min(110.0));
             }
         }
         vec![scale]
     }
 
     fn cases() -> Vec<Case> {
-        variants(|label_smoothing, name, logits, labels| {
-            let terms = logits.ty.shape[1];
-            let inputs = vec![logits, labels, CaseInput::normal([1])];
-            Case::new(CrossEntropyBackward { label_smoothing }, name, inputs, terms)
+        variants(|CrossEntropy { label_smoothing, weighted }, name, logits, labels| {
+            let (terms, weights) = (logits.ty.shape[1], CrossEntropy { label_smoothing, weighted }.weights(&logits));
+            let inputs = [logits, labels, CaseInput::normal([1])].into_iter().chain(weights).collect();
+            Case::new(CrossEntropyBackward { label_smoothing, weighted }, name, inputs, terms)
         })
     }
 
     fn random(draw: &mut Draw) -> Case {
-        let (CrossEntropy { label_smoothing }, logits, labels) = random(draw);
-        let terms = logits.ty.shape[1];
-        let inputs = vec![logits, labels, CaseInput::normal([1])];
-        Case::new(CrossEntropyBackward { label_smoothing }, "random", inputs, terms)
+        let (op, logits, labels) = random(draw);
+        let (terms, weights) = (logits.ty.shape[1], op.weights(&logits));
+        let inputs = [logits, labels, CaseInput::normal([1])].into_iter().chain(weights).collect();
+        let CrossEntropy { label_smoothing, weighted } = op;
+        Case::new(CrossEntropyBackward { label_smoothing, weighted }, "random", inputs, terms)
+    }
+}
+
+impl CrossEntropy {
+    /// The input that a case has if it is weighted.
+    fn weights(&self, logits: &CaseInput) -> Option<CaseInput> {
+        self.weighted.then(|| CaseInput::f32([logits.ty.shape[0]], Fill::Uniform(0.0, 3.0)))
     }
 }
 
@@ -171,13 +208,24 @@ fn random(draw: &mut Draw) -> (CrossEntropy, CaseInput, CaseInput) {
     let (n, classes) = (draw.between(1, 40), draw.between(1, 600));
     let fill = Fill::Labels { n: classes as u32, ignore: draw.below(2) == 1 };
     let labels = CaseInput { ty: TensorType::new([n], DType::U32), fill };
-    let op = CrossEntropy { label_smoothing: draw.pick([0.0, 0.1, 0.5]) };
+    let op = CrossEntropy { label_smoothing: draw.pick([0.0, 0.1, 0.5]), weighted: draw.below(2) == 1 };
     (op, CaseInput::f32([n, classes], draw.any()), labels)
 }
 
-/// `case(smoothing, name, logits, labels)` over sizes, smoothing and ignored rows.
-fn variants(case: impl Fn(f32, String, CaseInput, CaseInput) -> Case) -> Vec<Case> {
+/// `of(op, name, logits, labels)` over sizes, smoothing, ignored rows and weights.
+fn variants(of: impl Fn(CrossEntropy, String, CaseInput, CaseInput) -> Case) -> Vec<Case> {
+    let case = |label_smoothing, name, logits, labels| {
+        of(CrossEntropy { label_smoothing, weighted: false }, name, logits, labels)
+    };
     let mut cases = Vec::new();
+    for (n, classes, label_smoothing, ignore) in [(1, 3, 0.0, false), (9, 7, 0.1, true), (600, 2, 0.0, true)] {
+        let labels =
+            CaseInput { ty: TensorType::new([n], DType::U32), fill: Fill::Labels { n: classes as u32, ignore } };
+        let op = CrossEntropy { label_smoothing, weighted: true };
+        let name = format!("[{n}, {classes}], weighted, smoothing {label_smoothing}");
+        let case = of(op, name, CaseInput::f32([n, classes], Fill::Normal(3.0)), labels);
+        cases.push(if n > 100 { case.without_gradient() } else { case });
+    }
     for (n, classes) in [(1, 1), (1, 4), (2, 2), (9, 7), (33, 10), (5, 1000)] {
         for label_smoothing in [0.0, 0.1] {
             for ignore in [false, true] {

@@ -10,6 +10,7 @@
 mod activation;
 mod adam;
 pub(crate) mod augment;
+pub(crate) mod augment_color;
 mod avg_pool2d;
 mod batch_norm;
 mod bias;
@@ -241,6 +242,7 @@ ops! {
 
 pub use activation::{ActivationKind, LEAKY_SLOPE};
 pub use augment::Crop;
+pub use augment_color::Color;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
 pub use linear_update::UpdateRule;

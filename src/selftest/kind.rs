@@ -2,16 +2,21 @@
 
 use std::borrow::Cow;
 
-use crate::backend::DeviceInfo;
 use crate::backend::wgpu::{WgpuOptions, has_kernels, kernels};
+use crate::backend::{DeviceInfo, Precision};
 use crate::ops::Op;
 use crate::ops::case::Case;
+use crate::tensor::{Data, Tensor};
 
 /// Windows of a value at most: more take long, and show nothing that a few do not.
 const MOST_WINDOWS: u64 = 30;
 
-/// Multiply-accumulates of a case for which each kernel is run that there is, at most.
+/// Multiply-accumulates of a case for which each kernel is run that there is, at most; an eighth with 16-bit floats, whose kernels are
+/// the same but for what they hold.
 const MOST_MACS: u64 = 400_000;
+
+/// What cotangents are multiplied by where products are of 16-bit floats.
+const LOSS_SCALE: f32 = 8.0;
 
 /// How a device is opened for the cases.
 #[derive(Clone, Debug)]
@@ -29,8 +34,8 @@ impl Kind {
     }
 
     /// The others that make a difference to this device: run-time checks of indices, divisors and loops; small windows, as if
-    /// values were larger than a device can bind; where the processor runs the kernels, also those for GPUs; and each of the
-    /// kernels that an op chooses between.
+    /// values were larger than a device can bind; where the processor runs the kernels, also those for GPUs; each of the kernels
+    /// that an op chooses between; and where the device has them, products of 16-bit floats.
     pub fn others(device: &DeviceInfo) -> Vec<Kind> {
         let plain = || Kind::plain().options;
         let windows = |bytes| WgpuOptions { max_binding_bytes: Some(bytes), grid_side: Some(5), ..plain() };
@@ -49,20 +54,72 @@ impl Kind {
             let name = format!("kernel {} of {most}", candidate + 1);
             Kind { name: name.into(), options: WgpuOptions { candidate, ..gpu() } }
         }));
+        if device.f16 {
+            let precision = Precision::F16 { loss_scale: LOSS_SCALE };
+            kinds.extend((0..most).map(|candidate| {
+                let name = format!("16-bit floats, kernel {} of {most}", candidate + 1);
+                Kind { name: name.into(), options: WgpuOptions { candidate, precision, ..gpu() } }
+            }));
+        }
         // The CPU backend has one way.
         if device.backend == "cpu" { Vec::new() } else { kinds }
+    }
+
+    /// Whether products are of 16-bit floats.
+    pub fn is_f16(&self) -> bool {
+        self.options.precision != Precision::F32
+    }
+
+    /// Values that an input of a case has on it: where products are of 16-bit floats, such numbers, so that the reference
+    /// multiplies what the device does.
+    pub fn values(&self, tensor: Tensor) -> Tensor {
+        let Data::F32(values) = tensor.data() else { return tensor };
+        if !self.is_f16() {
+            return tensor;
+        }
+        let values = values.iter().map(|&v| to_f16(v)).collect();
+        Tensor::f32(tensor.shape().clone(), values).unwrap_or(tensor)
     }
 
     /// Whether a case runs on it: where a row does not fit into a window, the device refuses; each of several kernels runs
     /// the cases that are not large.
     pub fn takes(&self, case: &Case) -> bool {
-        let (candidate, macs) = (self.options.candidate, case.op.macs(&case.types()));
-        if candidate > 0 && (candidate >= kernels(case) || macs > MOST_MACS) {
+        let (candidate, kernels, macs) = (self.options.candidate, kernels(case), case.op.macs(&case.types()));
+        if self.is_f16() && kernels == 1 || candidate >= kernels {
+            return false;
+        }
+        let most = if self.is_f16() { MOST_MACS / 8 } else { MOST_MACS };
+        if (self.is_f16() || candidate > 0) && macs > most {
             return false;
         }
         let Some(limit) = self.options.max_binding_bytes else { return true };
         let mut types = case.types();
         types.extend(case.op.infer(&types).unwrap_or_default());
         types.iter().all(|ty| ty.bytes() as u64 <= MOST_WINDOWS * limit) && has_kernels(case, limit)
+    }
+}
+
+/// A number near `v` that 16-bit floats have, and [`LOSS_SCALE`] times as large too; those that some devices take for 0 become 0.
+fn to_f16(v: f32) -> f32 {
+    let rounded = f32::from_bits((v.to_bits() + 0x1000) & !0x1fff);
+    match rounded.abs() {
+        _ if !v.is_finite() => v,
+        size if size < 2f32.powi(-14) => 0.0,
+        _ => rounded.clamp(-65504.0 / LOSS_SCALE, 65504.0 / LOSS_SCALE),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_f16;
+
+    #[test]
+    fn numbers_become_those_of_16_bits() {
+        let cases =
+            [(0.1, 0.099_975_586), (-3.0, -3.0), (1e-5, 0.0), (1e9, 8188.0), (f32::NEG_INFINITY, f32::NEG_INFINITY)];
+        for (v, expected) in cases {
+            assert_eq!(to_f16(v), expected);
+        }
+        assert!(to_f16(f32::NAN).is_nan());
     }
 }

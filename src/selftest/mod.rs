@@ -74,6 +74,10 @@ impl Prepared {
 
     fn new(case: Case, seed: u64, random: Option<Random>) -> Self {
         let inputs = case.tensors(seed);
+        Self::with(case, inputs, random)
+    }
+
+    fn with(case: Case, inputs: Vec<Tensor>, random: Option<Random>) -> Self {
         let expected = Expected::of(&case, &inputs.iter().map(Array::from).collect::<Vec<_>>());
         Prepared { case, random, inputs, expected }
     }
@@ -89,6 +93,20 @@ impl Prepared {
     /// The step failed, or broke a promise: in words.
     pub fn run(&self, device: &mut dyn Device) -> Result<Vec<Tensor>, String> {
         harness::run_case(device, &self.case, &self.inputs)
+    }
+
+    /// The same case with the values that it has on another kind of device, if they are others.
+    fn on(&self, kind: &Kind) -> Option<Prepared> {
+        let values = |input: &Tensor| kind.values(input.clone());
+        kind.is_f16().then(|| Self::with(self.case.clone(), self.inputs.iter().map(values).collect(), None))
+    }
+
+    /// [`Prepared::check`] on such a kind of device.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn check_on(&self, kind: &Kind, device: &mut dyn Device) -> Result<f64, Wrong> {
+        self.on(kind).as_ref().unwrap_or(self).check(device)
     }
 
     /// Runs the case on `device`: the largest error as a share of its tolerance.
@@ -173,6 +191,8 @@ impl Suite {
     pub fn add(&self, report: &mut Report, device: &mut dyn Device, kind: &Kind, progress: impl Fn(usize)) {
         for (done, prepared) in self.cases.iter().enumerate().filter(|(_, prepared)| kind.takes(&prepared.case)) {
             progress(done);
+            let other = prepared.on(kind);
+            let prepared = other.as_ref().unwrap_or(prepared);
             let name = prepared.case.op.name();
             let start = Instant::now();
             let result = prepared.check(device);

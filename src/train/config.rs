@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::balance::Balance;
 use super::preset::Preset;
-use crate::data::Resize;
+use crate::backend::Precision;
+use crate::data::{Place, Resize};
 use crate::error::{Error, Result, one_line, toml_message};
 use crate::ops::ActivationKind;
 
@@ -119,6 +121,27 @@ pub enum DropoutForm {
     Paper,
 }
 
+/// The numbers that convolutions and fully connected layers multiply; all else is in 32-bit floats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum PrecisionKind {
+    /// 32-bit floats
+    #[default]
+    F32,
+    /// 16-bit floats, gradients scaled; sums and weights stay in 32-bit floats
+    F16,
+}
+
+impl PrecisionKind {
+    /// For steps of so many pictures.
+    pub fn of_batch(self, batch: usize) -> Precision {
+        match self {
+            PrecisionKind::F32 => Precision::F32,
+            PrecisionKind::F16 => Precision::f16(batch),
+        }
+    }
+}
+
 /// Every setting of a run; the fields are the options of `convoy train` and the keys of `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,10 +222,18 @@ pub struct Settings {
     pub lr_patience: usize,
     /// Smallest learning rate of `cosine` and `plateau`.
     pub min_lr: f64,
+    /// What makes up for classes of different sizes.
+    pub balance: Balance,
     /// Augmentation of training pictures.
     pub augment: Augmentation,
     /// Smallest part of a picture's area that `resized` takes, in (0, 1].
     pub min_area: f64,
+    /// How much brightness, contrast and saturation vary, in [0, 1).
+    pub color_jitter: f64,
+    /// Deviation of the paper's colour jitter, as a share of that of the training pictures' colours along their principal components.
+    pub pca_jitter: f64,
+    /// Probability with which a part of a picture is erased, in [0, 1].
+    pub erase: f64,
     /// How pictures are brought to a square.
     pub resize: ResizeKind,
     /// Per channel (RGB, pixels in 0..1): subtracted.
@@ -211,9 +242,16 @@ pub struct Settings {
     pub std: [f64; 3],
     /// Seed of everything random.
     pub seed: u64,
+    /// Where decoded pictures are kept for later epochs and runs: `auto` in the user's folder of caches, `off` nowhere, else a folder.
+    /// Results do not depend on it.
+    #[serde(default = "auto")]
+    pub cache: String,
     /// Threads that decode pictures; one per processor if absent. Results do not depend on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workers: Option<usize>,
+    /// What products multiply.
+    #[serde(default)]
+    pub precision: PrecisionKind,
     /// Device, as given to `--adapter`.
     #[serde(default = "auto")]
     pub adapter: String,
@@ -336,6 +374,9 @@ impl Settings {
         open("lr-factor", self.lr_factor)?;
         number("min-lr", self.min_lr, "0 to --lr", &|v| (0.0..=self.lr.max(self.lr as f32 as f64)).contains(&v))?;
         number("min-area", self.min_area, "above 0 and at most 1", &|v| v > 0.0 && v <= 1.0)?;
+        half_open("color-jitter", self.color_jitter)?;
+        number("pca-jitter", self.pca_jitter, "0 to 10", &|v| (0.0..=10.0).contains(&v))?;
+        number("erase", self.erase, "0 to 1", &|v| (0.0..=1.0).contains(&v))?;
         for (mean, std) in self.mean.into_iter().zip(self.std) {
             number("mean", mean, "within 3.4e38", &|v| v.is_finite())?;
             positive("std", std)?;
@@ -343,10 +384,22 @@ impl Settings {
         if self.bias_init.is_some() && self.init != InitKind::Model {
             return Err(Error::input("--bias-init changes the model's own first biases: it needs --init model"));
         }
+        if self.cache.is_empty() {
+            return Err(Error::input("--cache is empty: expected auto, off or a folder"));
+        }
         if self.nesterov && self.paper_sgd {
             return Err(Error::input("--nesterov and --paper-sgd exclude each other: set one to false"));
         }
         Ok(())
+    }
+
+    /// Where decoded pictures are kept, if at all.
+    pub fn picture_cache(&self) -> Option<Place> {
+        match self.cache.as_str() {
+            "off" => None,
+            "auto" => Some(Place::Own),
+            folder => Some(Place::Folder(folder.into())),
+        }
     }
 
     /// The first key whose value here differs from `other`'s, apart from those named in `free`.

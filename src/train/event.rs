@@ -61,6 +61,13 @@ pub enum Event {
         /// Its training speed.
         images_per_second: f64,
     },
+    /// Something to know of the pictures.
+    Notice {
+        /// One line.
+        text: String,
+        /// Whether something is not as it should be.
+        warning: bool,
+    },
     /// A picture could not be read, and is left out.
     Skipped {
         /// Its path below the folder.

@@ -1,12 +1,13 @@
 //! What a run is about: settings applied to a model and pictures, in the terms of the modules that do the work.
 
+use super::balance::{self, Balance};
 use super::config::{Augmentation, DropoutForm, InitKind, OptimizerKind, Settings};
 use crate::data::{Dataset, LoaderOptions};
 use crate::error::Result;
 use crate::formats::{Checkpoint, Pretrained};
 use crate::graph::fuse::Rewrites;
 use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph};
-use crate::ops::{Crop, DropoutScaling};
+use crate::ops::{Color, Crop, DropoutScaling};
 
 /// A model, pictures, and how to train the one on the others.
 #[derive(Clone, Debug)]
@@ -19,9 +20,17 @@ pub struct Job {
     pub dataset: Dataset,
     /// What weights a new run begins with, where it is not their first values.
     pub pretrained: Option<Pretrained>,
+    /// Principal components of the training pictures' colours, as long as their deviations, in columns: what
+    /// [`Settings::pca_jitter`] is a share of. [`train`](super::train) finds them if they are wanted.
+    pub components: [[f64; 3]; 3],
 }
 
 impl Job {
+    /// A job that begins with the model's own first values.
+    pub fn new(settings: Settings, model: Model, dataset: Dataset) -> Job {
+        Job { settings, model, dataset, pretrained: None, components: [[0.0; 3]; 3] }
+    }
+
     /// Steps of an epoch; the last may hold fewer pictures.
     pub fn steps_per_epoch(&self) -> u64 {
         self.dataset.train.len().div_ceil(self.batch()) as u64
@@ -30,6 +39,12 @@ impl Job {
     /// Pictures of a step: no more than there are.
     pub fn batch(&self) -> usize {
         self.settings.batch_size.min(self.dataset.train.len())
+    }
+
+    /// The training pictures of an epoch, counted from 0, in their order.
+    pub fn order(&self, epoch: u32) -> Vec<usize> {
+        let Dataset { train, classes, .. } = &self.dataset;
+        balance::order(train, classes.len(), self.settings.balance, self.settings.seed, epoch)
     }
 
     /// Height and width of the network's input and of the pictures as they are decoded: where crops are taken there is a margin, 256 to 224.
@@ -57,6 +72,14 @@ impl Job {
                 Augmentation::Resized => Crop::Resized { min_area: settings.min_area as f32 },
             },
             flip: settings.augment != Augmentation::Off,
+            color: Color {
+                brightness: settings.color_jitter as f32,
+                contrast: settings.color_jitter as f32,
+                saturation: settings.color_jitter as f32,
+                pca: self.components.map(|row| row.map(|v| (v * settings.pca_jitter) as f32)),
+            },
+            erase: settings.erase as f32,
+            weighted: settings.balance == Balance::Loss,
             mean: settings.mean.map(|v| v as f32),
             std: settings.std.map(|v| v as f32),
             dropout: settings.dropout.map(|v| v as f32),

@@ -4,10 +4,13 @@
 //! [`schedule`] says the learning rate of each step; [`metrics`] counts; [`position`] is the state of a run beside its tensors;
 //! [`run_folder`] is where everything is written.
 
+pub mod balance;
+mod components;
 pub mod config;
 mod event;
 mod job;
 pub mod metrics;
+mod pictures;
 pub mod position;
 pub mod preset;
 pub mod run_folder;
@@ -16,6 +19,7 @@ mod state;
 mod trainer;
 mod unreadable;
 
+pub use balance::Balance;
 pub use config::Settings;
 pub use event::{Event, Outcome, Stopped};
 pub use job::Job;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, one_line};
 use crate::formats::Checkpoint;
 
 /// Settings that may change when a run is resumed: how far it goes, where it runs, where its pictures are now.
-pub const FREE: [&str; 7] = ["epochs", "max_steps", "patience", "workers", "adapter", "dir", "val"];
+pub const FREE: [&str; 8] = ["epochs", "max_steps", "patience", "workers", "adapter", "dir", "val", "cache"];
 
 /// Name of the metadata entry of `last.safetensors`.
 const KEY: &str = "position";
@@ -36,6 +36,9 @@ pub struct Position {
     pub plateau: Plateau,
     /// Sums over the running epoch's steps.
     pub tally: Tally,
+    /// [`Job::components`], if they are wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub components: Option<[[f64; 3]; 3]>,
     /// The run's settings but those of [`FREE`]; `config.toml` says the same, but may have been edited.
     pub settings: toml::Table,
 }
@@ -64,6 +67,7 @@ impl Position {
             best: None,
             plateau: Plateau::default(),
             tally: Tally::default(),
+            components: None,
         })
     }
 
@@ -152,6 +156,8 @@ mod tests {
             classes: vec!["cat".into()],
             train: names.iter().map(item).collect(),
             val: Vec::new(),
+            labels: crate::data::Labels::Folders,
+            val_folder: None,
             notes: Vec::new(),
         }
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::metrics::Means;
 use crate::error::{Error, Result, one_line};
-use crate::formats::atomic;
+use crate::formats::{atomic, csv};
 
 /// A line of `metrics.csv`.
 #[derive(Clone, Debug, PartialEq)]
@@ -130,7 +130,8 @@ impl RunFolder {
         let metrics =
             metrics.lines().filter(|line| step_of(line).is_some_and(|s| s <= step)).map(String::from).collect();
         let skipped = read("skipped.csv")?;
-        let skipped = skipped.lines().skip(1).filter_map(parse_csv_pair).collect();
+        let skipped = skipped.lines().skip(1).filter_map(|line| <[String; 2]>::try_from(csv::fields(line)).ok());
+        let skipped = skipped.map(|[path, reason]| (path, reason)).collect();
         Self::with_log(lock, metrics, skipped)
     }
 
@@ -181,8 +182,11 @@ impl RunFolder {
         if self.skipped.len() == before && self.file("skipped.csv").exists() {
             return Ok(());
         }
-        let lines: String =
-            self.skipped.iter().map(|(path, reason)| format!("{},{}\n", csv_field(path), csv_field(reason))).collect();
+        let lines: String = self
+            .skipped
+            .iter()
+            .map(|(path, reason)| format!("{},{}\n", csv::field(path), csv::field(reason)))
+            .collect();
         self.write_text("skipped.csv", &format!("path,reason\n{lines}"))
     }
 
@@ -202,7 +206,7 @@ impl RunFolder {
 
 /// Removes what a run has written before its first step. Best effort: what led here is the error to tell. A folder with more in it stays.
 fn discard(path: &Path) {
-    for name in ["config.toml", MODEL, "log.txt", "skipped.csv", LOCK] {
+    for name in ["config.toml", MODEL, "log.txt", "skipped.csv", "samples.png", LOCK] {
         let _ = fs::remove_file(path.join(name));
     }
     let _ = fs::remove_dir(path);
@@ -212,30 +216,6 @@ fn discard(path: &Path) {
 pub fn default_name(model: &str) -> String {
     let model: String = model.chars().map(|c| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' }).collect();
     format!("{model}-{}", jiff::Zoned::now().strftime("%Y-%m-%d-%H%M%S"))
-}
-
-/// Quoted as RFC 4180 asks, where it must be.
-fn csv_field(text: &str) -> String {
-    match text.contains([',', '"']) {
-        true => format!("\"{}\"", text.replace('"', "\"\"")),
-        false => text.into(),
-    }
-}
-
-/// The two fields of a line that [`csv_field`] wrote.
-fn parse_csv_pair(line: &str) -> Option<(String, String)> {
-    let mut fields = vec![String::new()];
-    let (mut quoted, mut chars) = (false, line.chars().peekable());
-    while let Some(c) = chars.next() {
-        match c {
-            '"' if quoted && chars.peek() == Some(&'"') => fields.last_mut()?.extend(chars.next()),
-            '"' => quoted = !quoted,
-            ',' if !quoted => fields.push(String::new()),
-            c => fields.last_mut()?.push(c),
-        }
-    }
-    let [path, reason] = <[String; 2]>::try_from(fields).ok()?;
-    Some((path, reason))
 }
 
 #[cfg(test)]

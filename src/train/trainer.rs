@@ -8,20 +8,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use super::balance;
 use super::metrics::{Means, Tally, labelled_rows, score};
+use super::pictures::{check_validation, counter, filled, notice, picture_cache, principal_components, save_samples};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
 use super::{Event, Job, Outcome, Stopped, lost_classes, state};
 use crate::backend::{Device, Program, Ticket};
 use crate::classifier::Evaluator;
-use crate::data::{Batch, Item, Loader, LoaderOptions, decode};
+use crate::data::{Batch, Item, Loader, PictureCache};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
 use crate::models::{Layer, LayerKind, OptimizerConfig, TrainGraph};
-use crate::ops::IGNORE;
-use crate::rng::{Philox, stream};
-use crate::tensor::{Data, Tensor};
+use crate::tensor::Tensor;
 
 /// Steps that may be in flight: while the host reads one, the device has the next. More would only tell losses late, and make an
 /// interruption wait for them.
@@ -63,6 +63,11 @@ struct Run<'a> {
     optimizer: OptimizerConfig,
     schedule: Schedule,
     loader: Loader,
+    /// What a picture of each class counts in the loss, if not all count alike.
+    weights: Vec<f32>,
+    cache: Option<Arc<PictureCache>>,
+    /// Pictures that were told to be damaged.
+    damaged: HashSet<String>,
     evaluator: Evaluator,
     validation: Loader,
     position: Position,
@@ -78,7 +83,7 @@ struct Run<'a> {
 
 impl<'a> Run<'a> {
     fn new(
-        job: Job,
+        mut job: Job,
         resumed: Option<Checkpoint>,
         device: &'a mut dyn Device,
         folder: &'a mut RunFolder,
@@ -86,10 +91,18 @@ impl<'a> Run<'a> {
         observe: &'a mut dyn FnMut(&Event),
     ) -> Result<Run<'a>> {
         check_validation(&job)?;
+        let cache = picture_cache(&job, folder, observe)?;
+        let loader = |job: &Job, items: &[Item], batch| {
+            Loader::with_cache(Arc::new(items.to_vec()), job.loader_options(batch), cache.clone())
+        };
+        let training = loader(&job, &job.dataset.train, job.batch());
+        if job.settings.pca_jitter > 0.0 {
+            job.components = principal_components(&job, resumed.as_ref(), &training, stop, folder, observe)?;
+        }
         let settings = &job.settings;
         let optimizer = job.optimizer();
         let graph = job.train_graph()?;
-        let position = match resumed {
+        let mut position = match resumed {
             Some(checkpoint) => state::restore(device, checkpoint, &graph, &job)?,
             None => state::initialise(device, &graph, &job)?,
         };
@@ -97,16 +110,23 @@ impl<'a> Run<'a> {
         // A batch of two, the tutorial's, would waste the device in evaluation.
         let batch = job.batch().max(32).min(job.dataset.val.len());
         let evaluator = Evaluator::new(device, &job.model, &job.build_options(batch))?;
-        let loader = |items: &[Item], batch| Loader::new(Arc::new(items.to_vec()), job.loader_options(batch));
+        position.components = (settings.pca_jitter > 0.0).then_some(job.components);
+        let weights = match graph.weights {
+            Some(_) => balance::loss_weights(&job.dataset.train, job.dataset.classes.len()),
+            None => Vec::new(),
+        };
         Ok(Run {
             schedule: Schedule::new(settings, job.steps_per_epoch()),
-            loader: loader(&job.dataset.train, job.batch()),
-            validation: loader(&job.dataset.val, batch),
+            validation: loader(&job, &job.dataset.val, batch),
+            loader: training,
+            weights,
             earlier: folder.seconds(),
             started: Instant::now(),
             epoch_started: Instant::now(),
             epoch_pictures: 0,
             pending: VecDeque::new(),
+            cache,
+            damaged: HashSet::new(),
             job,
             device,
             folder,
@@ -121,6 +141,9 @@ impl<'a> Run<'a> {
     }
 
     fn run(mut self) -> Result<Outcome> {
+        if self.position.step == 0 {
+            save_samples(&self.job, &self.loader, self.device, self.folder)?;
+        }
         let stopped = loop {
             if let Some(reason) = self.finished() {
                 break reason;
@@ -188,15 +211,14 @@ impl<'a> Run<'a> {
         if first == self.job.steps_per_epoch() {
             return Ok(());
         }
-        let seed = self.job.settings.seed;
-        let shuffle = Philox { seed, stream: stream::SHUFFLE, step: self.position.epochs as u32 };
         (self.observe)(&Event::Started {
             epoch: self.position.epochs + 1,
             epochs: self.job.settings.epochs,
             done: first,
             iterations: self.job.steps_per_epoch(),
         });
-        let batches = self.loader.epoch(shuffle.permutation(self.job.dataset.train.len()), first as usize);
+        let order = self.job.order(self.position.epochs as u32);
+        let batches = self.loader.epoch(order, first as usize);
         for batch in batches {
             if self.stopping() {
                 break;
@@ -221,13 +243,17 @@ impl<'a> Run<'a> {
         if batch.count < self.job.batch() && self.job.model.layers.iter().any(by_batch) {
             batch.pictures = filled(&batch)?;
         }
-        let seed = self.job.settings.seed;
-        let counter = [seed as u32, (seed >> 32) as u32, step as u32, 0];
         let lr = self.schedule.lr(step, self.position.plateau.drops);
         let schedule = self.optimizer.schedule(lr, step);
         self.program.write(self.graph.pictures, &batch.pictures)?;
         self.program.write(self.graph.labels, &batch.labels)?;
-        self.program.write(self.graph.counter, &Tensor::u32([4], counter.to_vec()).map_err(Error::input)?)?;
+        if let Some(weights) = self.graph.weights {
+            let of = |label: &u32| self.weights.get(*label as usize).copied().unwrap_or(0.0); // none without a picture
+            let labels = batch.labels.as_u32().unwrap_or_default();
+            let rows = labels.iter().map(of).collect();
+            self.program.write(weights, &Tensor::f32([labels.len()], rows).map_err(Error::input)?)?;
+        }
+        self.program.write(self.graph.counter, &counter(self.job.settings.seed, step)?)?;
         self.program.write(self.graph.schedule, &Tensor::f32([4], schedule.to_vec()).map_err(Error::input)?)?;
         let ticket = self.program.submit()?;
         self.position.step = step;
@@ -366,46 +392,22 @@ impl<'a> Run<'a> {
             self.folder.log(&format!("skipped {relative}: {reason}"))?;
             (self.observe)(&Event::Skipped { relative, reason });
         }
-        self.folder.add_skipped(skipped.into_iter().map(|picture| (picture.relative, picture.reason)))
+        self.folder.add_skipped(skipped.into_iter().map(|picture| (picture.relative, picture.reason)))?;
+        for picture in [self.loader.damaged(), self.validation.damaged()].concat() {
+            if self.damaged.insert(picture.relative.clone()) {
+                notice(self.folder, self.observe, format!("{}: {}", picture.relative, picture.reason), true)?;
+            }
+        }
+        match self.cache.as_ref().and_then(|cache| cache.take_failure()) {
+            Some(failure) => notice(self.folder, self.observe, failure, true),
+            None => Ok(()),
+        }
     }
 
     fn lost_classes(&self) -> Option<String> {
         let dataset = &self.job.dataset;
         let skipped = self.folder.skipped().collect();
         lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
-    }
-}
-
-/// The batch's pictures, those of rows without one again and again: batch normalisation sees every row, labelled or not, and
-/// black ones would count as pictures.
-fn filled(batch: &Batch) -> Result<Tensor> {
-    let (Data::U8(pixels), Data::U32(labels)) = (batch.pictures.data(), batch.labels.data()) else {
-        return Err(Error::device("a batch has pictures of u8 and labels of u32"));
-    };
-    let size = pixels.len() / labels.len().max(1);
-    let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE).collect();
-    let mut others = rows.iter().cycle();
-    let mut filled = pixels.clone();
-    for row in (0..labels.len()).filter(|&row| labels[row] == IGNORE) {
-        if let Some(&other) = others.next() {
-            filled[row * size..][..size].copy_from_slice(&pixels[other * size..][..size]);
-        }
-    }
-    Tensor::new(batch.pictures.shape().clone(), Data::U8(filled)).map_err(Error::input)
-}
-
-/// Whether a validation picture can be read: with none an epoch would be spent before that shows.
-fn check_validation(job: &Job) -> Result<()> {
-    let (pictures, LoaderOptions { size, resize, .. }) = (&job.dataset.val, job.loader_options(1));
-    let unreadable = pictures.iter().map_while(|item| decode(&item.path, size, resize).err().map(|why| (item, why)));
-    let unreadable: Vec<_> = unreadable.collect();
-    match &unreadable[..] {
-        [(item, why), ..] if unreadable.len() == pictures.len() => Err(Error::input(format!(
-            "none of the {} validation pictures can be read; the first, {}: {why}. Give others by --val",
-            pictures.len(),
-            item.path.display()
-        ))),
-        _ => Ok(()),
     }
 }
 
@@ -482,11 +484,11 @@ mod tests {
             let options = SampleOptions { count, classes: 2, size: 32, seed: 1 };
             sample::write(&place.join("pictures").join(folder), &options)?;
         }
-        let text = "model = 'four-layer'\nbatch_size = 2\nepochs = 1\nworkers = 1\nwarmup_epochs = 0.0";
+        let text = "model = 'four-layer'\nbatch_size = 2\nepochs = 1\nworkers = 1\ncache = 'off'\nwarmup_epochs = 0.0";
         let settings = Settings::merge([text.parse().unwrap()])?;
         let options = ScanOptions { split: 0.9, seed: 0, val: None, classes: None };
         let dataset = scan(&place.join("pictures"), &options)?;
-        let job = Job { settings, model: Model::find("four-layer")?, dataset, pretrained: None };
+        let job = Job::new(settings, Model::find("four-layer")?, dataset);
         train(job, None, device, &mut RunFolder::create(place, "run")?, stop, observe)
     }
 
@@ -502,19 +504,6 @@ mod tests {
         let cpu = || CpuDevice::new(Some(1)).unwrap();
         assert_eq!(at_the_first_loss(&mut cpu()), 1, "a loss that is there is told at once");
         assert_eq!(at_the_first_loss(&mut Late(cpu())), 1 + IN_FLIGHT as u64);
-    }
-
-    #[test]
-    fn rows_without_a_picture_repeat_the_others() {
-        let pixels = (0..5).flat_map(|row| [row; 3]).collect();
-        let batch = Batch {
-            pictures: Tensor::new([5, 1, 1, 3], Data::U8(pixels)).unwrap(),
-            labels: Tensor::u32([5], vec![IGNORE, 7, IGNORE, 2, IGNORE]).unwrap(),
-            items: vec![None; 5],
-            count: 2,
-        };
-        // Rows 1 and 3 stay; the others are these in turn.
-        assert_eq!(filled(&batch).unwrap().bytes(), [1, 1, 3, 3, 1].map(|row| [row; 3]).concat());
     }
 
     #[test]

@@ -78,7 +78,7 @@ pub struct Gain {
 /// # Errors
 /// When there is a record and it cannot be read: the defaults are used.
 pub fn recall(device: &mut dyn Device, folder: &Path) -> Result<()> {
-    let record = Record::load(folder, device.info())?;
+    let record = Record::load(folder, device.info(), device.precision())?;
     device.choose(record.choices);
     Ok(())
 }
@@ -93,7 +93,7 @@ pub fn tune(device: &mut dyn Device, graph: &Graph, tune: Tune, folder: &Path) -
     if tune == Tune::Off {
         return Ok(None);
     }
-    let mut record = Record::load(folder, device.info())?;
+    let mut record = Record::load(folder, device.info(), device.precision())?;
     let wanted = match tune == Tune::Quick && device.info().software {
         true => Vec::new(),
         false => kinds(device, graph, |signature| tune == Tune::Full || !record.choices.contains_key(signature)),

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{Choices, DeviceInfo};
+use crate::backend::{Choices, DeviceInfo, Precision};
 use crate::error::{Error, Result};
 use crate::formats::atomic;
 
-/// Of one device and version of convoy.
+/// Of one device, what its products multiply, and version of convoy.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Record {
     version: String,
     adapter: String,
     backend: String,
     driver: String,
+    precision: String,
     /// What was found.
     pub choices: Choices,
 }
@@ -25,12 +26,13 @@ impl Record {
     ///
     /// # Errors
     /// When the file cannot be read, or holds something else.
-    pub fn load(folder: &Path, info: &DeviceInfo) -> Result<Record> {
+    pub fn load(folder: &Path, info: &DeviceInfo, precision: Precision) -> Result<Record> {
         let new = Record {
             version: env!("CARGO_PKG_VERSION").into(),
             adapter: info.name.clone(),
             backend: info.backend.clone(),
             driver: info.driver.clone(),
+            precision: precision.name().into(),
             choices: Choices::new(),
         };
         let path = new.path(folder);
@@ -60,8 +62,8 @@ impl Record {
     }
 
     fn path(&self, folder: &Path) -> PathBuf {
-        let Record { version, adapter, backend, driver, .. } = self;
-        let text = format!("{adapter} {backend} {driver} {version}").to_lowercase();
+        let Record { version, adapter, backend, driver, precision, .. } = self;
+        let text = format!("{adapter} {backend} {driver} {precision} {version}").to_lowercase();
         let words = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
         // File systems take names of 255 bytes.
         let mut name = words.collect::<Vec<_>>().join("-");
@@ -80,18 +82,20 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let folder = home.path().join("tuning");
         let info = cpu::info();
-        let mut record = Record::load(&folder, &info).unwrap();
+        let mut record = Record::load(&folder, &info, Precision::F32).unwrap();
         assert!(record.choices.is_empty());
         record.choices.insert("node".into(), "kernel".into());
         let path = record.save(&folder).unwrap();
-        assert_eq!(Record::load(&folder, &info).unwrap(), record);
+        assert_eq!(Record::load(&folder, &info, Precision::F32).unwrap(), record);
         let newer = DeviceInfo { driver: "another".into(), ..info.clone() };
-        assert!(Record::load(&folder, &newer).unwrap().choices.is_empty());
+        assert!(Record::load(&folder, &newer, Precision::F32).unwrap().choices.is_empty());
+        let f16 = Record::load(&folder, &info, Precision::f16(1)).unwrap();
+        assert!(f16.choices.is_empty() && f16.save(&folder).unwrap() != path);
         // Of another device whose name makes the same file's.
         std::fs::write(&path, serde_json::to_string(&Record { adapter: "another".into(), ..record }).unwrap()).unwrap();
-        assert!(Record::load(&folder, &info).unwrap().choices.is_empty());
+        assert!(Record::load(&folder, &info, Precision::F32).unwrap().choices.is_empty());
         std::fs::write(&path, "{").unwrap();
-        let error = Record::load(&folder, &info).unwrap_err().to_string();
+        let error = Record::load(&folder, &info, Precision::F32).unwrap_err().to_string();
         assert!(error.contains(&*path.to_string_lossy()) && error.contains("convoy cache --clear"), "{error}");
     }
 }

@@ -81,6 +81,9 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_convoy"));
         command.args(arguments.split_whitespace()).current_dir(self.folder.path()).stdin(Stdio::null());
         command.env("CONVOY_ADAPTER", "cpu").env_remove("RUST_BACKTRACE");
+        // No test finds what another left, or the user's own; but Mesa may keep what it compiled.
+        command.env("XDG_CACHE_HOME", self.path(".caches")).env("HOME", self.path(".home"));
+        command.env("MESA_SHADER_CACHE_DIR", env!("CARGO_TARGET_TMPDIR"));
         command
     }
 

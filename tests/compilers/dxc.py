@@ -2,7 +2,7 @@
 
     dxc.py LIBRARY < TEXTS
 
-Each line of TEXTS is JSON: a compute shader as `text`, and the name of its function as `entry`. Answers with a line of JSON
+Each line of TEXTS is JSON: a compute shader as `text`, the name of its function as `entry`, and whether it uses 16-bit floats as `f16`. Answers with a line of JSON
 for each: null, or what DXC says against it.
 """
 
@@ -14,8 +14,8 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import POINTER, byref, c_char_p, c_int32, c_size_t, c_uint32, c_void_p, c_wchar_p
 
-# As wgpu calls it, for the least of the shader models that DXC knows.
-ARGUMENTS = ["-T", "cs_6_0", "-HV", "2018", "-no-warnings", "-Ges"]
+# As wgpu calls it, for the least of the shader models that have what a shader uses.
+ARGUMENTS = ["-HV", "2018", "-no-warnings", "-Ges"]
 UTF8 = 65001
 # Of dxcapi.h: the class of the compiler, and the interfaces IDxcCompiler3 and IDxcResult.
 COMPILER = "73e22d93-e6ce-47f3-b5bf-f0664f39c1b0"
@@ -54,11 +54,12 @@ class Dxc:
         self.compiler = c_void_p()
         succeed(create(guid(COMPILER), guid(COMPILER3), byref(self.compiler)))
 
-    def check(self, text, entry):
+    def check(self, text, entry, f16):
         """None, or what is wrong with the function `entry` of a text."""
         source = text.encode()
         source = Source(source, len(source), UTF8)
-        arguments = ["-E", entry, *ARGUMENTS]
+        model = ["-T", "cs_6_2", "-enable-16bit-types"] if f16 else ["-T", "cs_6_0"]
+        arguments = ["-E", entry, *model, *ARGUMENTS]
         arguments = (c_wchar_p * len(arguments))(*arguments)
         result, status, errors = c_void_p(), c_int32(), c_void_p()
         compile = method(self.compiler, 3, c_int32, c_void_p, c_void_p, c_uint32, c_void_p, c_void_p, c_void_p)

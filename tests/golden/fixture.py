@@ -97,14 +97,16 @@ class Maker(Writer):
         return torch.tensor([self.size(0, 2**32 - 1) for _ in range(3)] + [0])
 
     def graph(self, file, name, nodes, inputs, function, **options):
-        """`function` of the inputs is what the nodes compute; gradients are those of its dot product with a cotangent."""
-        differentiable = [x.requires_grad_() for x in inputs if x.is_floating_point()]
+        """`function` of the inputs is what the nodes compute; gradients are those of its dot product with a cotangent.
+
+        Numbers of 32 bits are given, those of 64 (kept as 32) are differentiated."""
+        differentiable = [x.requires_grad_() for x in inputs if x.dtype == torch.float64]
         output = function(*inputs)
         tensors = {f"input.{n}": x for n, x in enumerate(inputs)} | {"output.0": output}
         if differentiable:
             tensors["cotangent"] = self.normal(*output.shape)
             output.backward(tensors["cotangent"])
-            tensors |= {f"gradient.{n}": x.grad for n, x in enumerate(inputs) if x.is_floating_point()}
+            tensors |= {f"gradient.{n}": x.grad for n, x in enumerate(inputs) if x.dtype == torch.float64}
         self.case(file, name, "graph", dict(nodes=nodes, **options), tensors)
 
     def op(self, op, name, inputs, function, **options):

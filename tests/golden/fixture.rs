@@ -42,6 +42,11 @@ impl Options {
         let value = self.0.get(name).unwrap_or_else(|| panic!("no option {name} in {:?}", self.0));
         T::deserialize(value).unwrap_or_else(|e| panic!("option {name} = {value}: {e}"))
     }
+
+    /// The option of this name, or what stands for it where it is not given.
+    pub fn get_or<T: DeserializeOwned>(&self, name: &str, absent: T) -> T {
+        if self.0.get(name).is_some() { self.get(name) } else { absent }
+    }
 }
 
 impl Fixture {

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use convoy::backend::Device;
 use convoy::graph::{Graph, Role, ValueId, autodiff};
 use convoy::ops::{
-    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Concat,
-    Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear, LinearBackwardInput,
-    LinearBackwardWeight, Lrn, MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, RunningAverage, Scale, Sgd, Softmax,
+    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Color,
+    Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
+    LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, RunningAverage,
+    Scale, Sgd, Softmax,
 };
 use convoy::selftest::harness;
 use convoy::tensor::Tensor;
@@ -76,7 +77,9 @@ pub fn op(name: &str, o: &Options) -> Op {
         "reshape" => Reshape { shape: o.get::<Vec<usize>>("shape").into() }.into(),
         "softmax" => Softmax { log: false }.into(),
         "log_softmax" => Softmax { log: true }.into(),
-        "cross_entropy" => CrossEntropy { label_smoothing: o.get("label_smoothing") }.into(),
+        "cross_entropy" => {
+            CrossEntropy { label_smoothing: o.get("label_smoothing"), weighted: o.get_or("weighted", false) }.into()
+        }
         "add" => Add.into(),
         "mul" => Mul.into(),
         "scale" => Scale { factor: o.get("factor") }.into(),
@@ -91,8 +94,17 @@ pub fn op(name: &str, o: &Options) -> Op {
                 "resized" => Crop::Resized { min_area: o.get("min_area") },
                 other => panic!("crop {other}"),
             };
-            Augment { output: o.get("output"), crop, flip: o.get("flip"), mean: o.get("mean"), std: o.get("std") }
-                .into()
+            let [brightness, contrast, saturation] = o.get_or("color", [0.0; 3]);
+            Augment {
+                output: o.get("output"),
+                crop,
+                flip: o.get("flip"),
+                mean: o.get("mean"),
+                std: o.get("std"),
+                color: Color { brightness, contrast, saturation, pca: o.get_or("pca", [[0.0; 3]; 3]) },
+                erase: o.get_or("erase", 0.0),
+            }
+            .into()
         }
         "sgd" => Sgd {
             momentum: o.get("momentum"),

@@ -159,12 +159,24 @@ def cross_entropy(make):
         inputs = [make.normal(n, classes, sigma=2.0), make.labels(n, classes, ignore)]
         make.op("cross_entropy", name, inputs, loss, label_smoothing=label_smoothing)
 
+    def weighted(n, classes, label_smoothing):
+        def loss(x, labels, weights):
+            rows = F.cross_entropy(
+                x, labels, label_smoothing=f32(label_smoothing), ignore_index=IGNORE, reduction="none")
+            return ((rows * weights).sum() / (labels != IGNORE).sum()).reshape(1)
+
+        inputs = [make.normal(n, classes, sigma=2.0), make.labels(n, classes, True), make.normal(n).abs().float()]
+        name = f"{n} rows of weights, {classes} classes, smoothing {label_smoothing}"
+        make.op("cross_entropy", name, inputs, loss, label_smoothing=label_smoothing, weighted=True)
+
     n, classes = make.size(3, 9), make.size(3, 12)
     for label_smoothing, ignore in itertools.product([0.0, 0.1, 0.6], [False, True]):
         case(n, classes, label_smoothing, ignore)
         case(2, 1, label_smoothing, ignore)
     case(make.size(2, 5), 1000, 0.1, True)
     case(make.size(65, 70), 2, 0.0, False)
+    for label_smoothing in [0.0, 0.1]:
+        weighted(make.size(5, 9), make.size(3, 12), label_smoothing)
 
 
 def crops(pictures, output, crop, flip, counter, min_area=1.0):
@@ -197,17 +209,44 @@ def crops(pictures, output, crop, flip, counter, min_area=1.0):
     return torch.cat(sampled)
 
 
+def colours(x, counter, mean, color, pca, erase):
+    """Augment's colours and erased parts by their formulas in real numbers: f64 [N, 3, h, w], 0 to 1, and which pixels are erased."""
+    n_end, _, h, w = x.shape
+    luma = torch.tensor([f32(v) for v in (0.299, 0.587, 0.114)], dtype=torch.float64).reshape(3, 1, 1)
+    out, gone = torch.empty_like(x), torch.zeros(n_end, 1, h, w, dtype=torch.bool)
+    for n in range(n_end):
+        random = philox.blocks(counter[0] | counter[1] << 32, philox.COLOR, counter[2], 8 * n, 8 * n + 5)
+        brightness, contrast, saturation = [1 + (2 * u - 1) * f32(s) for u, s in zip(philox.unit(random[0]), color)]
+        v = (x[n] * brightness - mean) * contrast + mean
+        grey = (v * luma).sum(0, keepdim=True)
+        v = grey + (v - grey) * saturation
+        halves = np.concatenate([random[1:4] >> np.uint64(16), random[1:4] & np.uint64(0xFFFF)], 1).astype(np.float64)
+        a = (halves.sum(1) - 8 * 32767.5) / np.sqrt(8 * (65536.0**2 - 1) / 12)
+        out[n] = v + (torch.tensor(pca, dtype=torch.float64) @ torch.from_numpy(a)).reshape(3, 1, 1)
+        whether, area, ratio, place = [int(word) for word in random[4]]
+        if whether / 2**32 < erase:
+            area = h * w * (0.02 + area / 2**32 * (0.33 - 0.02))
+            ratio = (4 / 3) ** (4 * (2 * ratio / 2**32 - 1))
+            height, width = [int(np.clip(np.floor(side), 1, most)) for side, most in (
+                ((area * ratio) ** 0.5, h), ((area / ratio) ** 0.5, w))]
+            top, left = ((place >> 16) * (h - height + 1)) >> 16, ((place & 0xFFFF) * (w - width + 1)) >> 16
+            gone[n, :, top:top + height, left:left + width] = True
+    return out, gone
+
+
 def augment(make):
     mean, std = [f32(v) for v in (0.485, 0.456, 0.406)], [f32(v) for v in (0.229, 0.224, 0.225)]
     channelwise = lambda values: torch.tensor(values, dtype=torch.float64).reshape(-1, 1, 1)
 
-    def case(name, pictures, size, crop, flip, tolerance={}, **options):
+    def case(name, pictures, size, crop, flip, tolerance={}, color=[0.0] * 3, pca=[[0.0] * 3] * 3, erase=0.0, **options):
         def function(pictures, counter):
             x = crops(pictures, size, crop, flip, counter.tolist(), **options) / 255
-            return (x - channelwise(mean)) / channelwise(std)
+            x, gone = colours(x, counter.tolist(), channelwise(mean), color, pca, erase)
+            return torch.where(gone, 0.0, (x - channelwise(mean)) / channelwise(std))
 
         inputs = [torch.from_numpy(pictures.astype(np.uint8)), make.counter()]
-        op = node("augment", ["input.0", "input.1"], output=size, crop=crop, flip=flip, mean=mean, std=std, **options)
+        op = node("augment", ["input.0", "input.1"], output=size, crop=crop, flip=flip, mean=mean, std=std,
+                  color=color, pca=pca, erase=erase, **options)
         make.graph("augment", name, [op], inputs, function, **tolerance)
 
     for flip in [False, True]:
@@ -217,6 +256,11 @@ def augment(make):
         case(f"whole picture, flip {flip}", noise, [height, width], "center", flip)
         case(f"center, flip {flip}", noise, smaller, "center", flip)
         case(f"random, flip {flip}", noise, smaller, "random", flip)
+        color, pca = [0.4, f32(0.3), 0.5], [[f32(v) for v in row] for row in make.random.normal(0, 0.05, (3, 3))]
+        case(f"colour jitter, flip {flip}", noise, smaller, "random", flip, color=color)
+        case(f"PCA jitter, flip {flip}", noise, smaller, "random", flip, pca=pca)
+        case(f"erasing, flip {flip}", noise, [height, width], "center", flip, erase=0.5)
+        case(f"all of it, flip {flip}", noise, [height, width], "center", flip, color=color, pca=pca, erase=1.0)
         # On a slope a value tells the place it was taken at. Convoy's integers may be 0.02 pixels off (ops/augment.rs).
         down, right = make.random.integers(1, 6, (2, n, 1, 1, 3))
         slope = down * np.arange(height)[:, None, None] + right * np.arange(width)[:, None]

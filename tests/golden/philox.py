@@ -3,7 +3,7 @@
 import numpy as np
 
 MASK = np.uint64(0xFFFFFFFF)
-INIT, AUGMENT, TEST, DROPOUT = 0, 2, 5, 16  # rng::stream
+INIT, AUGMENT, TEST, COLOR, DROPOUT = 0, 2, 5, 7, 16  # rng::stream
 
 
 def philox4x32(counter, key):

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant};
 
 use convoy::backend::wgpu::adapter::{Adapter, adapters};
 use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
-use convoy::backend::{Device, Finding};
+use convoy::backend::{Device, Finding, Precision};
 use convoy::ops::case::Case;
 use convoy::selftest::{Kind, Selection, Suite};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-use crate::compose::Source;
+use crate::compose::{Read, Source};
 use crate::{Args, Mutant};
 
 /// What became of a mutant.
@@ -137,7 +137,7 @@ impl Process {
 }
 
 /// Kinds of devices, as tests/shaders.rs and tests/sharding.rs have them: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [WgpuOptions; 7] {
+fn devices() -> [WgpuOptions; 8] {
     let options = |gpu_kernels, max_binding_bytes| WgpuOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
@@ -156,6 +156,7 @@ fn devices() -> [WgpuOptions; 7] {
         // Of tiles those that are not square.
         candidate(2),
         candidate(3),
+        WgpuOptions { precision: Precision::F16 { loss_scale: 8.0 }, ..options(true, None) },
     ]
 }
 
@@ -183,10 +184,15 @@ pub fn serve(files: &BTreeMap<PathBuf, String>, mutants: &[Mutant], budget: Dura
     Ok(())
 }
 
+/// The shader that begins with a file, in 16-bit floats where it has such a twin.
+fn compose(file: &Path, f16: bool, read: Read) -> Result<Option<Source>, String> {
+    if f16 { Source::compose_f16(file, read) } else { Source::compose(file, read).map(Some) }
+}
+
 struct Judge<'a> {
     files: &'a BTreeMap<PathBuf, String>,
-    /// The shaders as they are, by the file that they begin with.
-    sources: BTreeMap<PathBuf, Source>,
+    /// The shaders as they are, with the file that they begin with, and whether in 16-bit floats.
+    sources: Vec<(PathBuf, bool, Source)>,
     adapter: Adapter,
     suite: Suite,
     /// The devices without a mutation.
@@ -198,17 +204,20 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(files: &'a BTreeMap<PathBuf, String>, adapter: Adapter) -> Result<Self, Box<dyn Error>> {
-        let compose = |file| Ok::<_, String>((file, Source::compose(file, &|path| Ok(files[path].clone()))?));
-        let sources = files.keys().map(|file| compose(file.as_path())).collect::<Result<Vec<_>, String>>()?;
-        let sources: BTreeMap<PathBuf, Source> = sources.into_iter().map(|(file, s)| (file.to_path_buf(), s)).collect();
+        let mut sources = Vec::new();
+        for (file, f16) in files.keys().flat_map(|file| [(file, false), (file, true)]) {
+            let source = compose(file, f16, &|path| Ok(files[path].clone()))?;
+            sources.extend(source.map(|source| (file.clone(), f16, source)));
+        }
         let suite = Suite::new(&Selection::default());
         let open = |options| WgpuDevice::open(&adapter, &options);
         let mut sound = devices().into_iter().map(open).collect::<convoy::Result<Vec<_>>>()?;
-        let by_text: HashMap<&str, &Source> = sources.values().map(|source| (source.text.as_str(), source)).collect();
+        let by_text: HashMap<&str, &Source> =
+            sources.iter().map(|(_, _, source)| (source.text.as_str(), source)).collect();
         let mut trials: HashMap<PathBuf, Vec<Trial>> = HashMap::new();
         for (device, (opened, options)) in sound.iter().zip(devices()).enumerate() {
             let kind = Kind { name: "".into(), options };
-            let wanted = |case: &Case| kind.options.candidate == 0 || kind.takes(case);
+            let wanted = |case: &Case| (kind.options.candidate == 0 && !kind.is_f16()) || kind.takes(case);
             let cases = suite.cases().iter().enumerate();
             for (case, prepared) in cases.filter(|(_, prepared)| wanted(&prepared.case)) {
                 let mut depends: Vec<&Path> = Vec::new();
@@ -242,9 +251,9 @@ impl<'a> Judge<'a> {
             Ok(if path == mutant.file { mutant.mutation.apply(text) } else { text.clone() })
         };
         let mut replace = HashMap::new();
-        for (file, source) in self.sources.iter().filter(|(_, source)| source.files.contains(&mutant.file)) {
-            match Source::compose(file, &mutated) {
-                Ok(changed) if is_valid(&changed.text) => replace.insert(source.text.clone(), changed.text),
+        for (file, f16, source) in self.sources.iter().filter(|(_, _, source)| source.files.contains(&mutant.file)) {
+            match compose(file, *f16, &mutated) {
+                Ok(Some(changed)) if is_valid(&changed.text) => replace.insert(source.text.clone(), changed.text),
                 _ => return Ok("invalid".into()),
             };
         }
@@ -273,8 +282,9 @@ impl<'a> Judge<'a> {
             let trial = &mut trials[n];
             let prepared = &self.suite.cases()[trial.case];
             let sound = &mut self.sound[trial.device];
+            let kind = Kind { name: "".into(), options: devices()[trial.device].clone() };
             // A case that the device refuses for its size convicts nobody.
-            if !*trial.right.get_or_insert_with(|| prepared.check(sound).is_ok()) {
+            if !*trial.right.get_or_insert_with(|| prepared.check_on(&kind, sound).is_ok()) {
                 continue;
             }
             if changed[trial.device].is_none() {
@@ -283,7 +293,7 @@ impl<'a> Judge<'a> {
             let device = changed[trial.device].as_mut().expect("opened above");
             println!("{ALIVE}");
             let start = Instant::now();
-            let noticed = prepared.check(device).is_err();
+            let noticed = prepared.check_on(&kind, device).is_err();
             spent += start.elapsed();
             if noticed {
                 trial.killed += 1;
@@ -298,6 +308,7 @@ impl<'a> Judge<'a> {
 }
 
 fn is_valid(source: &str) -> bool {
-    let validate = |module| Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP).validate(&module).is_ok();
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16;
+    let validate = |module| Validator::new(ValidationFlags::all(), capabilities).validate(&module).is_ok();
     naga::front::wgsl::parse_str(source).is_ok_and(validate)
 }

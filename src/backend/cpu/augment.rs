@@ -1,11 +1,12 @@
-//! From u8 pictures to normalised f32 planes: crop, resample, flip, normalise.
+//! From u8 pictures to normalised f32 planes: crop, resample, flip, normalise, recolour, erase.
 
 use rayon::prelude::*;
 
 use super::CpuOp;
 use super::memory::Io;
 use crate::ops::augment::{ONE, Placement};
-use crate::ops::{Augment, Crop};
+use crate::ops::augment_color::{Part, Recolor, erased};
+use crate::ops::{Augment, Color, Crop};
 use crate::rng::{Philox, stream};
 
 impl CpuOp for Augment {
@@ -21,6 +22,12 @@ impl CpuOp for Augment {
                 self.resample(x, picture, [h, w], &place);
             } else {
                 self.copy(x, picture, w, &place);
+            }
+            if self.color != Color::NONE {
+                recolor(x, &self.color.of(random, n as u32, self.mean).normalised(self.mean, self.std));
+            }
+            if let Some(part) = erased(random, n as u32, self.erase, self.output) {
+                erase(x, self.output, part);
             }
         });
     }
@@ -61,6 +68,28 @@ impl Augment {
                     x[(c * out_h + i) * out_w + j] = value * scale[c] - shift[c];
                 }
             }
+        }
+    }
+}
+
+/// Maps the colours of three planes.
+fn recolor(x: &mut [f32], map: &Recolor) {
+    let (matrix, offset) = (map.matrix.map(|row| row.map(|v| v as f32)), map.offset.map(|v| v as f32));
+    let plane = x.len() / 3;
+    let (red, others) = x.split_at_mut(plane);
+    let (green, blue) = others.split_at_mut(plane);
+    for ((red, green), blue) in red.iter_mut().zip(green).zip(blue) {
+        let mixed = |c: usize| matrix[c][0] * *red + matrix[c][1] * *green + matrix[c][2] * *blue + offset[c];
+        (*red, *green, *blue) = (mixed(0), mixed(1), mixed(2));
+    }
+}
+
+/// Zeros a part of three planes of `[height, width]`.
+fn erase(x: &mut [f32], [height, width]: [usize; 2], part: Part) {
+    let (first, columns) = (part.left as usize, part.width as usize);
+    for plane in x.chunks_mut(height * width) {
+        for row in plane.chunks_mut(width).skip(part.top as usize).take(part.height as usize) {
+            row[first..first + columns].fill(0.0);
         }
     }
 }

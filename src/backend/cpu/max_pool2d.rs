@@ -1,7 +1,4 @@
-//! Max-pooling and its gradient. A row of outputs is made in two steps: the maxima down the columns that its windows cover, then
-//! those along each window.
-
-use std::ops::Range;
+//! Max-pooling and its gradient, in the two steps of [`Windows`].
 
 use rayon::prelude::*;
 
@@ -9,18 +6,19 @@ use super::CpuOp;
 use super::memory::Io;
 use super::parallel::Pieces;
 use super::simd::{LANES, Vector, lanes, load, starts, store, vectorised};
+use super::windows::{Windows, by_stride, every};
 use crate::ops::{MaxPool2d, MaxPool2dBackward};
 use crate::tensor::TensorType;
 
 impl CpuOp for MaxPool2d {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
-        let windows = Windows::new(self, &inputs[0].shape, &outputs[0].shape);
+        let windows = Windows::new(self.window(), &inputs[0].shape, &outputs[0].shape);
         threads * (windows.line() + windows.vectors())
     }
 
     fn run(&self, mut io: Io) {
         let (x, y) = (io.f32(0), io.output(0));
-        let windows = Windows::new(self, io.shape(0), io.output_shape(0));
+        let windows = Windows::new(self.window(), io.shape(0), io.output_shape(0));
         let ([h, w], [p, q]) = (windows.input, windows.output);
         let scratch = Pieces::new(io.scratch(), windows.line() + windows.vectors(), io.threads());
         y.par_chunks_mut(p * q).zip(x.par_chunks(h * w)).for_each(|(y, x)| {
@@ -40,13 +38,13 @@ impl CpuOp for MaxPool2d {
 
 impl CpuOp for MaxPool2dBackward {
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
-        let windows = Windows::new(&self.pool, &inputs[0].shape, &inputs[1].shape);
+        let windows = Windows::new(self.pool.window(), &inputs[0].shape, &inputs[1].shape);
         threads * 2 * (windows.line() + windows.vectors())
     }
 
     fn run(&self, mut io: Io) {
         let (x, dy, dx) = (io.f32(0), io.f32(1), io.output(0));
-        let windows = Windows::new(&self.pool, io.shape(0), io.shape(1));
+        let windows = Windows::new(self.pool.window(), io.shape(0), io.shape(1));
         let ([h, w], [p, q], stride, padding) =
             (windows.input, windows.output, self.pool.stride[1], self.pool.padding[1]);
         let scratch = Pieces::new(io.scratch(), 2 * (windows.line() + windows.vectors()), io.threads());
@@ -74,42 +72,6 @@ impl CpuOp for MaxPool2dBackward {
                 }
             })
         });
-    }
-}
-
-/// The windows of a pool.
-struct Windows<'a> {
-    input: [usize; 2],
-    output: [usize; 2],
-    pool: &'a MaxPool2d,
-}
-
-impl<'a> Windows<'a> {
-    /// Of planes of x that give planes of y.
-    fn new(pool: &'a MaxPool2d, x: &[usize], y: &[usize]) -> Self {
-        Windows { input: [x[2], x[3]], output: [y[2], y[3]], pool }
-    }
-
-    /// The picture's rows under the windows of output row i.
-    fn rows(&self, i: usize) -> Range<usize> {
-        self.pool.window().range(0, i, self.input[0])
-    }
-
-    /// Elements of an output row in whole vectors: short rows would else be spent on the rest.
-    fn vectors(&self) -> usize {
-        self.output[1].next_multiple_of(LANES)
-    }
-
-    /// Elements of a line with a number for each of the picture's columns, between those of the padding and what the last vector
-    /// of outputs reads.
-    fn line(&self) -> usize {
-        let read = self.vectors() * self.pool.stride[1] + self.pool.kernel[1];
-        read.max(self.pool.padding[1] + self.input[1])
-    }
-
-    /// The picture's columns of a line.
-    fn columns<'b>(&self, line: &'b mut [f32]) -> &'b mut [f32] {
-        &mut line[self.pool.padding[1]..][..self.input[1]]
     }
 }
 
@@ -164,33 +126,6 @@ vectorised! {
         }
         if best.len() < LANES { by::<1>(best, rows, x) } else { by::<LANES>(best, rows, x) }
     }
-}
-
-/// Elements 0, `stride`, 2 * `stride`... of x; `STRIDE` is the same, or 0 for any.
-#[inline(always)]
-fn every<const STRIDE: usize>(x: &[f32], stride: usize) -> Vector {
-    match STRIDE {
-        0 => {
-            let x = &x[..stride * (LANES - 1) + 1];
-            lanes(0.0, |i| x[i * stride])
-        }
-        1 => lanes(0.0, |i| x[i]),
-        _ => {
-            let x = &x[..STRIDE * LANES];
-            lanes(0.0, |i| x[i * STRIDE])
-        }
-    }
-}
-
-/// Calls the function for the stride, which the compiler knows where it is a common one.
-macro_rules! by_stride {
-    ($stride:expr, $f:ident($($arg:expr),*)) => {
-        match $stride {
-            1 => $f::<1>($($arg),*),
-            2 => $f::<2>($($arg),*),
-            _ => $f::<0>($($arg),*),
-        }
-    };
 }
 
 vectorised! {

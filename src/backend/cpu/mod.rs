@@ -33,6 +33,7 @@ mod reshape;
 mod running_average;
 mod sgd;
 mod softmax;
+mod windows;
 mod winograd;
 
 use std::sync::{Arc, Mutex};

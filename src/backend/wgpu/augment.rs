@@ -5,7 +5,8 @@ use super::lowering::{Lowering, ValueRef};
 use super::shaders::augment::FORWARD;
 use crate::error::Result;
 use crate::ops::augment::{fixed_area, fixed_side};
-use crate::ops::{Augment, Crop};
+use crate::ops::augment_color::fixed_probability;
+use crate::ops::{Augment, Color, Crop};
 use crate::rng::stream;
 
 impl WgpuOp for Augment {
@@ -17,6 +18,8 @@ impl WgpuOp for Augment {
             Crop::Random => (1, 0),
             Crop::Resized { min_area } => (2, fixed_area(min_area)),
         };
+        let Color { brightness, contrast, saturation, pca } = self.color;
+        let pca = pca.map(|[r, g, b]| [r, g, b, 0.0]);
         let counter = cx.whole(&inputs[1])?;
         let [n, stored_h, stored_w] = [0, 1, 2].map(|axis| pictures.ty.shape[axis]);
         let side = fixed_side([stored_h, stored_w]);
@@ -29,6 +32,8 @@ impl WgpuOp for Augment {
                 .bind("out", out)
                 .constant("CROP", crop)
                 .constant("FLIP", self.flip)
+                .constant("COLOR", self.color != Color::NONE)
+                .constant("ERASE", self.erase > 0.0)
                 .set("mean", [self.mean[0], self.mean[1], self.mean[2], 0.0])
                 .set("deviation", [self.std[0], self.std[1], self.std[2], 1.0])
                 .set("pictures", range.len() as u32)
@@ -42,6 +47,13 @@ impl WgpuOp for Augment {
                 .set("stream", stream::AUGMENT)
                 .set("min_area", min_area)
                 .set("side", side)
+                .set("color_stream", stream::COLOR)
+                .set("erase", fixed_probability(self.erase))
+                .set("out_side", fixed_side(self.output))
+                .set("strengths", [brightness, contrast, saturation, 0.0])
+                .set("pca_r", pca[0])
+                .set("pca_g", pca[1])
+                .set("pca_b", pca[2])
                 .threads(range.len() * h * w)?;
         }
         Ok(())

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::WgpuOp;
 use super::dispatch::Builder;
 use super::lowering::{Lowering, ValueRef, Window};
-use super::shaders::conv2d;
+use super::shaders::{conv2d, conv2d_f16};
 use super::tile::{Tile, part, sum_parts};
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
@@ -46,6 +46,7 @@ impl WgpuOp for Conv2d {
                         e.y_picture(),
                     ),
                     accumulate: false,
+                    scales: [1.0; 2],
                 };
                 product.lower(cx)?;
             }
@@ -89,6 +90,7 @@ impl WgpuOp for Conv2dBackwardInput {
                     ),
                     // The sum over output channels goes on where the weight was cut.
                     accumulate: part.outputs.start > 0,
+                    scales: [1.0, cx.capability.precision.loss_scale()],
                 };
                 product.lower(cx)?;
             }
@@ -130,6 +132,7 @@ impl WgpuOp for Conv2dBackwardWeight {
                     },
                     c: part.window(cx, dw, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
                     accumulate: pictures.start > 0,
+                    scales: [cx.capability.precision.loss_scale(), 1.0],
                 };
                 product.lower(cx)?;
             }
@@ -270,6 +273,8 @@ struct Product {
     b: Patches,
     c: Strided,
     accumulate: bool,
+    /// What A and B are multiplied by where they are held in 16-bit floats.
+    scales: [f32; 2],
 }
 
 /// Terms that one invocation sums at most: 9 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
@@ -278,14 +283,14 @@ const MAX_TERMS: usize = 98_304;
 
 /// The default first.
 const TILES: [Tile; 8] = [
-    Tile { kernel: &conv2d::TILE_8_8_8, rows: 64, columns: 64 },
-    Tile { kernel: &conv2d::TILE_8_4_4, rows: 32, columns: 32 },
-    Tile { kernel: &conv2d::TILE_8_4_8, rows: 32, columns: 64 },
-    Tile { kernel: &conv2d::TILE_8_8_4, rows: 64, columns: 32 },
-    Tile { kernel: &conv2d::TILE_16_4_4, rows: 64, columns: 64 },
-    Tile { kernel: &conv2d::TILE_16_4_8, rows: 64, columns: 128 },
-    Tile { kernel: &conv2d::TILE_16_8_4, rows: 128, columns: 64 },
-    Tile { kernel: &conv2d::TILE_16_8_8, rows: 128, columns: 128 },
+    Tile { kernel: &conv2d::TILE_8_8_8, f16: &conv2d_f16::TILE_8_8_8, rows: 64, columns: 64 },
+    Tile { kernel: &conv2d::TILE_8_4_4, f16: &conv2d_f16::TILE_8_4_4, rows: 32, columns: 32 },
+    Tile { kernel: &conv2d::TILE_8_4_8, f16: &conv2d_f16::TILE_8_4_8, rows: 32, columns: 64 },
+    Tile { kernel: &conv2d::TILE_8_8_4, f16: &conv2d_f16::TILE_8_8_4, rows: 64, columns: 32 },
+    Tile { kernel: &conv2d::TILE_16_4_4, f16: &conv2d_f16::TILE_16_4_4, rows: 64, columns: 64 },
+    Tile { kernel: &conv2d::TILE_16_4_8, f16: &conv2d_f16::TILE_16_4_8, rows: 64, columns: 128 },
+    Tile { kernel: &conv2d::TILE_16_8_4, f16: &conv2d_f16::TILE_16_8_4, rows: 128, columns: 64 },
+    Tile { kernel: &conv2d::TILE_16_8_8, f16: &conv2d_f16::TILE_16_8_8, rows: 128, columns: 128 },
 ];
 
 /// Terms of a product, and how their sum is cut.
@@ -343,13 +348,13 @@ impl Product {
         let (columns, most) = (self.n.div_ceil(tile.columns), cx.capability.grid_side);
         for first in (0..columns).step_by(most) {
             let grid = [most.min(columns - first), self.m.div_ceil(tile.rows), self.groups * piece.parts];
-            self.set(cx.dispatch(tile.kernel), first * tile.columns, piece, c).grid(grid)?;
+            self.set(cx.dispatch(tile.kernel(&cx.capability)), first * tile.columns, piece, c).grid(grid)?;
         }
         Ok(())
     }
 
     fn set<'a>(&self, builder: Builder<'a>, n_first: usize, piece: &Piece, c: &Strided) -> Builder<'a> {
-        let (a, b) = (&self.a, &self.b);
+        let (a, b, [a_scale, b_scale]) = (&self.a, &self.b, self.scales);
         let pair = |extents: [usize; 2]| extents.map(|n| n as u32);
         builder
             .bind("a", a.window)
@@ -365,6 +370,8 @@ impl Product {
             .set("a_row", a.row as u32)
             .set("a_outer", a.outer as u32)
             .set("a_inner", a.inner as u32)
+            .set("a_scale", a_scale)
+            .set("b_scale", b_scale)
             .set("c_first", c.window.first)
             .set("c_group", c.group as u32)
             .set("c_row", c.row as u32)

@@ -20,10 +20,15 @@ impl WgpuOp for CrossEntropy {
         let (n, classes) = (logits.ty.shape[0], logits.ty.shape[1]);
         let losses = cx.scratch(n);
         for range in cx.rows(n, &[logits, labels])? {
+            // Without weights nothing is read of what stands for them.
+            let weights = cx.row_window(inputs.get(2).unwrap_or(logits), n, &range)?;
             let logits = cx.row_window(logits, n, &range)?;
             let labels = cx.row_window(labels, n, &range)?;
             let out = cx.row_window(&losses, n, &range)?;
             cx.dispatch(&ROW_LOSSES)
+                .constant("WEIGHTED", self.weighted)
+                .bind("weights", weights)
+                .set("weights_first", weights.first)
                 .bind("logits", logits)
                 .bind("labels", labels)
                 .bind("out", out)
@@ -54,10 +59,14 @@ impl WgpuOp for CrossEntropyBackward {
         let (all_labels, labelled, dloss) = (cx.whole(labels)?, cx.whole(&labelled)?, cx.whole(&inputs[2])?);
         cx.dispatch(&COUNT).bind("labels", all_labels).bind("out", labelled).set("rows", n as u32).groups(1)?;
         for range in cx.rows(n, &[logits, labels])? {
+            let weights = cx.row_window(inputs.get(3).unwrap_or(logits), n, &range)?;
             let logits = cx.row_window(logits, n, &range)?;
             let labels = cx.row_window(labels, n, &range)?;
             let out = cx.row_window(dx, n, &range)?;
             cx.dispatch(&BACKWARD)
+                .constant("WEIGHTED", self.weighted)
+                .bind("weights", weights)
+                .set("weights_first", weights.first)
                 .bind("logits", logits)
                 .bind("labels", labels)
                 .bind("dloss", dloss)

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::dispatch::Dispatch;
 use super::lower::{lower, place};
-use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Memory, TEXTURE_WIDTH, padded};
+use super::lowering::{ALIGNMENT, Capability, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Key, key};
 use super::program::uniforms;
 use super::shaders::{BindingKind, Kernel};
-use super::translate::{RANDOM, dispatches, parse, pipelines, uses_subgroups};
+use super::translate::{RANDOM, dispatches, parse, pipelines, uses_f16, uses_subgroups};
 use crate::backend::{Device, DeviceInfo, DeviceType, Finding, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
@@ -174,7 +174,7 @@ impl DawnDevice {
             timestamps: false,
         };
         let max_window = max_binding_bytes / ALIGNMENT * ALIGNMENT;
-        let capability = Capability { max_window, grid_side: MAX_GROUPS, software, subgroup, candidate: 0 };
+        let capability = Capability { software, subgroup, ..Capability::gpu(max_window) };
         Ok(DawnDevice { info, capability, dawn: Rc::new(RefCell::new(dawn)), variables: HashMap::new() })
     }
 }
@@ -356,10 +356,15 @@ fn kernels_for_software_are_right_on_dawn() {
 #[test]
 #[ignore = "needs `tests/compilers/install dawn`"]
 fn tint_takes_every_kernel() {
-    let mut devices = [&[][..], &[SUBGROUPS]].map(|features| Dawn::open(&["backend=null"], features).unwrap());
+    let mut devices =
+        [&[][..], &[SUBGROUPS], &["shader-f16"]].map(|features| Dawn::open(&["backend=null"], features).unwrap());
     let pipelines = pipelines();
     let mut take = |dispatch: &Dispatch| {
-        let device = &mut devices[usize::from(uses_subgroups(&parse(&dispatch.kernel)))];
+        let device = match uses_f16(&dispatch.kernel) {
+            true => 2,
+            false => usize::from(uses_subgroups(&parse(&dispatch.kernel))),
+        };
+        let device = &mut devices[device];
         device.pipeline(dispatch).map_err(|e| format!("{} {:?}: {e}", dispatch.kernel.name, dispatch.overrides))
     };
     let problems: Vec<String> = pipelines.iter().filter_map(|dispatch| take(dispatch).err()).collect();

@@ -11,7 +11,7 @@ use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Window, padded};
 use super::pipeline::Pipelines;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
-use crate::backend::{Choices, Device, DeviceInfo, Finding, Program};
+use crate::backend::{Choices, Device, DeviceInfo, Finding, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::case::Case;
@@ -42,6 +42,8 @@ pub struct WgpuOptions {
     pub poison: bool,
     /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
     pub gpu_kernels: bool,
+    /// What products multiply.
+    pub precision: Precision,
     /// Run the kernel of this number where there are several for an op, and nothing else is known: for tests of them.
     pub candidate: usize,
     /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.
@@ -103,15 +105,25 @@ impl WgpuDevice {
     /// [`Error::Device`] when the driver refuses.
     pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
+        let f16 = match options.precision {
+            Precision::F32 => wgpu::Features::empty(),
+            Precision::F16 { .. } if adapter.info.f16 => wgpu::Features::SHADER_F16,
+            Precision::F16 { .. } => {
+                return Err(Error::device(format!(
+                    "{} has no 16-bit floats in shaders; leave --precision f16 out, or choose another --adapter",
+                    adapter.info.name
+                )));
+            }
+        };
         let (limits, wanted) = match options.default_limits {
-            true => (wgpu::Limits::default(), wgpu::Features::empty()),
+            true => (wgpu::Limits::default(), f16),
             false => {
                 let limits = wgpu::Limits {
                     max_buffer_size: supported.max_buffer_size,
                     max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
                     ..wgpu::Limits::default().or_worse_values_from(&supported)
                 };
-                (limits, wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY)
+                (limits, f16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY)
             }
         };
         let max_buffer = limits.max_buffer_size;
@@ -147,6 +159,7 @@ impl WgpuDevice {
                 grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
                 software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
+                precision: options.precision,
                 candidate: options.candidate,
             },
             max_buffer,
@@ -175,6 +188,10 @@ impl WgpuDevice {
 impl Device for WgpuDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info
+    }
+
+    fn precision(&self) -> Precision {
+        self.shared.capability.precision
     }
 
     fn probe(&mut self) -> Result<Vec<Finding>> {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::dispatch::{Builder, Dispatch};
 use super::shaders::Kernel;
-use crate::backend::Choices;
+use crate::backend::{Choices, Precision};
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::ops::Operator;
@@ -93,14 +93,22 @@ pub(crate) struct Capability {
     pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
     pub subgroup: Option<u32>,
+    /// What products multiply.
+    pub precision: Precision,
     /// Which of several kernels an op runs where [`Choices`] say nothing: 0, the default, but in tests.
     pub candidate: usize,
 }
 
 impl Capability {
+    /// A GPU that binds so many bytes at once, and has nothing that WebGPU leaves open.
+    pub const fn gpu(max_window: u64) -> Self {
+        let (grid_side, precision) = (MAX_GROUPS, Precision::F32);
+        Capability { max_window, grid_side, software: false, subgroup: None, precision, candidate: 0 }
+    }
+
     /// Whether products run on texels, see `shaders/texel_product.wgsl`.
     pub fn texels(&self) -> bool {
-        self.software && self.subgroup == Some(8)
+        self.software && self.subgroup == Some(8) && self.precision == Precision::F32
     }
 }
 
@@ -330,9 +338,7 @@ mod tests {
     use super::*;
 
     fn lowering(max_window: u64) -> Lowering {
-        let capability =
-            Capability { max_window, grid_side: MAX_GROUPS, software: false, subgroup: None, candidate: 0 };
-        Lowering::new(capability, Arc::default())
+        Lowering::new(Capability::gpu(max_window), Arc::default())
     }
 
     fn value(rows: usize, columns: usize) -> ValueRef {

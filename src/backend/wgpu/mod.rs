@@ -50,20 +50,18 @@ pub use device::{WgpuDevice, WgpuOptions};
 
 use crate::error::Result;
 use crate::ops::case::Case;
-use lowering::{ALIGNMENT, Capability, Lowering, MAX_GROUPS, ValueRef};
+use lowering::{ALIGNMENT, Capability, Lowering, ValueRef};
 
 /// Whether a case has kernels that need no more than WebGPU's default limits, and windows of no more than `max_window` bytes.
 pub(crate) fn has_kernels(case: &Case, max_window: u64) -> bool {
     let max_window = max_window / ALIGNMENT * ALIGNMENT;
-    let capability =
-        |software| Capability { max_window, grid_side: MAX_GROUPS, software, subgroup: None, candidate: 0 };
+    let capability = |software| Capability { software, ..Capability::gpu(max_window) };
     [true, false].into_iter().all(|software| lower::of_case(case, capability(software)).is_ok())
 }
 
 /// How many kernels a case's op chooses between on a GPU; 1 where there is no choice.
 pub(crate) fn kernels(case: &Case) -> usize {
-    let (max_window, grid_side) = (128 << 20, MAX_GROUPS);
-    let gpu = Capability { max_window, grid_side, software: false, subgroup: None, candidate: 0 };
+    let gpu = Capability::gpu(128 << 20);
     lower::candidates(&case.op, &case.types(), gpu).map_or(1, |names| names.len().max(1))
 }
 

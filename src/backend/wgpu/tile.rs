@@ -1,15 +1,28 @@
 //! What products by tiles in workgroup memory have in common: enough workgroups to keep a device busy.
 
-use super::lowering::{Lowering, Window};
+use super::lowering::{Capability, Lowering, Window};
 use super::shaders::{Kernel, parts};
+use crate::backend::Precision;
 use crate::error::Result;
 
 /// A kernel, and the rows and columns of a product that a workgroup of it makes.
 #[derive(Clone, Copy)]
 pub(super) struct Tile {
     pub kernel: &'static Kernel,
+    /// Its twin in 16-bit floats.
+    pub f16: &'static Kernel,
     pub rows: usize,
     pub columns: usize,
+}
+
+impl Tile {
+    /// What runs on a device.
+    pub fn kernel(&self, capability: &Capability) -> &'static Kernel {
+        match capability.precision {
+            Precision::F32 => self.kernel,
+            Precision::F16 { .. } => self.f16,
+        }
+    }
 }
 
 /// Workgroups that keep a large GPU busy; with fewer tiles than these, the sums are cut.

@@ -16,6 +16,7 @@ use super::lower::of_case;
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS};
 use super::pipeline::key;
 use super::shaders::Kernel;
+use crate::backend::Precision;
 use crate::ops::case::Case;
 use crate::ops::{Op, draw};
 
@@ -33,13 +34,7 @@ const CANDIDATES: usize = 9;
 /// GPUs, with each of the kernels that there are for an op, software with and without subgroups, and devices that bind
 /// little at once.
 pub fn capabilities() -> Vec<Capability> {
-    let capability = |max_window, software, subgroup| Capability {
-        max_window,
-        grid_side: MAX_GROUPS,
-        software,
-        subgroup,
-        candidate: 0,
-    };
+    let capability = |max_window, software, subgroup| Capability { software, subgroup, ..Capability::gpu(max_window) };
     let (large, small) = (128 << 20, 64 * 1024 / ALIGNMENT * ALIGNMENT);
     let gpus = (0..CANDIDATES).map(|candidate| Capability { candidate, ..capability(large, false, Some(32)) });
     let others = [
@@ -48,7 +43,8 @@ pub fn capabilities() -> Vec<Capability> {
         capability(small, false, None),
         capability(small, true, Some(8)),
     ];
-    gpus.chain(others).collect()
+    let f16 = gpus.clone().map(|gpu| Capability { precision: Precision::f16(1), ..gpu });
+    gpus.chain(others).chain(f16).collect()
 }
 
 /// The dispatches of a case; none where the device is too small for it.
@@ -84,7 +80,7 @@ pub(super) fn parse(kernel: &Kernel) -> Module {
 fn module(dispatch: &Dispatch) -> (Module, ModuleInfo) {
     let kernel = &dispatch.kernel;
     let module = parse(kernel);
-    let validator = || Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP);
+    let validator = || Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16);
     let info = validator().validate(&module).unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name));
     let constants = dispatch.overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
     let entry = Some((ShaderStage::Compute, kernel.entry));
@@ -147,6 +143,11 @@ pub(super) fn uses_subgroups(module: &Module) -> bool {
         || module.entry_points.iter().any(|entry| statements(&entry.function))
 }
 
+/// Whether a kernel needs 16-bit floats.
+pub(super) fn uses_f16(kernel: &Kernel) -> bool {
+    kernel.source.contains("enable f16;")
+}
+
 /// What SPIR-V's own validator says, where it is installed (Debian: spirv-tools).
 fn spirv_val(words: &[u32]) -> Option<Result<(), String>> {
     let mut command = Command::new("spirv-val");
@@ -181,8 +182,11 @@ fn problems(number: usize, dispatch: &Dispatch, folder: &Path) -> Vec<String> {
     let spirv = to_spirv(&module, &info, kernel.entry);
     let checked = spirv.as_ref().ok().and_then(|words| spirv_val(words)).unwrap_or(Ok(()));
     let mut results = vec![spirv.map(drop), checked, to_msl(&module, &info, kernel.entry)];
-    // Shader model 6 has subgroups; 5.1 is what FXC, Windows' own compiler, takes. GL has none, and wgpu offers none there.
-    if uses_subgroups(&module) {
+    // Shader model 6.0 has subgroups, 6.2 has 16-bit floats; 5.1 is what FXC, Windows' own compiler, takes. GL has neither, and wgpu
+    // offers none there.
+    if uses_f16(kernel) {
+        results.push(to_hlsl(&module, &info, kernel.entry, hlsl::ShaderModel::V6_2).map(drop));
+    } else if uses_subgroups(&module) {
         results.push(to_hlsl(&module, &info, kernel.entry, hlsl::ShaderModel::V6_0).map(drop));
     } else {
         results.push(to_hlsl(&module, &info, kernel.entry, hlsl::ShaderModel::V5_1).map(drop));
@@ -223,11 +227,15 @@ fn dxc_takes_every_kernel() {
     let pipelines = pipelines();
     let translate = |dispatch: &Dispatch| {
         let (module, info) = module(dispatch);
-        to_hlsl(&module, &info, dispatch.kernel.entry, hlsl::ShaderModel::V6_0).unwrap()
+        let f16 = uses_f16(&dispatch.kernel);
+        let model = if f16 { hlsl::ShaderModel::V6_2 } else { hlsl::ShaderModel::V6_0 };
+        (to_hlsl(&module, &info, dispatch.kernel.entry, model).unwrap(), f16)
     };
-    let mut shaders = vec![("[numthreads(1, 1, 1)] void wrong() { unknown(); }".to_string(), "wrong".to_string())];
-    shaders.extend(pipelines.iter().map(translate));
-    let request = |(text, entry): &(String, String)| serde_json::json!({ "text": text, "entry": entry }).to_string();
+    let wrong = ("[numthreads(1, 1, 1)] void wrong() { unknown(); }".to_string(), "wrong".to_string());
+    let shaders: Vec<_> = [(wrong, false)].into_iter().chain(pipelines.iter().map(translate)).collect();
+    let request = |((text, entry), f16): &((String, String), bool)| {
+        serde_json::json!({ "text": text, "entry": entry, "f16": f16 }).to_string()
+    };
     let requests: Vec<String> = shaders.iter().map(request).collect();
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compilers/dxc.py");
     let library = concat!(env!("CARGO_MANIFEST_DIR"), "/target/compilers/libdxcompiler.so");

@@ -1,8 +1,8 @@
 //! Fully connected layers by tiles, see `shaders/linear_tile.wgsl`.
 
 use super::super::lowering::{Lowering, ValueRef, Window};
-use super::super::shaders::Kernel;
-use super::super::shaders::linear_tile::{TILE_8_4, TILE_8_8, TILE_16_4, TILE_16_8};
+use super::super::shaders::{Kernel, linear_tile, linear_tile_f16};
+
 use super::super::tile::{Tile, part, sum_parts};
 use crate::error::Result;
 
@@ -10,10 +10,10 @@ use crate::error::Result;
 const BATCH: usize = 32;
 
 const TILES: [Tile; 4] = [
-    Tile { kernel: &TILE_8_8, rows: 64, columns: 64 },
-    Tile { kernel: &TILE_8_4, rows: 32, columns: 32 },
-    Tile { kernel: &TILE_16_4, rows: 64, columns: 64 },
-    Tile { kernel: &TILE_16_8, rows: 128, columns: 128 },
+    Tile { kernel: &linear_tile::TILE_8_8, f16: &linear_tile_f16::TILE_8_8, rows: 64, columns: 64 },
+    Tile { kernel: &linear_tile::TILE_8_4, f16: &linear_tile_f16::TILE_8_4, rows: 32, columns: 32 },
+    Tile { kernel: &linear_tile::TILE_16_4, f16: &linear_tile_f16::TILE_16_4, rows: 64, columns: 64 },
+    Tile { kernel: &linear_tile::TILE_16_8, f16: &linear_tile_f16::TILE_16_8, rows: 128, columns: 128 },
 ];
 
 /// Terms of one dispatch, at most: 13 loop iterations for 16 of them.
@@ -47,6 +47,8 @@ struct Product {
     c: Window,
     c_row: usize,
     accumulate: bool,
+    /// What A is multiplied by where it is held in 16-bit floats.
+    a_scale: f32,
 }
 
 impl Product {
@@ -63,7 +65,7 @@ impl Product {
             let partial = scratch.map(|scratch| cx.whole(&scratch)).transpose()?;
             let target = partial.unwrap_or(self.c);
             let skip = |operand: &Operand| operand.window.first + (first * operand.term_step) as u32;
-            cx.dispatch(tile.kernel)
+            cx.dispatch(tile.kernel(&cx.capability))
                 .bind("a", self.a.window)
                 .bind("b", self.b.window)
                 .bind("c", target)
@@ -78,6 +80,8 @@ impl Product {
                 .set("b_first", skip(&self.b))
                 .set("b_line", self.b.line_step as u32)
                 .set("b_term", self.b.term_step as u32)
+                .set("a_scale", self.a_scale)
+                .set("b_scale", 1f32)
                 .set("c_first", target.first)
                 .set("c_row", self.c_row as u32)
                 .set("accumulate", (accumulate && parts == 1) as u32)
@@ -104,6 +108,7 @@ pub(super) fn forward(cx: &mut Lowering, tile: &Tile, x: &ValueRef, w: &ValueRef
                 c: cx.row_window(y, batch, &rows)?.skip(range.start),
                 c_row: outputs,
                 accumulate: false,
+                a_scale: 1.0,
             };
             product.run(cx, tile)?;
         }
@@ -126,6 +131,7 @@ pub(super) fn backward_input(cx: &mut Lowering, tile: &Tile, dy: &ValueRef, w: &
                 c: cx.row_window(dx, batch, &rows)?,
                 c_row: features,
                 accumulate: range.start > 0,
+                a_scale: cx.capability.precision.loss_scale(),
             };
             product.run(cx, tile)?;
         }
@@ -154,6 +160,7 @@ pub(super) fn backward_weight(
                 c: cx.row_window(dw, outputs, &range)?,
                 c_row: features,
                 accumulate: rows.start > 0,
+                a_scale: cx.capability.precision.loss_scale(),
             };
             product.run(cx, tile)?;
         }

@@ -1,0 +1,450 @@
+//! Pictures as they were decoded and resized, kept in one file per folder and setting, so that a JPEG is decoded once and not in every
+//! epoch and run.
+//!
+//! The file is only ever added to. It has a header, then chunks: an index of [`SLOTS`] entries, and as many slots of one picture each.
+//! An entry is written after its slot, and holds a stamp of the picture's file (path, size, times), a checksum of the pixels and one of
+//! itself: what a crash left half-written, or the disk spoilt, is not found or not believed, and the picture is decoded again. What a
+//! file held before it was changed is not found either, since its stamp is another. Slots are read with plain reads, not through mapped
+//! memory: as fast here, and a file that is cut short under a run is a picture to decode, not a signal that ends the process.
+//!
+//! One process at a time adds to a file; others read what is there.
+
+mod form;
+mod room;
+
+use std::collections::HashMap;
+use std::fs::{self, File, Metadata};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use super::decode::PIXELS_VERSION;
+use super::loader::locked;
+use super::pixels::Damage;
+use super::{Item, Resize};
+use crate::cache::{self, PICTURES};
+use crate::error::{Error, Result};
+pub(crate) use form::folder_of;
+use form::{Entry, FORM, Header, SLOTS};
+use room::{allowed, lock};
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+/// The kept pictures of one data set, for the threads of its loaders.
+pub struct PictureCache {
+    path: PathBuf,
+    file: File,
+    row: u64,
+    /// The right to add to the file.
+    lock: Mutex<Option<File>>,
+    /// Slots by stamp, as of the last look at the index.
+    index: RwLock<HashMap<u128, u32>>,
+    entries: RwLock<Vec<Entry>>,
+    /// The slot that is filled next.
+    next: AtomicU32,
+    /// Slots that there may be.
+    most: u32,
+    /// Why no more pictures are added, if it was found out while adding.
+    failure: Mutex<Option<String>>,
+    failed: AtomicBool,
+}
+
+/// What a picture's file was when it was read: other content has another stamp.
+fn stamp(item: &Item, metadata: &Metadata) -> Option<u128> {
+    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    // What sets a file's time back leaves this one.
+    #[cfg(unix)]
+    let changed = {
+        use std::os::unix::fs::MetadataExt;
+        (metadata.ctime(), metadata.ctime_nsec())
+    };
+    #[cfg(not(unix))]
+    let changed = (0_i64, 0_i64);
+    let mut bytes = Vec::with_capacity(item.relative.len() + 64);
+    bytes.extend(metadata.len().to_le_bytes());
+    bytes.extend(modified.to_le_bytes());
+    bytes.extend(changed.0.to_le_bytes());
+    bytes.extend(changed.1.to_le_bytes());
+    bytes.extend(item.relative.as_bytes());
+    Some(xxh3_128(&bytes))
+}
+
+/// Damage as an entry's byte has it.
+fn damage_byte(damage: Option<Damage>) -> u8 {
+    match damage {
+        None => 0,
+        Some(Damage::Rows(percent)) => percent.min(100),
+        Some(Damage::Scans) => 255,
+    }
+}
+
+fn damage_of(byte: u8) -> Option<Damage> {
+    match byte {
+        0 => None,
+        255 => Some(Damage::Scans),
+        percent => Some(Damage::Rows(percent)),
+    }
+}
+
+/// Where kept pictures are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// In the user's folder of caches, within bounds.
+    Own,
+    /// In this folder, as much as its disk has room for.
+    Folder(PathBuf),
+}
+
+/// A picture whose pixels are asked for or added: an item and where its slot is, once that is known.
+pub(super) struct Known {
+    slot: AtomicU32,
+}
+
+impl Known {
+    pub fn new() -> Self {
+        Known { slot: AtomicU32::new(NONE) }
+    }
+}
+
+impl PictureCache {
+    /// Opens the file for the pictures of `folder` in this size, or begins it. Beside it, what the user should know: that not all of
+    /// `pictures` will find room, for one.
+    ///
+    /// # Errors
+    /// When the file can be neither read nor made.
+    pub fn open(
+        place: &Place,
+        folder: &Path,
+        size: [usize; 2],
+        resize: Resize,
+        pictures: usize,
+    ) -> Result<(PictureCache, Option<String>)> {
+        let home = match place {
+            Place::Own => cache::pictures()?,
+            Place::Folder(folder) => folder.join(PICTURES),
+        };
+        fs::create_dir_all(&home).map_err(Error::io("cannot make the folder for decoded pictures", &home))?;
+        let folder = folder.canonicalize().map_err(Error::io("cannot read the folder", folder))?;
+        let [height, width] = size;
+        let header = Header { convoy_pictures: FORM, pixels_version: PIXELS_VERSION, folder, height, width, resize };
+        let text = form::header_text(&header)?;
+        let name: String = header.folder.file_name().unwrap_or_default().to_string_lossy().chars().take(40).collect();
+        let path = home.join(format!("{name}-{height}x{width}-{:08x}.pictures", xxh3_64(&text) as u32));
+        let lock = lock(&path).unwrap_or(None); // what may not be written may still be read
+        let (file, entries) = match form::open_file(&path, &text) {
+            Some(file) => {
+                let entries = form::read_entries(&file, (height * width * 3) as u64);
+                (file, entries)
+            }
+            None => (form::new_file(&path, &text)?, Vec::new()),
+        };
+        // A file most of whose pictures are of files that have been changed or removed begins anew.
+        let (file, entries) = match lock.is_some() && entries.len() > 2 * pictures + SLOTS as usize {
+            true => (form::new_file(&path, &text)?, Vec::new()),
+            false => (file, entries),
+        };
+        let row = (height * width * 3) as u64;
+        let own = entries.len() as u64 * row;
+        let wanted = own.max(pictures as u64 * row);
+        let (allowed, why) = allowed(place, &home, &path, own, wanted);
+        let note = (wanted > allowed).then(|| {
+            format!(
+                "{} of {pictures} decoded pictures will be kept: {why}. The others are decoded in every epoch; \
+                 --cache DIR keeps them on another disk",
+                allowed / row
+            )
+        });
+        let cache = PictureCache {
+            path,
+            file,
+            row,
+            lock: Mutex::new(lock),
+            index: RwLock::new(index_of(&entries)),
+            next: AtomicU32::new(entries.len() as u32),
+            entries: RwLock::new(entries),
+            most: (allowed / row).min(NONE as u64 - 1) as u32,
+            failure: Mutex::new(None),
+            failed: AtomicBool::new(false),
+        };
+        let _ = cache.file.set_modified(SystemTime::now()); // the oldest are the first to go
+        Ok((cache, note))
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether this process adds to it; else another does, or it may not be written.
+    pub fn adds(&self) -> bool {
+        locked(&self.lock).is_some()
+    }
+
+    /// Pictures in it.
+    pub fn len(&self) -> usize {
+        read(&self.index).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Why pictures are no longer added, told once.
+    pub fn take_failure(&self) -> Option<String> {
+        locked(&self.failure).take()
+    }
+
+    /// Looks for what another process has added meanwhile, unless it is this one that adds.
+    pub(super) fn refresh(&self) {
+        let mut held = locked(&self.lock);
+        if held.is_some() {
+            return;
+        }
+        *held = lock(&self.path).ok().flatten();
+        let entries = form::read_entries(&self.file, self.row);
+        self.next.store(entries.len() as u32, Ordering::Relaxed);
+        *write(&self.index) = index_of(&entries);
+        *write(&self.entries) = entries;
+    }
+
+    /// The kept pixels of `item` into `pixels`, if there are any of what its file holds now; what was known of it before, in this
+    /// process, holds.
+    pub(super) fn get(&self, item: &Item, known: &Known, pixels: &mut [u8]) -> Option<Option<Damage>> {
+        let slot = match known.slot.load(Ordering::Relaxed) {
+            NONE => {
+                let stamp = stamp(item, &fs::metadata(&item.path).ok()?)?;
+                *read(&self.index).get(&stamp)?
+            }
+            slot => slot,
+        };
+        let entry = *read(&self.entries).get(slot as usize)?;
+        form::read_at(&self.file, pixels, form::slot_offset(slot, self.row)).ok()?;
+        if xxh3_64(pixels) != entry.checksum {
+            return None;
+        }
+        known.slot.store(slot, Ordering::Relaxed);
+        Some(damage_of(entry.damage))
+    }
+
+    /// Keeps the pixels of `item`, which were read from a file of this metadata. What cannot be kept will be decoded again.
+    pub(super) fn put(&self, item: &Item, known: &Known, metadata: &Metadata, pixels: &[u8], damage: Option<Damage>) {
+        let Some(stamp) = stamp(item, metadata) else { return };
+        if self.failed.load(Ordering::Relaxed) || locked(&self.lock).is_none() {
+            return;
+        }
+        let free = |next: u32| (next < self.most).then(|| next + 1);
+        let Ok(slot) = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, free) else { return };
+        let entry = Entry { stamp, checksum: xxh3_64(pixels), damage: damage_byte(damage) };
+        let written = form::write_at(&self.file, pixels, form::slot_offset(slot, self.row))
+            .and_then(|()| form::write_at(&self.file, &entry.bytes(), form::entry_offset(slot, self.row)));
+        if let Err(error) = written {
+            if !self.failed.swap(true, Ordering::Relaxed) {
+                *locked(&self.failure) = Some(format!(
+                    "{}: cannot keep more decoded pictures: {error}. The others are decoded in every epoch",
+                    self.path.display()
+                ));
+            }
+            return;
+        }
+        let mut entries = write(&self.entries);
+        if entries.len() <= slot as usize {
+            entries.resize(slot as usize + 1, Entry::default());
+        }
+        entries[slot as usize] = entry;
+        drop(entries);
+        write(&self.index).insert(stamp, slot);
+        known.slot.store(slot, Ordering::Relaxed);
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn index_of(entries: &[Entry]) -> HashMap<u128, u32> {
+    let written = entries.iter().enumerate().filter(|(_, entry)| **entry != Entry::default());
+    written.map(|(slot, entry)| (entry.stamp, slot as u32)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Batch, Loader, LoaderOptions};
+    use image::{Rgb, RgbImage};
+    use std::sync::Arc;
+    use tempfile::TempDir;
+
+    const SIZE: [usize; 2] = [4, 6];
+
+    /// A folder with `pictures`, the items in it, and room for a cache.
+    struct Place {
+        home: TempDir,
+        items: Arc<Vec<Item>>,
+    }
+
+    impl Place {
+        fn new(n: usize) -> Place {
+            let home = tempfile::tempdir().unwrap();
+            std::fs::create_dir(home.path().join("pictures")).unwrap();
+            let item = |i: usize| {
+                let relative = format!("{i}.png");
+                Item { path: home.path().join("pictures").join(&relative), relative, class: 0 }
+            };
+            let items: Vec<Item> = (0..n).map(item).collect();
+            items.iter().enumerate().for_each(|(i, item)| draw(item, i as u8));
+            Place { home, items: Arc::new(items) }
+        }
+
+        fn open(&self) -> Arc<PictureCache> {
+            let place = super::Place::Folder(self.home.path().into());
+            let pictures = self.home.path().join("pictures");
+            let opened = PictureCache::open(&place, &pictures, SIZE, Resize::Stretch, self.items.len());
+            let (cache, note) = opened.unwrap();
+            assert_eq!(note, None);
+            Arc::new(cache)
+        }
+
+        /// An epoch's batches.
+        fn batches(&self, cache: Option<&Arc<PictureCache>>) -> Vec<Batch> {
+            batches(&self.loader(cache))
+        }
+
+        fn loader(&self, cache: Option<&Arc<PictureCache>>) -> Loader {
+            let options = LoaderOptions { batch: 8, size: SIZE, resize: Resize::Stretch, workers: 3 };
+            Loader::with_cache(self.items.clone(), options, cache.cloned())
+        }
+    }
+
+    fn draw(item: &Item, value: u8) {
+        RgbImage::from_fn(9, 7, |x, y| Rgb([value, x as u8 * 20, y as u8 * 30])).save(&item.path).unwrap();
+    }
+
+    fn batches(loader: &Loader) -> Vec<Batch> {
+        loader.batches().collect::<Result<_>>().unwrap()
+    }
+
+    #[test]
+    fn kept_pictures_are_the_same_and_their_files_are_not_read_again() {
+        let place = Place::new(20);
+        let expected = place.batches(None);
+        let cache = place.open();
+        let loader = place.loader(Some(&cache));
+        assert_eq!(batches(&loader), expected);
+        assert_eq!((cache.len(), cache.adds()), (20, true));
+        // What is read now comes from the cache: the files hold something else, which a run does not see until its end.
+        place.items.iter().for_each(|item| std::fs::write(&item.path, "no picture").unwrap());
+        assert_eq!(batches(&loader), expected);
+        assert!(loader.skipped().is_empty());
+    }
+
+    #[test]
+    fn another_process_finds_them_and_what_has_changed_is_decoded_anew() {
+        let place = Place::new(20);
+        let before = place.batches(Some(&place.open()));
+        let cache = place.open();
+        assert_eq!((cache.len(), place.batches(Some(&cache)) == before), (20, true));
+        assert_eq!(cache.len(), 20, "nothing is added twice");
+        drop(cache);
+        // As large as before, with the time of before.
+        let modified = std::fs::metadata(&place.items[3].path).unwrap().modified().unwrap();
+        draw(&place.items[3], 200);
+        File::options().write(true).open(&place.items[3].path).unwrap().set_modified(modified).unwrap();
+        let expected = place.batches(None);
+        assert_ne!(expected, before);
+        assert!(cfg!(not(unix)) || place.batches(Some(&place.open())) == expected);
+        // Another size or way of resizing is another file.
+        let folder = super::Place::Folder(place.home.path().into());
+        let pictures = place.home.path().join("pictures");
+        let (other, _) = PictureCache::open(&folder, &pictures, SIZE, Resize::ShorterSide, 20).unwrap();
+        assert!(other.is_empty() && other.path() != place.open().path());
+    }
+
+    /// Whatever a crash or a disk has left: any part of the file missing or changed.
+    #[test]
+    fn a_damaged_file_does_no_harm() {
+        let place = Place::new(12);
+        let cache = place.open();
+        let expected = place.batches(Some(&cache));
+        let path = cache.path().to_path_buf();
+        drop(cache);
+        let good = std::fs::read(&path).unwrap();
+        let length = good.len();
+        for cut in [0, 1, 4095, 4096, 4100, 4096 + 64 * 5, length - 72 * 3, length - 1] {
+            std::fs::write(&path, &good[..cut]).unwrap();
+            assert_eq!(place.batches(Some(&place.open())), expected, "cut to {cut} bytes");
+            assert_eq!(place.batches(Some(&place.open())), expected, "cut to {cut} bytes, then filled");
+        }
+        for changed in [3, 4096 + 3, 4096 + 20, 4096 + 24, 4096 + 64 + 60, 4096 + 64 * 1024 + 5, length - 2] {
+            let mut bytes = good.clone();
+            bytes[changed] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            assert_eq!(place.batches(Some(&place.open())), expected, "byte {changed} changed");
+        }
+    }
+
+    #[test]
+    fn one_adds_and_others_read() {
+        let place = Place::new(20);
+        let (first, second) = (place.open(), place.open());
+        assert_eq!((first.adds(), second.adds()), (true, false));
+        let expected = place.batches(None);
+        let reader = place.loader(Some(&second));
+        assert_eq!(batches(&reader), expected);
+        assert!(second.is_empty());
+        assert_eq!(place.batches(Some(&first)), expected);
+        assert_eq!((batches(&reader) == expected, second.len()), (true, 20));
+        drop(first);
+        second.refresh();
+        assert!(second.adds(), "the one that is left goes on");
+    }
+
+    #[test]
+    fn unreadable_pictures_are_not_kept_and_damage_is_remembered() {
+        let place = Place::new(4);
+        std::fs::write(&place.items[1].path, "Hello").unwrap();
+        let picture = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * 37 + y * 101) as u8, (x * y) as u8, 9]));
+        let mut jpeg = std::io::Cursor::new(Vec::new());
+        picture.write_to(&mut jpeg, image::ImageFormat::Jpeg).unwrap();
+        let jpeg = jpeg.into_inner();
+        std::fs::write(&place.items[2].path, &jpeg[..jpeg.len() * 9 / 10]).unwrap();
+        for kept in [0, 3] {
+            let cache = place.open();
+            assert_eq!(cache.len(), kept);
+            let loader = place.loader(Some(&cache));
+            let batches = batches(&loader);
+            assert_eq!((batches[0].count, loader.skipped().len(), loader.damaged().len()), (3, 1, 1));
+            assert!(loader.damaged()[0].reason.starts_with("truncated JPEG: "), "{:?}", loader.damaged());
+        }
+    }
+
+    #[test]
+    fn a_file_of_changed_pictures_begins_anew() {
+        let place = Place::new(2);
+        for round in 0..600 {
+            let cache = place.open();
+            assert!(cache.len() <= 2 * 2 + SLOTS as usize);
+            place.items.iter().for_each(|item| draw(item, (round % 251) as u8));
+            place.batches(Some(&cache));
+        }
+        assert!(place.open().len() < 300);
+    }
+
+    #[test]
+    fn no_more_than_allowed_is_kept() {
+        let place = Place::new(20);
+        let mut cache = Arc::into_inner(place.open()).unwrap();
+        cache.most = 5;
+        let cache = Arc::new(cache);
+        assert_eq!(place.batches(Some(&cache)), place.batches(None));
+        assert_eq!(cache.len(), 5);
+    }
+}

@@ -1,0 +1,95 @@
+//! `labels.csv`: a line `path,label` for each picture.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::formats::csv;
+
+/// The file's name.
+pub(super) const LABELS: &str = "labels.csv";
+
+/// Labels by path, with forward slashes, from the folder that the file is in. A first line `path,label` is a header; what more fields a
+/// line has means nothing.
+///
+/// # Errors
+/// For a line without path and label, a path that leads out of the folder, and two labels of one picture.
+pub(super) fn read(file: &Path) -> Result<BTreeMap<String, String>> {
+    let bytes = fs::read(file).map_err(Error::io("cannot read the labels", file))?;
+    let text = String::from_utf8(bytes);
+    let text = text.map_err(|_| Error::input(format!("{}: not UTF-8; save it as UTF-8", file.display())))?;
+    let mut labels = BTreeMap::new();
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let wrong = |what: String| Err(Error::input(format!("{}: line {}: {what}", file.display(), number + 1)));
+        let fields = csv::fields(line);
+        let [path, label, ..] = &fields[..] else {
+            match line.trim().is_empty() {
+                true => continue,
+                false => return wrong(format!("expected path,label, such as cats/1.jpg,cat, got '{line}'")),
+            }
+        };
+        let (path, label) = (path.trim().replace('\\', "/"), label.trim());
+        if number == 0 && is_header(&path, label) {
+            continue;
+        }
+        let path = path.trim_start_matches("./");
+        if path.is_empty() || label.is_empty() {
+            return wrong(format!("expected path,label, such as cats/1.jpg,cat, got '{line}'"));
+        }
+        if path.starts_with('/') || path.contains(':') || path.split('/').any(|part| part == "..") {
+            return wrong(format!("'{path}' leads out of the folder; expected a path inside it"));
+        }
+        match labels.insert(path.to_string(), label.to_string()) {
+            Some(before) if before != label => {
+                return wrong(format!("'{path}' is '{label}' here and '{before}' above; expected one label"));
+            }
+            _ => {}
+        }
+    }
+    Ok(labels)
+}
+
+fn is_header(path: &str, label: &str) -> bool {
+    let (path, label) = (path.to_lowercase(), label.to_lowercase());
+    ["path", "file", "filename", "file_name", "image"].contains(&&path[..]) && ["label", "class"].contains(&&label[..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(text: &str) -> Result<Vec<(String, String)>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(LABELS);
+        fs::write(&file, text).unwrap();
+        let refused = |error: Error| error.to_string().rsplit_once("labels.csv: ").unwrap().1.to_string();
+        read(&file).map(|labels| labels.into_iter().collect()).map_err(refused)
+    }
+
+    #[test]
+    fn a_line_for_each_picture() {
+        let expected = [("a/1.jpg", "cat"), ("b, c.jpg", "big dog")].map(|(path, label)| (path.into(), label.into()));
+        for text in [
+            "path,label\na/1.jpg,cat\n\"b, c.jpg\",big dog\n",
+            "\u{feff}Path,Label\r\na\\1.jpg, cat \r\n\r\n\"b, c.jpg\",big dog,more\r\n",
+            "\"b, c.jpg\",big dog\n./a/1.jpg,cat\na/1.jpg,cat",
+        ] {
+            assert_eq!(of(text).unwrap(), expected, "{text:?}");
+        }
+        assert_eq!(of("path,label\n").unwrap(), []);
+    }
+
+    #[test]
+    fn refusals_name_the_line() {
+        for (text, refusal) in [
+            ("path,label\nx.jpg\n", "line 2: expected path,label, such as cats/1.jpg,cat, got 'x.jpg'"),
+            ("x.jpg,\n", "line 1: expected path,label, such as cats/1.jpg,cat, got 'x.jpg,'"),
+            ("x.jpg,a\nx.jpg,b", "line 2: 'x.jpg' is 'b' here and 'a' above; expected one label"),
+            ("../x.jpg,a", "line 1: '../x.jpg' leads out of the folder; expected a path inside it"),
+            ("/x.jpg,a", "line 1: '/x.jpg' leads out of the folder; expected a path inside it"),
+        ] {
+            assert_eq!(of(text).unwrap_err(), refusal);
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! Folders as they are, end to end: what `convoy data` says of them, what training makes of broken files, the cache of decoded pictures,
+//! classes of different sizes, augmentation.
+
+mod common;
+
+use common::binary::{Place, picture};
+use image::{ImageFormat, Rgb, RgbImage};
+use serde_json::Value;
+
+const TRAIN: &str = "train pictures --model four-layer --image-size 32 --batch-size 4 --seed 7 --lr 0.001 --out .";
+
+/// A JPEG that ends early.
+fn truncated(kept: f64) -> Vec<u8> {
+    let noise = RgbImage::from_fn(64, 64, |x, y| Rgb([(x * 37 + y * 101) as u8, (x * y) as u8, (x ^ y) as u8 * 3]));
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    noise.write_to(&mut bytes, ImageFormat::Jpeg).unwrap();
+    let mut bytes = bytes.into_inner();
+    bytes.truncate((bytes.len() as f64 * kept) as usize);
+    bytes
+}
+
+/// Forty good pictures, and one of each kind of broken file.
+fn dirty() -> Place {
+    let place = Place::new();
+    place.pictures("pictures", 20);
+    place.write("pictures/cat.empty.jpg", "");
+    place.write("pictures/cat.text.jpg", "Not a picture at all");
+    place.write("pictures/dog.most.jpg", truncated(0.9));
+    place.write("pictures/dog.little.jpg", truncated(0.2));
+    let mut huge = std::io::Cursor::new(Vec::new());
+    picture(1, true).write_to(&mut huge, ImageFormat::Bmp).unwrap();
+    let mut huge = huge.into_inner();
+    huge[18..26].copy_from_slice(&[0x60, 0xEA, 0, 0, 0x60, 0xEA, 0, 0]); // 60000 x 60000
+    place.write("pictures/dog.huge.bmp", huge);
+    std::fs::create_dir(place.path("pictures/cat.folder.jpg")).unwrap();
+    place.write("pictures/.cat.hidden.jpg", "");
+    place
+}
+
+fn strings<'a>(list: &'a Value, key: &str) -> Vec<&'a str> {
+    list.as_array().unwrap().iter().map(|entry| entry[key].as_str().unwrap()).collect()
+}
+
+#[test]
+fn data_tells_what_a_folder_holds() {
+    let place = dirty();
+    std::fs::copy(place.path("pictures/cat.0.png"), place.path("pictures/dog.copy.png")).unwrap();
+    let told = place.convoy("data pictures --json").json();
+    assert_eq!((&told["pictures"], &told["labels"]), (&46.into(), &"file-names".into()));
+    assert_eq!(strings(&told["classes"], "class"), ["cat", "dog"]);
+    assert_eq!((&told["classes"][0]["n"], &told["classes"][1]["n"]), (&22.into(), &24.into()));
+    assert_eq!((&told["split"]["share"], &told["split"]["seed"]), (&0.9.into(), &0.into()));
+    let mut unreadable = strings(&told["unreadable"], "path");
+    unreadable.sort();
+    assert_eq!(unreadable, ["cat.empty.jpg", "cat.text.jpg", "dog.huge.bmp", "dog.little.jpg"]);
+    assert_eq!(strings(&told["damaged"], "path"), ["dog.most.jpg"]);
+    assert_eq!((&told["sizes"]["smallest"], &told["formats"]["PNG"]), (&vec![40, 36].into(), &41.into()));
+    let [duplicate] = &told["duplicates"].as_array().unwrap()[..] else { panic!("{told}") };
+    assert_eq!(duplicate["labels_differ"], true);
+    let text = place.convoy("data pictures").ok().stdout;
+    for line in
+        ["46 pictures of 2 classes, by the files' names", "unreadable, left out: 4", "cat.empty.jpg: empty file"]
+    {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let quick = place.convoy("data pictures --quick --json").json();
+    assert!(quick.get("unreadable").is_none() && quick["pictures"] == 46);
+    place.convoy("data nowhere").refused(2, &["nowhere", "no such folder"]);
+}
+
+/// Broken files are named once, and those that are used all the same are told; the run goes to its end.
+#[test]
+fn dirty_folders_are_trained_on() {
+    let place = dirty();
+    let ran = place.convoy(&format!("{TRAIN} --epochs 3 --name run")).ok();
+    for (file, reason) in [
+        ("cat.empty.jpg", "empty file"),
+        ("cat.text.jpg", "not a picture: begins with 'Not a pictur'"),
+        ("dog.little.jpg", "truncated JPEG"),
+        ("dog.huge.bmp", "claims 60000 x 60000 = 3600 megapixels, more than 100"),
+        ("dog.most.jpg", "truncated JPEG: 8"),
+    ] {
+        let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains(file)).collect();
+        assert!(lines.len() == 1 && lines[0].contains(reason), "{file}: {lines:?}");
+    }
+    assert_eq!(place.text("run/skipped.csv").lines().count(), 1 + 4);
+    assert!(ran.stdout.contains("epoch:3/3,avg_loss:"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_cache_changes_nothing() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    place.write("pictures/dog.most.jpg", truncated(0.9));
+    let train = |options: &str| place.convoy(&format!("{TRAIN} {options}")).ok();
+    let last = |name: &str| place.read(&format!("{name}/last.safetensors"));
+    let none = train("--epochs 2 --name none --cache off");
+    assert!(!none.stdout.contains("cache:") && !place.path(".caches").exists());
+    let first = train("--epochs 2 --name first --cache kept");
+    assert!(first.stdout.contains("cache: 0 decoded pictures in "), "{}", first.stdout);
+    let second = train("--epochs 2 --name second --cache kept");
+    assert!(second.stdout.contains("cache: 17 decoded pictures in "), "{}", second.stdout);
+    assert!(second.stderr.contains("dog.most.jpg: truncated JPEG"), "told from the cache too: {}", second.stderr);
+    train("--max-steps 5 --name parted --cache kept");
+    place.convoy("train --resume parted --max-steps 8 --cache off").ok();
+    train("--max-steps 8 --name straight --cache kept");
+    assert!(last("none") == last("first") && last("none") == last("second"), "the cache changed the weights");
+    assert!(last("parted") == last("straight"), "a resumed run differs");
+    // What was drawn anew is decoded anew.
+    picture(99, true).save(place.path("pictures/cat.0.png")).unwrap();
+    train("--epochs 2 --name changed --cache kept");
+    train("--epochs 2 --name fresh --cache off");
+    assert!(last("changed") == last("fresh") && last("changed") != last("none"), "a changed picture");
+    let listed = place.convoy("cache --cache kept").ok().stdout;
+    assert!(listed.starts_with("decoded: pictures-37x37-") && listed.contains(", of "), "{listed}");
+    assert!(place.convoy("cache --cache kept --clear").ok().stdout.starts_with("deleted 1 file"));
+    assert!(!place.path("kept/decoded").exists());
+    place.write("file", "");
+    place.convoy(&format!("{TRAIN} --cache file")).refused(2, &["file", "decoded pictures"]);
+}
+
+#[test]
+fn classes_of_different_sizes() {
+    let place = Place::new();
+    place.pictures("pictures", 4);
+    for i in 4..16 {
+        picture(2 * i, true).save(place.path(&format!("pictures/cat.{i}.png"))).unwrap();
+    }
+    let run = |name: &str, balance: &str| {
+        place.convoy(&format!("{TRAIN} --max-steps 4 --name {name} --balance {balance}")).ok();
+        place.read(&format!("{name}/last.safetensors"))
+    };
+    let [none, loss, sample] = ["none", "loss", "sample"].map(|balance| run(balance, balance));
+    assert!(none != loss && none != sample && loss != sample);
+    for balance in ["loss", "sample"] {
+        place.convoy(&format!("{TRAIN} --max-steps 2 --name {balance}-parted --balance {balance}")).ok();
+        place.convoy(&format!("train --resume {balance}-parted --max-steps 4")).ok();
+        let parted = place.read(&format!("{balance}-parted/last.safetensors"));
+        assert!(parted == place.read(&format!("{balance}/last.safetensors")), "{balance}: a resumed run differs");
+    }
+    assert!(place.convoy("data pictures").ok().stdout.contains("4.0 times the pictures of the smallest"));
+    // A batch that is larger than the data set; a class of one picture.
+    place.convoy(&format!("{TRAIN} --epochs 2 --batch-size 1000 --name large")).ok();
+    std::fs::create_dir(place.path("few")).unwrap();
+    ["cat.0.jpg", "cat.1.jpg", "dog.0.jpg"].iter().for_each(|file| place.write(&format!("few/{file}"), ""));
+    let line = "train few --model four-layer";
+    place.convoy(line).refused(2, &["class 'dog' has 1 picture", "expected 2 or more", "Add pictures"]);
+}
+
+#[test]
+fn colours_are_augmented_and_drawn() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let options = "--color-jitter 0.4 --pca-jitter 0.1 --erase 0.5";
+    place.convoy(&format!("{TRAIN} --max-steps 2 --name plain")).ok();
+    let ran = place.convoy(&format!("{TRAIN} --max-steps 4 --name run {options}")).ok();
+    assert!(ran.stdout.contains("colours: deviations 0."), "{}", ran.stdout);
+    place.convoy(&format!("{TRAIN} --max-steps 2 --name parted {options}")).ok();
+    place.convoy("train --resume parted --max-steps 4").ok();
+    assert!(place.read("run/last.safetensors") == place.read("parted/last.safetensors"), "a resumed run differs");
+    let sheet = |name: &str| image::open(place.path(&format!("{name}/samples.png"))).unwrap().to_rgb8();
+    // A batch of four 32 x 32 pictures at three times their size, in a row.
+    assert_eq!(sheet("run").dimensions(), (4 * 100 + 4, 96 + 16 + 4));
+    assert_ne!(sheet("run"), sheet("plain"));
+    place.convoy(&format!("{TRAIN} --color-jitter 1.5")).refused(2, &["--color-jitter must be", "1.5"]);
+}
+
+#[test]
+fn ten_crops_are_evaluated() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    for (name, augment) in [("resized", "resized"), ("off", "off")] {
+        place.convoy(&format!("{TRAIN} --max-steps 8 --name {name} --augment {augment}")).ok();
+        let once = place.convoy(&format!("eval {name}/best.safetensors pictures --json")).json();
+        let eval = |batch: usize| {
+            let line = format!("eval {name}/best.safetensors pictures --json --tta ten-crop --batch-size {batch}");
+            place.convoy(&line).json()
+        };
+        let ten = eval(16);
+        assert_eq!((&once["n"], &ten["n"]), (&16.into(), &16.into()));
+        let loss = |told: &Value| told["loss"].as_f64().unwrap();
+        assert!(loss(&ten) != loss(&once) && (loss(&ten) - loss(&once)).abs() < 0.3, "{once} {ten}");
+        assert!((loss(&eval(5)) - loss(&ten)).abs() < 1e-5, "the batch has no influence");
+    }
+}
