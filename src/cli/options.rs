@@ -54,6 +54,9 @@ pub struct Options {
     /// How weights start
     #[arg(long, help_heading = "Model")]
     init: Option<InitKind>,
+    /// Where biases start that the model starts above 0: the paper's 1, Caffe's 0.1 [default: the model's own]
+    #[arg(long, value_name = "X", help_heading = "Model")]
+    bias_init: Option<f64>,
 
     /// Passes over the training pictures, a resumed run's earlier ones included; the length of the schedule
     #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Training")]

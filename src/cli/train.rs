@@ -165,6 +165,9 @@ fn start(args: &Args) -> Result<Plan> {
     if let Some(activation) = settings.activation {
         model = model.with_activation(activation.into())?;
     }
+    if let Some(start) = settings.bias_init {
+        model = model.with_biases(start as f32)?;
+    }
     if settings.model.ends_with(".toml") {
         settings.model = run_folder::MODEL.into();
     }

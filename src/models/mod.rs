@@ -58,11 +58,53 @@ impl Model {
         Ok(self)
     }
 
+    /// The same network, but biases that start above 0 start at `start`: the paper's 1 was found slow, Caffe's 0.1 less so.
+    ///
+    /// # Errors
+    /// When none of its biases starts above 0.
+    pub fn with_biases(mut self, start: f32) -> Result<Model> {
+        let mut changed = false;
+        for layer in &mut self.layers {
+            if let LayerKind::Conv2d { bias, .. } | LayerKind::Linear { bias, .. } = &mut layer.kind
+                && bias.start().is_some_and(|old| old > 0.0)
+            {
+                (*bias, changed) = (Bias::Start(start), true);
+            }
+        }
+        if !changed {
+            return Err(Error::input(format!(
+                "no bias of {} starts above 0, so that none could start at {start}",
+                self.name
+            )));
+        }
+        Ok(self)
+    }
+
     /// The model as TOML, which [`Model::parse`] reads back: what a checkpoint carries.
     ///
     /// # Errors
     /// When a number has no place in TOML (above 2^63).
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|e| Error::input(format!("the model {} cannot be written: {e}", self.name)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Graph;
+
+    #[test]
+    fn activations_and_biases_can_be_replaced() {
+        let model = Model::find("alexnet").unwrap().with_activation(ActivationKind::Gelu).unwrap();
+        let mut graph = Graph::new();
+        let network = model.with_biases(0.1).unwrap();
+        let network = network.build(&mut graph, &BuildOptions::new(1, 2), Phase::Training).unwrap();
+        let gelus = network.layers.iter().filter(|layer| layer.op == "gelu").count();
+        assert_eq!((gelus, network.layers.iter().filter(|layer| layer.op == "relu").count()), (7, 0));
+        let start = |name: &str| network.parameters.iter().find(|p| p.name == name).unwrap().initial;
+        assert_eq!(start("conv2.bias"), Initial::Constant(0.1));
+        assert_eq!(start("conv3.bias"), Initial::Constant(0.0));
+        assert!(Model::find("vgg11").unwrap().with_biases(0.1).unwrap_err().to_string().contains("no bias of vgg11"));
     }
 }

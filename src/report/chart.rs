@@ -81,7 +81,11 @@ impl Chart {
         for (n, line) in self.lines.iter().enumerate() {
             let colour = COLOURS[n % COLOURS.len()];
             let finite = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
-            let path: Vec<String> = finite.map(|&point| place(point)).map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let places: Vec<(f64, f64)> = finite.map(|&point| place(point)).collect();
+            if let [(x, y)] = places[..] {
+                add(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"));
+            }
+            let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             add(format_args!(
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
                 path.join(" ")

@@ -174,6 +174,9 @@ pub struct Settings {
     pub dropout_form: DropoutForm,
     /// How weights start.
     pub init: InitKind,
+    /// Where biases start that the model starts above 0; where it says if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bias_init: Option<f64>,
     /// Passes over the training pictures, and the length of the schedule.
     pub epochs: usize,
     /// Steps after which to stop, if before the epochs are done.
@@ -267,6 +270,9 @@ fn give_way(preset: &mut toml::Table, chosen: &toml::Table) {
     if is("nesterov", true) {
         preset.insert("paper_sgd".into(), false.into());
     }
+    if chosen.contains_key("bias_init") {
+        preset.insert("init".into(), "model".into());
+    }
 }
 
 fn auto() -> String {
@@ -354,6 +360,7 @@ impl Settings {
         let not_negative = |name, value| number(name, value, "0 to 3.4e38", &|v| v >= 0.0);
         open("split", self.split)?;
         half_open("dropout", self.dropout.unwrap_or(0.0))?;
+        number("bias-init", self.bias_init.unwrap_or(0.0), "within 3.4e38", &|v| v.is_finite())?;
         positive("lr", self.lr)?;
         half_open("momentum", self.momentum)?;
         half_open("beta1", self.beta1)?;
@@ -373,6 +380,9 @@ impl Settings {
         for (mean, std) in self.mean.into_iter().zip(self.std) {
             number("mean", mean, "within 3.4e38", &|v| v.is_finite())?;
             positive("std", std)?;
+        }
+        if self.bias_init.is_some() && self.init != InitKind::Model {
+            return Err(Error::input("--bias-init changes the model's own first biases: it needs --init model"));
         }
         if self.cache.is_empty() {
             return Err(Error::input("--cache is empty: expected auto, off or a folder"));
@@ -431,6 +441,15 @@ mod tests {
         assert!(unknown.contains("learning_rate") && !unknown.contains('\n'), "{unknown}");
         assert!(Settings::merge([table("epochs = 'many'")]).is_err());
         assert!(Settings::merge([table("preset = 'best'")]).is_err());
+    }
+
+    /// A scheme that replaces the model's first weights replaces its biases too.
+    #[test]
+    fn first_biases_are_of_the_models_own_scheme() {
+        let settings = |text: &str| Settings::merge([table(text)]).unwrap();
+        assert_eq!(settings("bias_init = 0.1").init, InitKind::Model);
+        settings("bias_init = 0.1").check().unwrap();
+        assert!(settings("bias_init = 0.1\ninit = 'he'").check().unwrap_err().to_string().contains("--init model"));
     }
 
     #[test]
