@@ -16,7 +16,7 @@ const EIGHT: [f32; 2] = [8.0 * 32_767.5, 53_510.0];
 ///
 /// The factors of brightness, contrast and saturation are `1 + (2u - 1) * strength`, u = `rng::unit` of the first, second and third word
 /// of block 8n. Brightness multiplies; contrast multiplies the distance to the mean that normalisation takes off; saturation that to the
-/// pixel's own brightness (by [`LUMA`]). Then principal components of the training pixels are added, as in the 2012 paper (section 4.1):
+/// pixel's own brightness (by `LUMA`). Then principal components of the training pixels are added, as in the 2012 paper (section 4.1):
 /// channel c gets `sum over k of pca[c][k] * a_k`. a_k is nearly normal, and the same on every device: the sum of the eight halves of
 /// the words of block 8n + 1 + k, less its mean, by its deviation.
 #[derive(Clone, Copy, Debug, PartialEq)]
