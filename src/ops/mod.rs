@@ -3,7 +3,8 @@
 //! every struct on it (`backend::cpu::CpuOp`, `backend::wgpu::WgpuOp`), and the compiler finds what is missing.
 //!
 //! Files that are no op: `case`, `draw` and `tolerance` are what test cases are made of, drawn from and compared within;
-//! `window` is the geometry that the pools share. (`reshape` has no shader: it is a view.)
+//! `window` is the geometry that the pools share, `augment_color` the part of `augment` that changes colours. (`reshape` has no
+//! shader: it is a view.)
 //!
 //! The f64 reference is the oracle of all backends: plain loops in the order of the formula, no cleverness.
 

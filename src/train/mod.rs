@@ -5,6 +5,7 @@
 //! [`run_folder`] is where everything is written.
 
 pub mod balance;
+mod choices;
 mod components;
 pub mod config;
 mod event;
