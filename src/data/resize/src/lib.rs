@@ -1,11 +1,13 @@
 //! Resizes RGB pictures, by fast_image_resize: a crate of its own only for how it is compiled. That library's loops are generic, so that
 //! they are compiled with whoever calls them, and convoy is compiled in several units without inlining between them, for the time that
-//! takes: there resizing takes six times as long as in one unit.
+//! takes: there resizing takes six times as long as in one unit. Only one of the library's kinds of pixels is named, so only that one is
+//! compiled: all of them would take a minute.
 
 #![warn(missing_docs)]
 
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
 
 /// Resizes one picture after the other in the same memory.
 #[derive(Default)]
@@ -36,14 +38,14 @@ impl Resizer {
         pixels: &mut [u8],
     ) -> Result<(), String> {
         let side = |side: usize| u32::try_from(side).map_err(|error| error.to_string());
-        let stored = ImageRef::new(side(picture.width)?, side(picture.height)?, picture.rgb, PixelType::U8x3);
+        let stored = TypedImageRef::<U8x3>::from_buffer(side(picture.width)?, side(picture.height)?, picture.rgb);
         let stored = stored.map_err(|error| error.to_string())?;
-        let resized = Image::from_slice_u8(side(size[1])?, side(size[0])?, pixels, PixelType::U8x3);
+        let resized = TypedImage::<U8x3>::from_buffer(side(size[1])?, side(size[0])?, pixels);
         let mut resized = resized.map_err(|error| error.to_string())?;
         let [left, top, width, height] = part.map(|pixels| pixels as f64);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Bilinear))
             .crop(left, top, width, height);
-        self.0.resize(&stored, &mut resized, &options).map_err(|error| error.to_string())
+        self.0.resize_typed(&stored, &mut resized, &options).map_err(|error| error.to_string())
     }
 }
