@@ -257,7 +257,8 @@ impl<'a> Run<'a> {
         self.program.write(self.graph.schedule, &Tensor::f32([4], schedule.to_vec()).map_err(Error::input)?)?;
         let ticket = self.program.submit()?;
         self.position.step = step;
-        self.pending.push_back(Pending { ticket, labels: batch.labels, pictures: batch.count, step });
+        self.pending.push_back(Pending { ticket, labels: batch.labels.clone(), pictures: batch.count, step });
+        self.loader.recycle(batch);
         Ok(())
     }
 
@@ -309,10 +310,11 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let pictures = self.job.dataset.val.len();
         let (mut tally, mut done) = (Tally::default(), 0);
-        let (stop, observe) = (self.stop, &mut self.observe);
-        let complete = self.evaluator.run(self.validation.batches(), |batch, logits| {
+        let (stop, observe, validation) = (self.stop, &mut self.observe, &self.validation);
+        let complete = self.evaluator.run(validation.batches(), |batch, logits| {
             labelled_rows(logits, &batch.labels).for_each(|(row, label)| tally.add(score(row, label)));
             done += batch.items.iter().flatten().count();
+            validation.recycle(batch);
             observe(&Event::Validating { done, pictures });
             !stop.load(Ordering::Relaxed)
         })?;
