@@ -43,6 +43,7 @@ mod reshape;
 mod running_average;
 mod sgd;
 mod softmax;
+mod staging;
 mod texels;
 mod tile;
 

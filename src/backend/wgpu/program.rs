@@ -1,7 +1,7 @@
 //! A compiled graph: memory, bind groups and pipelines made once, and steps that encode, submit and return.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::device::{GUARD, Shared, Variable, guard};
 use super::dispatch::{Dispatch, TexelCopy};
@@ -10,6 +10,7 @@ use super::lowering::{ALIGNMENT, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Pipeline, TEXEL_FORMAT};
 use super::profile::profile;
 use super::shaders::BindingKind;
+use super::staging::{Mapped, Sent, Uploads, finished, map, staging_buffer};
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
@@ -20,6 +21,7 @@ use crate::tensor::{Tensor, TensorType};
 pub(super) struct WgpuProgram {
     shared: Arc<Shared>,
     inputs: HashMap<ValueId, Variable>,
+    uploads: Uploads,
     steps: Vec<Step>,
     /// Of the graph.
     nodes: usize,
@@ -103,6 +105,7 @@ struct InFlight {
     staging: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
     mapped: Mapped,
+    upload: Option<Sent>,
 }
 
 /// What must not change behind a poisoned buffer.
@@ -112,9 +115,6 @@ struct Guard {
     copied: Copied,
     words: Vec<u32>,
 }
-
-/// Set once a staging buffer is mapped, or mapping it failed.
-type Mapped = Arc<OnceLock<Result<(), wgpu::BufferAsyncError>>>;
 
 impl WgpuProgram {
     pub fn compile(
@@ -192,6 +192,7 @@ impl WgpuProgram {
         shared.check()?;
         Ok(WgpuProgram {
             shared,
+            uploads: Uploads::new(&inputs),
             inputs,
             steps,
             nodes: graph.nodes.len(),
@@ -324,7 +325,7 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
 
 impl Program for WgpuProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
-        let Some(Variable { ty, buffer }) = self.inputs.get(&input) else {
+        let Some(Variable { ty, .. }) = self.inputs.get(&input) else {
             return Err(Error::input(format!("value {} is not an input of this program", input.0)));
         };
         if tensor.ty() != *ty {
@@ -332,8 +333,8 @@ impl Program for WgpuProgram {
             let message = format!("expected {:?} {}, got {:?} {}", ty.dtype, ty.shape, got.dtype, got.shape);
             return Err(Error::shape("input", message));
         }
-        self.shared.write(buffer, tensor.bytes());
-        self.shared.check()
+        self.memory_bytes += self.uploads.write(&self.shared, input, tensor.bytes())?;
+        Ok(())
     }
 
     fn submit(&mut self) -> Result<Ticket> {
@@ -346,6 +347,7 @@ impl Program for WgpuProgram {
             }
         };
         let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        let upload = self.uploads.encode(&mut encoder);
         Step::encode_all(&self.steps, &mut encoder);
         for Copied { buffer, from, to, bytes } in
             self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.copied))
@@ -353,11 +355,12 @@ impl Program for WgpuProgram {
             encoder.copy_buffer_to_buffer(buffer, *from, &staging, *to, *bytes);
         }
         let submission = self.shared.queue.submit([encoder.finish()]);
-        let mapped = map(&staging);
+        let mapped = map(&staging, wgpu::MapMode::Read);
+        let upload = upload.map(Sent::new);
         self.shared.check()?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.in_flight.insert(ticket, InFlight { staging, submission, mapped });
+        self.in_flight.insert(ticket, InFlight { staging, submission, mapped, upload });
         Ok(ticket)
     }
 
@@ -384,6 +387,7 @@ impl Program for WgpuProgram {
         if let Some(step) = self.in_flight.remove(&ticket) {
             step.staging.unmap();
             self.staging.push(step.staging);
+            self.uploads.take_back(step.upload);
         }
         broken.map_or(Ok(Some(tensors)), Err)
     }
@@ -393,6 +397,10 @@ impl Program for WgpuProgram {
     }
 
     fn profile(&mut self) -> Result<Vec<NodeTime>> {
+        let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        let upload = self.uploads.encode(&mut encoder);
+        self.shared.queue.submit([encoder.finish()]);
+        self.uploads.take_back(upload.map(Sent::new));
         profile(&self.shared, &self.steps, self.nodes)
     }
 }
@@ -404,49 +412,10 @@ pub(super) fn read_buffer(shared: &Shared, buffer: &wgpu::Buffer, ty: &TensorTyp
     let mut encoder = shared.device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
     let submission = shared.queue.submit([encoder.finish()]);
-    let mapped = map(&staging);
+    let mapped = map(&staging, wgpu::MapMode::Read);
     finished(shared, &submission, &mapped, true)?;
     let view = staging.slice(..).get_mapped_range().map_err(|e| Error::device(e.to_string()))?;
     tensor(ty, &view)
-}
-
-/// A buffer that the host can read.
-fn staging_buffer(shared: &Shared, bytes: u64) -> Result<wgpu::Buffer> {
-    let buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("staging"),
-        size: padded(bytes),
-        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
-    shared.check()?;
-    Ok(buffer)
-}
-
-/// Asks for a staging buffer to be mapped once the work before is done.
-fn map(staging: &wgpu::Buffer) -> Mapped {
-    let mapped = Mapped::default();
-    let set = mapped.clone();
-    staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-        set.get_or_init(|| result);
-    });
-    mapped
-}
-
-/// Whether a submission is done and its staging buffer mapped; with `wait`, waits until it is.
-fn finished(shared: &Shared, submission: &wgpu::SubmissionIndex, mapped: &Mapped, wait: bool) -> Result<bool> {
-    let poll = match wait {
-        true => wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None },
-        false => wgpu::PollType::Poll,
-    };
-    let polled = shared.device.poll(poll);
-    shared.check()?;
-    polled.map_err(|e| Error::device(format!("waiting for the device: {e}")))?;
-    match mapped.get() {
-        Some(Ok(())) => Ok(true),
-        Some(Err(e)) => Err(Error::device(format!("the device's results cannot be read: {e}"))),
-        None if wait => Err(Error::device("the device finished a step without its results")),
-        None => Ok(false),
-    }
 }
 
 /// The tensor at the start of `bytes`.
