@@ -166,6 +166,21 @@ fn colours_are_augmented_and_drawn() {
 }
 
 #[test]
+fn pictures_are_mixed() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let options = "--mixup 0.4 --cutmix 1 --balance loss --batch-size 3";
+    place.convoy(&format!("{TRAIN} --max-steps 2 --name plain --balance loss --batch-size 3")).ok();
+    place.convoy(&format!("{TRAIN} --max-steps 6 --name run {options}")).ok();
+    place.convoy(&format!("{TRAIN} --max-steps 2 --name parted --workers 1 {options}")).ok();
+    place.convoy("train --resume parted --max-steps 6").ok();
+    assert!(place.read("run/last.safetensors") == place.read("parted/last.safetensors"), "a resumed run differs");
+    assert!(place.read("run/samples.png") != place.read("plain/samples.png"));
+    place.convoy(&format!("{TRAIN} --mixup -1")).refused(2, &["--mixup"]);
+    place.convoy(&format!("{TRAIN} --cutmix 1000")).refused(2, &["--cutmix must be 0 to 100", "1000"]);
+}
+
+#[test]
 fn ten_crops_are_evaluated() {
     let place = Place::new();
     place.pictures("pictures", 8);
