@@ -226,7 +226,8 @@ mod tests {
     /// The loss of mixed pictures is that of either label, in their shares.
     #[test]
     fn both_labels_of_a_mixed_picture_count() {
-        let text = "name = \"tiny\"\ninput = [3, 2, 2]\nlayers = [\"flatten\", { kind = \"linear\", out = \"classes\" }]";
+        let text =
+            "name = \"tiny\"\ninput = [3, 2, 2]\nlayers = [\"flatten\", { kind = \"linear\", out = \"classes\" }]";
         let model = Model::parse(text, "tiny.toml").unwrap();
         let options = BuildOptions { mixed: true, ..BuildOptions::new(2, 3) };
         let train = train_graph(&model, &options, &OptimizerConfig::paper(), 0.1).unwrap();

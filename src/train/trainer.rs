@@ -91,8 +91,8 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         check_validation(&job)?;
         let cache = picture_cache(&job, folder, observe)?;
-        let loader = |job: &Job, items: &[Item], batch| {
-            Loader::with_cache(Arc::new(items.to_vec()), job.loader_options(batch), cache.clone())
+        let loader = |job: &Job, items: &Arc<Vec<Item>>, batch| {
+            Loader::with_cache(items.clone(), job.loader_options(batch), cache.clone())
         };
         let training = loader(&job, &job.dataset.train, job.batch());
         if job.settings.pca_jitter > 0.0 {
@@ -392,7 +392,7 @@ impl<'a> Run<'a> {
     fn lost_classes(&self) -> Option<String> {
         let dataset = &self.job.dataset;
         let skipped = self.folder.skipped().collect();
-        lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
+        lost_classes(&dataset.classes, dataset.train.iter().chain(&*dataset.val), &skipped)
     }
 }
 
