@@ -438,6 +438,24 @@ mod tests {
         assert_eq!(skipped, [(1, "1.png".into(), hello.into()), (6, "6.png".into(), "empty file".into())]);
     }
 
+    /// What others do to the files during a run: the places of the other pictures stay.
+    #[test]
+    fn files_that_go_or_change_between_epochs() {
+        let (_dir, items) = pictures(8);
+        let loader = loader(&items, 2);
+        let order: Vec<usize> = (0..8).rev().collect();
+        let before = batches(&loader, &order, 0);
+        fs::remove_file(&items[5].path).unwrap();
+        RgbImage::from_pixel(9, 2, Rgb([77; 3])).save(&items[3].path).unwrap();
+        let after = batches(&loader, &order, 0);
+        assert_eq!((labels(&before[0]), labels(&after[0])), (&[1, 0, 1, 0][..], &[1, 0, IGNORE, 0][..]));
+        assert_eq!((&after[0].items, labels(&after[1])), (&before[0].items, labels(&before[1])));
+        assert_eq!((before[1].pictures.bytes()[18], after[1].pictures.bytes()[18]), (4 - 2, 4 - 2));
+        assert_eq!((before[1].pictures.bytes()[0], after[1].pictures.bytes()[0]), (3, 77));
+        let [gone] = &loader.skipped()[..] else { panic!("{:?}", loader.skipped()) };
+        assert!(gone.item == 5 && gone.reason.contains("no such file"), "{gone:?}");
+    }
+
     #[test]
     fn the_queue_is_bounded_and_ends_when_dropped() {
         let (_dir, items) = pictures(40);
