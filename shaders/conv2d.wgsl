@@ -11,6 +11,7 @@
 // processor has kernels of its own, see texel_product.wgsl.
 
 //!include real
+//!include epilogue
 
 struct Params {
     // Extents of C per group, the first column of this dispatch, and the range of k that it sums.
@@ -58,6 +59,9 @@ struct Params {
     origin: vec2i,
     column_step: vec2i,
     term_step: vec2i,
+
+    // Of C's elements, see epilogue.wgsl.
+    bias_channels: vec4u,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -65,12 +69,12 @@ struct Params {
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 @group(0) @binding(2) var<storage, read> b: array<f32>;
 
-fn store_c(at: u32, value: f32) {
+fn store_c(at: u32, sum: f32, group: u32, m: u32, n: u32) {
+    var value = sum;
     if (params.accumulate != 0u) {
-        c[at] += value;
-    } else {
-        c[at] = value;
+        value += c[at];
     }
+    c[at] = finished(value, params.bias_channels, group, m, n);
 }
 
 // Terms from k to k_end, of a row or column of C; none of one outside of it.
@@ -237,7 +241,7 @@ fn tile_${side}_${rows}_$columns(
         {
             let m = first_m + local.y + $i * $side;
             if (m < params.m && n < params.n) {
-                store_c(column + m * params.c_row, unscaled(sum$i_$j, params.a_scale, params.b_scale));
+                store_c(column + m * params.c_row, unscaled(sum$i_$j, params.a_scale, params.b_scale), group, m, n);
             }
         }
         //# end

@@ -5,6 +5,7 @@
 //   x: [N, I]   w: [O, I]   y, dy: [N, O]
 
 //!include within
+//!include epilogue
 
 struct Params {
     // Rows of the batch, outputs and inputs in this dispatch.
@@ -20,6 +21,8 @@ struct Params {
     accumulate: u32,
     // `backward_input`: outputs are cut into ranges of `split`; range i is written `i * rows * inputs` elements further on.
     split: u32,
+    // `forward`: of y's elements, see epilogue.wgsl.
+    bias_channels: vec4u,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> dy: array<f32>;
@@ -88,7 +91,7 @@ fn forward_${n}_$element(@builtin(workgroup_id) group: vec3u, @builtin(local_inv
         let o = output + lane / $n;
         let r = row + lane % $n;
         if (o < params.outputs && r < params.rows) {
-            y[params.y_first + r * params.y_row + o] = sum;
+            y[params.y_first + r * params.y_row + o] = finished(sum, params.bias_channels, 0u, r, o);
         }
     }
 }

@@ -8,6 +8,7 @@
 //   backward weight  outputs  inputs   batch    dy, transposed x
 
 //!include real
+//!include epilogue
 
 struct Params {
     // Extents of C, and the terms of this dispatch, cut into parts of `part`; part z is written z*c_part elements further on.
@@ -31,6 +32,8 @@ struct Params {
     c_row: u32,
     // Add to what C holds instead of overwriting it.
     accumulate: u32,
+    // Of C's elements, see epilogue.wgsl.
+    bias_channels: vec4u,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<f32>;
@@ -130,7 +133,7 @@ fn tile_${side}_$sums(
                 if (params.accumulate != 0u) {
                     value += c[at];
                 }
-                c[at] = value;
+                c[at] = finished(value, params.bias_channels, 0u, m, n);
             }
         }
         //# end

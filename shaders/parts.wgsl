@@ -1,5 +1,6 @@
 // Sum of partial results, always in the same order: the end of a product whose long sums were cut for more parallel work.
 //!include grid
+//!include epilogue
 
 struct Params {
     // Elements of a part, and from one part to the next.
@@ -8,6 +9,9 @@ struct Params {
     y_first: u32,
     // Add to what y holds instead of overwriting it.
     accumulate: u32,
+    // Rows and columns of a group, and the channels of its elements, see epilogue.wgsl.
+    extent: vec2u,
+    bias_channels: vec4u,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> partial: array<f32>;
@@ -29,5 +33,6 @@ fn sum_parts(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) group
     if (params.accumulate != 0u) {
         sum += y[at];
     }
-    y[at] = sum;
+    let row = i / params.extent.y;
+    y[at] = finished(sum, params.bias_channels, row / params.extent.x, row % params.extent.x, i % params.extent.y);
 }

@@ -9,6 +9,7 @@
 // A file of its own because it needs a device with subgroups.
 
 //!include texel_lines
+//!include epilogue
 
 struct Params {
     // Rows and columns of C, per group, and terms: texels of `multiply_terms`, columns in texels of `multiply_lines`.
@@ -40,6 +41,8 @@ struct Params {
     channels: u32,
     // Add to what C holds instead of overwriting it.
     accumulate: u32,
+    // Of C's elements, see epilogue.wgsl; of `multiply_terms` only.
+    bias_channels: vec4u,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;
@@ -108,7 +111,12 @@ fn multiply_terms(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation
     if (n$j < params.columns) {
         let column = first_c(group) + (n$j / params.c_inner) * params.c_outer + n$j % params.c_inner;
         for (var row = 0u; row < rows; row++) {
-            store_c(column + row * params.c_row, sums[row][$j]);
+            let at = column + row * params.c_row;
+            var sum = sums[row][$j];
+            if (params.accumulate != 0u) {
+                sum += c[at];
+            }
+            c[at] = finished(sum, params.bias_channels, group.z, group.x * 16u + row, n$j);
         }
     }
     //# end

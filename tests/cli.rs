@@ -337,7 +337,7 @@ fn bench_times_steps_and_kernels() {
             }
             let kernels = found["kernels"].as_array().unwrap();
             let has = |name: &str| kernels.iter().any(|kernel| kernel["name"] == name);
-            assert!(has("conv1 conv2d"), "{found}");
+            assert!(has("conv1 conv2d_bias"), "{found}");
             assert_eq!(has("conv1 conv2d_backward_weight"), backward, "{found}");
             for field in ["calls", "ms", "gflops", "gb_per_s"] {
                 assert!(kernels.iter().all(|kernel| kernel[field].as_f64().is_some()), "{field}: {found}");

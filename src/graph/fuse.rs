@@ -2,26 +2,28 @@
 //! numbers; one that no node computes any more has no memory.
 
 use super::{Graph, Node, Role, ValueId};
-use crate::ops::{LinearUpdate, Op, UpdateRule};
+use crate::ops::{Activation, ActivationKind, Biased, LinearUpdate, Op, Product, UpdateRule};
 
 /// Which rewrites are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rewrites {
     /// The gradient of a linear layer's weight and the optimizer's step on it become one node.
     pub linear_update: bool,
+    /// A convolution or linear layer, its bias and its ReLU become one node.
+    pub epilogues: bool,
     /// What updates a parameter runs as soon as it can, and not at the step's end: gradients live shorter.
     pub early_updates: bool,
 }
 
 impl Rewrites {
     /// The graph as it was built.
-    pub const NONE: Rewrites = Rewrites { linear_update: false, early_updates: false };
+    pub const NONE: Rewrites = Rewrites { linear_update: false, epilogues: false, early_updates: false };
 }
 
 impl Default for Rewrites {
     /// All of them.
     fn default() -> Self {
-        Rewrites { linear_update: true, early_updates: true }
+        Rewrites { linear_update: true, epilogues: true, early_updates: true }
     }
 }
 
@@ -29,6 +31,9 @@ impl Default for Rewrites {
 pub fn fuse(graph: &mut Graph, rewrites: Rewrites, outputs: &[ValueId]) {
     if rewrites.linear_update {
         fuse_linear_updates(graph, outputs);
+    }
+    if rewrites.epilogues {
+        fuse_epilogues(graph, outputs);
     }
     if rewrites.early_updates {
         hoist_updates(graph);
@@ -59,6 +64,40 @@ fn fuse_linear_updates(graph: &mut Graph, outputs: &[ValueId]) {
         .filter(|(at, _)| !gone.contains(at))
         .map(|(_, (node, fused))| fused.map_or(node, |(_, fused)| fused))
         .collect();
+}
+
+/// Where nobody else reads a product's sums, and then those with the bias.
+fn fuse_epilogues(graph: &mut Graph, outputs: &[ValueId]) {
+    let mut gone = vec![false; graph.nodes.len()];
+    for at in 0..graph.nodes.len() {
+        let Some(product) = Product::of(&graph.nodes[at].op) else { continue };
+        let Some(bias) = only_reader(graph, at, outputs).filter(|&n| matches!(graph.nodes[n].op, Op::Bias(_))) else {
+            continue;
+        };
+        let is_relu = |&n: &usize| graph.nodes[n].op == Op::Activation(Activation { kind: ActivationKind::Relu });
+        let relu = only_reader(graph, bias, outputs).filter(is_relu);
+        let last = relu.unwrap_or(bias);
+        let inputs = [graph.nodes[at].inputs[0], graph.nodes[at].inputs[1], graph.nodes[bias].inputs[1]].into();
+        for node in [Some(at), relu.map(|_| bias)].into_iter().flatten() {
+            graph.values[graph.nodes[node].outputs[0].0].producer = None;
+        }
+        gone[bias] = true;
+        relu.into_iter().for_each(|relu| gone[relu] = true);
+        let (op, result) = (Biased { product, relu: relu.is_some() }.into(), graph.nodes[last].outputs.clone());
+        graph.nodes[at] = Node { op, inputs, outputs: result, ..graph.nodes[at].clone() };
+    }
+    let mut gone = gone.into_iter();
+    graph.nodes.retain(|_| gone.next() != Some(true));
+}
+
+/// The node that reads the first output of node `of` as its first input, if no other does and it is none of `outputs`.
+fn only_reader(graph: &Graph, of: usize, outputs: &[ValueId]) -> Option<usize> {
+    let value = graph.nodes[of].outputs[0];
+    let mut readers = (0..graph.nodes.len()).filter(|&n| graph.nodes[n].inputs.contains(&value));
+    match (readers.next(), readers.next()) {
+        (Some(reader), None) if !outputs.contains(&value) => (graph.nodes[reader].inputs[0] == value).then_some(reader),
+        _ => None,
+    }
 }
 
 /// Moves each node that updates a parameter behind the last node that makes one of its inputs or reads what it overwrites.
@@ -106,17 +145,53 @@ mod tests {
     #[test]
     fn gradients_of_linear_weights_are_not_written() {
         let ops = |graph: &Graph, name: &str| graph.nodes.iter().filter(|node| node.op.name() == name).count();
-        let (plain, fused) = (graph(Rewrites::NONE), graph(Rewrites::default()));
+        let (plain, fused) = (graph(Rewrites::NONE), graph(Rewrites { linear_update: true, ..Rewrites::NONE }));
         assert_eq!([ops(&plain, "linear_backward_weight"), ops(&plain, "linear_update")], [3, 0]);
         assert_eq!([ops(&fused, "linear_backward_weight"), ops(&fused, "linear_update")], [0, 3]);
         assert_eq!(plain.nodes.len(), fused.nodes.len() + 3);
+    }
+
+    /// In AlexNet every layer but the last ends with ReLU.
+    #[test]
+    fn sums_are_finished_where_they_are_made() {
+        let names = ["conv2d_bias_relu", "linear_bias_relu", "linear_bias", "conv2d", "linear", "bias", "relu"];
+        let count = |graph: &Graph| names.map(|name| graph.nodes.iter().filter(|n| n.op.name() == name).count());
+        assert_eq!(count(&graph(Rewrites::NONE)), [0, 0, 0, 5, 3, 8, 7]);
+        assert_eq!(count(&graph(Rewrites::default())), [5, 2, 1, 0, 0, 0, 0]);
+    }
+
+    /// What another node reads, or the host, is still there.
+    #[test]
+    fn sums_that_are_read_are_kept() {
+        let mut graph = Graph::new();
+        let source = |graph: &mut Graph, name: &str, shape: Vec<usize>| {
+            graph.source(name, crate::tensor::TensorType::f32(shape), Role::Parameter).unwrap()
+        };
+        let (x, w, b) = (
+            source(&mut graph, "x", vec![2, 3]),
+            source(&mut graph, "w", vec![4, 3]),
+            source(&mut graph, "b", vec![4]),
+        );
+        let sums = graph.apply("fc", crate::ops::Linear, &[x, w]).unwrap();
+        let biased = graph.apply("fc", crate::ops::Bias, &[sums, b]).unwrap();
+        let y = graph.apply("relu", Activation { kind: ActivationKind::Relu }, &[biased]).unwrap();
+        let ops = |graph: &Graph, outputs: &[ValueId]| {
+            let mut graph = graph.clone();
+            fuse(&mut graph, Rewrites::default(), outputs);
+            graph.nodes.iter().map(|node| node.op.name()).collect::<Vec<_>>()
+        };
+        assert_eq!(ops(&graph, &[y]), ["linear_bias_relu"]);
+        assert_eq!(ops(&graph, &[y, biased]), ["linear_bias", "relu"]);
+        assert_eq!(ops(&graph, &[y, sums]), ["linear", "bias", "relu"]);
+        graph.apply("sum", crate::ops::Add, &[y, biased]).unwrap();
+        assert_eq!(ops(&graph, &[y]), ["linear_bias", "relu", "add"]);
     }
 
     /// Nothing reads a parameter after its update, or a value before it is made.
     #[test]
     fn the_order_stays_right() {
         for linear_update in [false, true] {
-            let graph = graph(Rewrites { linear_update, early_updates: true });
+            let graph = graph(Rewrites { linear_update, early_updates: true, epilogues: linear_update });
             let mut made: Vec<bool> = graph.values.iter().map(|value| value.role != Role::Activation).collect();
             let mut overwritten = vec![false; graph.values.len()];
             for (at, node) in graph.nodes.iter().enumerate() {

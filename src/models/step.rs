@@ -156,6 +156,7 @@ pub fn view_graph(model: &Model, options: &BuildOptions) -> Result<ViewGraph> {
 pub fn eval_graph(model: &Model, options: &BuildOptions) -> Result<EvalGraph> {
     let mut graph = Graph::new();
     let network = model.build(&mut graph, options, Phase::Evaluation)?;
+    fuse(&mut graph, options.rewrites, &[network.logits]);
     Ok(EvalGraph {
         graph,
         pictures: network.pictures,

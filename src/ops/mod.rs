@@ -15,6 +15,7 @@ pub(crate) mod augment_color;
 mod avg_pool2d;
 mod batch_norm;
 mod bias;
+mod biased;
 pub mod case;
 mod concat;
 mod conv2d;
@@ -241,11 +242,13 @@ ops! {
     sgd::{Sgd["sgd"]};
     adam::{Adam["adam", "adamw"]};
     linear_update::{LinearUpdate["linear_update"]};
+    biased::{Biased["conv2d_bias", "conv2d_bias_relu", "linear_bias", "linear_bias_relu"]};
 }
 
 pub use activation::{ActivationKind, LEAKY_SLOPE};
 pub use augment::Crop;
 pub use augment_color::Color;
+pub use biased::Product;
 pub use cross_entropy::IGNORE;
 pub use dropout::DropoutScaling;
 pub use linear_update::UpdateRule;

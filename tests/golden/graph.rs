@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use convoy::backend::Device;
 use convoy::graph::{Graph, Role, ValueId, autodiff};
 use convoy::ops::{
-    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Color,
-    Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
-    LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mix, Mul, Op, Reduce, ReduceKind, Reshape,
+    Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Biased, Broadcast,
+    Color, Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
+    LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mix, Mul, Op, Product, Reduce, ReduceKind, Reshape,
     RunningAverage, Scale, Sgd, Softmax,
 };
 use convoy::selftest::harness;
@@ -43,6 +43,12 @@ pub fn op(name: &str, o: &Options) -> Op {
         "conv2d" => conv2d(o).into(),
         "conv2d_backward_input" => Conv2dBackwardInput { conv: conv2d(o), input: o.get("input") }.into(),
         "linear" => Linear.into(),
+        "conv2d_bias" | "conv2d_bias_relu" => {
+            Biased { product: Product::Conv2d(conv2d(o)), relu: name.ends_with("relu") }.into()
+        }
+        "linear_bias" | "linear_bias_relu" => {
+            Biased { product: Product::Linear(Linear), relu: name.ends_with("relu") }.into()
+        }
         "linear_backward_input" => LinearBackwardInput.into(),
         "linear_backward_weight" => LinearBackwardWeight.into(),
         "bias" => Bias.into(),

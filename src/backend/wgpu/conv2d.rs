@@ -6,53 +6,66 @@ mod texels;
 use std::ops::Range;
 
 use super::WgpuOp;
+use super::biased::Epilogue;
 use super::dispatch::Builder;
 use super::lowering::{Lowering, ValueRef, Window};
 use super::shaders::{conv2d, conv2d_f16};
-use super::tile::{Tile, part, sum_parts};
+use super::tile::{Parts, Tile, part};
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 
 impl WgpuOp for Conv2d {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        let (x, w, y) = (&inputs[0], &inputs[1], &outputs[0]);
-        let e = Extents::new(self, x, w, y);
-        for pictures in cx.rows(e.batch, &[x, y])? {
-            for part in e.weight_parts(cx, w)? {
-                let product = Product {
-                    groups: part.groups,
-                    m: part.outputs.len(),
-                    n: pictures.len() * e.y_picture(),
-                    k: e.w_output(),
-                    a: part.window(cx, w, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
-                    pictures: Pictures::Columns,
-                    b: Patches {
-                        window: cx.row_window(x, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()),
-                        group: e.c * e.x_picture(),
-                        column: e.groups * e.c * e.x_picture(),
-                        term: e.x_picture(),
-                        image: e.input,
-                        column_grid: e.output,
-                        term_grid: e.kernel,
-                        divisor: [1, 1],
-                        origin: self.padding.map(|p| -(p as i32)),
-                        column_step: self.stride.map(|s| s as i32),
-                        term_step: self.dilation.map(|d| d as i32),
-                    },
-                    c: cx.row_window(y, e.batch, &pictures)?.skip(part.first_output(&e) * e.y_picture()).strided(
-                        e.o * e.y_picture(),
-                        e.y_picture(),
-                        e.groups * e.o * e.y_picture(),
-                        e.y_picture(),
-                    ),
-                    accumulate: false,
-                    scales: [1.0; 2],
-                };
-                product.lower(cx)?;
-            }
-        }
-        Ok(())
+        forward(self, cx, &inputs[0], &inputs[1], &outputs[0], None)
     }
+}
+
+/// y, finished.
+pub(super) fn forward(
+    conv: &Conv2d,
+    cx: &mut Lowering,
+    x: &ValueRef,
+    w: &ValueRef,
+    y: &ValueRef,
+    epilogue: Option<Epilogue>,
+) -> Result<()> {
+    let e = Extents::new(conv, x, w, y);
+    for pictures in cx.rows(e.batch, &[x, y])? {
+        for part in e.weight_parts(cx, w)? {
+            let product = Product {
+                groups: part.groups,
+                m: part.outputs.len(),
+                n: pictures.len() * e.y_picture(),
+                k: e.w_output(),
+                a: part.window(cx, w, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
+                pictures: Pictures::Columns,
+                b: Patches {
+                    window: cx.row_window(x, e.batch, &pictures)?.skip(part.group * e.c * e.x_picture()),
+                    group: e.c * e.x_picture(),
+                    column: e.groups * e.c * e.x_picture(),
+                    term: e.x_picture(),
+                    image: e.input,
+                    column_grid: e.output,
+                    term_grid: e.kernel,
+                    divisor: [1, 1],
+                    origin: conv.padding.map(|p| -(p as i32)),
+                    column_step: conv.stride.map(|s| s as i32),
+                    term_step: conv.dilation.map(|d| d as i32),
+                },
+                c: cx.row_window(y, e.batch, &pictures)?.skip(part.first_output(&e) * e.y_picture()).strided(
+                    e.o * e.y_picture(),
+                    e.y_picture(),
+                    e.groups * e.o * e.y_picture(),
+                    e.y_picture(),
+                ),
+                accumulate: false,
+                scales: [1.0; 2],
+                epilogue: epilogue.map(|epilogue| epilogue.of_rows(e.o).skip(part.first_output(&e))),
+            };
+            product.lower(cx)?;
+        }
+    }
+    Ok(())
 }
 
 impl WgpuOp for Conv2dBackwardInput {
@@ -91,6 +104,7 @@ impl WgpuOp for Conv2dBackwardInput {
                     // The sum over output channels goes on where the weight was cut.
                     accumulate: part.outputs.start > 0,
                     scales: [1.0, cx.capability.precision.loss_scale()],
+                    epilogue: None,
                 };
                 product.lower(cx)?;
             }
@@ -133,6 +147,7 @@ impl WgpuOp for Conv2dBackwardWeight {
                     c: part.window(cx, dw, &e)?.strided(e.o * e.w_output(), e.w_output(), 0, e.w_output()),
                     accumulate: pictures.start > 0,
                     scales: [cx.capability.precision.loss_scale(), 1.0],
+                    epilogue: None,
                 };
                 product.lower(cx)?;
             }
@@ -275,6 +290,8 @@ struct Product {
     accumulate: bool,
     /// What A and B are multiplied by where they are held in 16-bit floats.
     scales: [f32; 2],
+    /// Of the sums, when they are whole.
+    epilogue: Option<Epilogue>,
 }
 
 /// Terms that one invocation sums at most: 9 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
@@ -300,6 +317,7 @@ struct Piece {
     parts: usize,
     c_part: usize,
     accumulate: bool,
+    epilogue: Option<Epilogue>,
 }
 
 impl Product {
@@ -322,7 +340,8 @@ impl Product {
             let k = first..first + terms;
             let part = if self.c_is_dense() { part(cx, tiles, terms, elements) } else { terms };
             let parts = terms.div_ceil(part);
-            let piece = Piece { k, part, parts, c_part: elements, accumulate };
+            let epilogue = self.epilogue.filter(|_| first + terms == self.k);
+            let piece = Piece { k, part, parts, c_part: elements, accumulate, epilogue };
             if parts == 1 {
                 self.dispatch_tiles(cx, tile, &piece, &self.c)?;
                 continue;
@@ -330,9 +349,10 @@ impl Product {
             let partial = cx.scratch(elements * parts);
             let partial = cx.whole(&partial)?;
             let strided = partial.strided(self.c.group, self.c.row, self.c.outer, self.c.inner);
-            let piece = Piece { accumulate: false, ..piece };
+            let piece = Piece { accumulate: false, epilogue: None, ..piece };
             self.dispatch_tiles(cx, tile, &piece, &strided)?;
-            sum_parts(cx, partial, self.c.window, [elements, parts], accumulate)?;
+            let (rows, columns) = (self.m, self.n);
+            Parts { elements, parts, rows, columns, accumulate, epilogue }.sum(cx, partial, self.c.window)?;
         }
         Ok(())
     }
@@ -360,6 +380,7 @@ impl Product {
             .bind("a", a.window)
             .bind("b", b.window)
             .bind("c", c.window)
+            .epilogue(piece.epilogue, a.window)
             .set("m", self.m as u32)
             .set("n", self.n as u32)
             .set("n_first", n_first as u32)

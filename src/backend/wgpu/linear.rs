@@ -5,9 +5,10 @@ pub(super) mod texels;
 mod tiles;
 
 use super::WgpuOp;
+use super::biased::Epilogue;
 use super::lowering::{Lowering, ValueRef, Window};
 use super::shaders::{Kernel, linear};
-use super::tile::sum_parts;
+use super::tile::Parts;
 use crate::error::Result;
 use crate::ops::{Linear, LinearBackwardInput, LinearBackwardWeight};
 
@@ -25,34 +26,52 @@ pub(super) const MAX_SUMMED: usize = 32_768;
 
 impl WgpuOp for Linear {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        let (x, w, y) = (&inputs[0], &inputs[1], &outputs[0]);
-        if let Some(layer) = texels::Layer::new(cx, x, w) {
-            return layer.forward(cx, x, w, y);
-        }
-        let e = Extents::new(x, w);
-        let (kernel, rows_at_once) = match (e.element.width, e.batch) {
-            (4, ..=2) => (&linear::FORWARD_2_VEC4F, 2),
-            (4, _) => (&linear::FORWARD_8_VEC4F, 8),
-            (_, ..=2) => (&linear::FORWARD_2_F32, 2),
-            _ => (&linear::FORWARD_8_F32, 8),
-        };
-        if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
-            return tiles::forward(cx, tile, x, w, y);
-        }
-        cx.check_iterations(self, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
-        for rows in cx.rows(e.batch, &[x, y])? {
-            for range in cx.rows(e.outputs, &[w])? {
-                let y = cx.row_window(y, e.batch, &rows)?;
-                let size = [rows.len(), range.len()];
-                let windows = [cx.row_window(x, e.batch, &rows)?, cx.row_window(w, e.outputs, &range)?];
-                let dispatch =
-                    Dispatch { size, x: windows[0], w: windows[1], y, y_skip: range.start, accumulate: false };
-                let grid = [size[0].div_ceil(rows_at_once), size[1].div_ceil(OUTPUTS), 1];
-                dispatch.run(cx, &e, kernel, ["x", "w"], "y", range.len(), grid)?;
-            }
-        }
-        Ok(())
+        forward(self, cx, &inputs[0], &inputs[1], &outputs[0], None)
     }
+}
+
+/// y[n, o] = sum over i of x[n, i] * w[o, i], finished.
+pub(super) fn forward(
+    op: &Linear,
+    cx: &mut Lowering,
+    x: &ValueRef,
+    w: &ValueRef,
+    y: &ValueRef,
+    epilogue: Option<Epilogue>,
+) -> Result<()> {
+    if let Some(layer) = texels::Layer::new(cx, x, w) {
+        return layer.forward(cx, x, w, y, epilogue);
+    }
+    let e = Extents::new(x, w);
+    let (kernel, rows_at_once) = match (e.element.width, e.batch) {
+        (4, ..=2) => (&linear::FORWARD_2_VEC4F, 2),
+        (4, _) => (&linear::FORWARD_8_VEC4F, 8),
+        (_, ..=2) => (&linear::FORWARD_2_F32, 2),
+        _ => (&linear::FORWARD_8_F32, 8),
+    };
+    if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
+        return tiles::forward(cx, tile, [x, w, y], epilogue);
+    }
+    cx.check_iterations(op, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
+    for rows in cx.rows(e.batch, &[x, y])? {
+        for range in cx.rows(e.outputs, &[w])? {
+            let y = cx.row_window(y, e.batch, &rows)?;
+            let size = [rows.len(), range.len()];
+            let windows = [cx.row_window(x, e.batch, &rows)?, cx.row_window(w, e.outputs, &range)?];
+            let dispatch = Dispatch {
+                size,
+                x: windows[0],
+                w: windows[1],
+                y,
+                y_skip: range.start,
+                accumulate: false,
+                epilogue: epilogue.map(|epilogue| epilogue.of_columns().skip(range.start)),
+            };
+            let grid = [size[0].div_ceil(rows_at_once), size[1].div_ceil(OUTPUTS), 1];
+            dispatch.run(cx, &e, kernel, ["x", "w"], "y", range.len(), grid)?;
+        }
+    }
+    Ok(())
 }
 
 impl WgpuOp for LinearBackwardInput {
@@ -83,6 +102,7 @@ impl WgpuOp for LinearBackwardInput {
                         y: cx.row_window(dy, e.batch, &rows)?,
                         y_skip: range.start,
                         accumulate: range.start > 0,
+                        epilogue: None,
                     };
                     let groups = [e.inputs().div_ceil(LANES), rows.len().div_ceil(rows_at_once)];
                     let elements = rows.len() * e.features;
@@ -102,7 +122,9 @@ impl WgpuOp for LinearBackwardInput {
                     dispatch.x = cx.whole(&partial)?;
                     dispatch.accumulate = false;
                     dispatch.run(cx, &e, kernel, ["dx", "w"], "dy", split, grid)?;
-                    sum_parts(cx, dispatch.x, target, [elements, splits], range.start > 0)?;
+                    let (rows, columns, accumulate) = (rows.len(), e.features, range.start > 0);
+                    let parts = Parts { elements, parts: splits, rows, columns, accumulate, epilogue: None };
+                    parts.sum(cx, dispatch.x, target)?;
                 }
             }
         }
@@ -134,6 +156,7 @@ impl WgpuOp for LinearBackwardWeight {
                     y: cx.row_window(dy, e.batch, &rows)?,
                     y_skip: range.start,
                     accumulate: rows.start > 0,
+                    epilogue: None,
                 };
                 let grid = [e.inputs().div_ceil(2 * LANES), range.len().div_ceil(OUTPUTS), 1];
                 dispatch.run(cx, &e, kernel, ["x", "dw"], "dy", 0, grid)?;
@@ -186,6 +209,8 @@ struct Dispatch {
     /// Place of the first output in a row of y.
     y_skip: usize,
     accumulate: bool,
+    /// Of the forward kernels.
+    epilogue: Option<Epilogue>,
 }
 
 impl Dispatch {
@@ -202,7 +227,12 @@ impl Dispatch {
         grid: [usize; 3],
     ) -> Result<()> {
         let element = &e.element;
-        cx.dispatch(kernel)
+        let forward = kernel.bindings.iter().any(|binding| binding.name == "bias");
+        let dispatch = match forward {
+            true => cx.dispatch(kernel).epilogue(self.epilogue, self.x),
+            false => cx.dispatch(kernel).set("bias_channels", [0_u32; 4]),
+        };
+        dispatch
             .bind(&format!("{x}_{}", element.name), self.x)
             .bind(&format!("{w}_{}", element.name), self.w)
             .bind(y, self.y)

@@ -29,6 +29,7 @@ mod augment;
 mod avg_pool2d;
 mod batch_norm;
 mod bias;
+mod biased;
 mod concat;
 mod conv2d;
 mod cross_entropy;

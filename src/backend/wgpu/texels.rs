@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::biased::Epilogue;
 use super::dispatch::Builder;
 use super::lowering::{Lowering, MAX_ITERATIONS, MAX_TEXELS, ValueRef, Window};
 use super::shaders::{texel_pack, texel_product};
@@ -170,6 +171,8 @@ pub(super) struct Product {
     pub column_grid: Grid,
     pub term_grid: Grid,
     pub c: Target,
+    /// Of [`Form::Terms`].
+    pub epilogue: Option<Epilogue>,
 }
 
 /// Where C is: element (m, n) at `group*group + m*row + (n / inner)*outer + n % inner` of the window. Of [`Form::Lines`], n is
@@ -203,7 +206,17 @@ impl Product {
         let (most_groups, groups) = (cx.capability.grid_side, self.columns.div_ceil(columns));
         for group in (0..groups).step_by(most_groups) {
             for first in (0..self.terms).step_by(terms) {
-                let builder = b.bind(a.bind(cx.dispatch(kernel), "a"), "b");
+                let epilogue = self.epilogue.filter(|_| first + terms >= self.terms);
+                let builder = match (self.form, epilogue) {
+                    (Form::Lines, _) => cx.dispatch(kernel).set("bias_channels", [0_u32; 4]),
+                    (Form::Terms, None) => {
+                        let unread = cx.scratch(4);
+                        let unread = cx.whole(&unread)?;
+                        cx.dispatch(kernel).epilogue(None, unread)
+                    }
+                    (Form::Terms, epilogue) => cx.dispatch(kernel).epilogue(epilogue, self.c.window),
+                };
+                let builder = b.bind(a.bind(builder, "a"), "b");
                 self.set(builder, group * columns, first..self.terms.min(first + terms)).grid([
                     self.rows.div_ceil(ROWS),
                     most_groups.min(groups - group),

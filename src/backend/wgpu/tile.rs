@@ -1,5 +1,6 @@
 //! What products by tiles in workgroup memory have in common: enough workgroups to keep a device busy.
 
+use super::biased::Epilogue;
 use super::lowering::{Capability, Lowering, Window};
 use super::shaders::{Kernel, parts};
 use crate::backend::Precision;
@@ -38,20 +39,28 @@ pub(super) fn part(cx: &Lowering, tiles: usize, terms: usize, elements: usize) -
     terms.div_ceil(parts).next_multiple_of(16)
 }
 
-/// `target` (+)= the sum of `parts` partial results, `elements` each.
-pub(super) fn sum_parts(
-    cx: &mut Lowering,
-    partial: Window,
-    target: Window,
-    [elements, parts]: [usize; 2],
-    accumulate: bool,
-) -> Result<()> {
-    cx.dispatch(&parts::SUM_PARTS)
-        .bind("partial", partial)
-        .bind("y", target)
-        .set("count", elements as u32)
-        .set("parts", parts as u32)
-        .set("y_first", target.first)
-        .set("accumulate", accumulate as u32)
-        .threads(elements)
+/// A sum of partial results: `parts` of them, each of all groups' elements side by side, `[rows, columns]` in a group.
+pub(super) struct Parts {
+    pub elements: usize,
+    pub parts: usize,
+    pub rows: usize,
+    pub columns: usize,
+    pub accumulate: bool,
+    pub epilogue: Option<Epilogue>,
+}
+
+impl Parts {
+    /// `target` (+)= the sum.
+    pub fn sum(&self, cx: &mut Lowering, partial: Window, target: Window) -> Result<()> {
+        cx.dispatch(&parts::SUM_PARTS)
+            .bind("partial", partial)
+            .bind("y", target)
+            .epilogue(self.epilogue, partial)
+            .set("count", self.elements as u32)
+            .set("parts", self.parts as u32)
+            .set("y_first", target.first)
+            .set("accumulate", self.accumulate as u32)
+            .set("extent", [self.rows as u32, self.columns as u32])
+            .threads(self.elements)
+    }
 }

@@ -108,6 +108,7 @@ impl Product {
                     column_grid: Grid { extent: b.column_grid, steps: steps(column_outer, b.column_step) },
                     term_grid: Grid { extent: b.term_grid, steps: steps(term_outer, b.term_step) },
                     c: target,
+                    epilogue: self.epilogue.map(|epilogue| epilogue.skip(m.start)),
                 };
                 product.run(cx, &mut Texels::Ready(a_texture), &mut Texels::Ready(b_texture))?;
             }

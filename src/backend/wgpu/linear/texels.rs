@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::super::biased::Epilogue;
 use super::super::lowering::{Lowering, MAX_TEXELS, TEXTURE_WIDTH, ValueRef, Window};
 use super::super::shaders::texel_update::{UPDATE_ADAM, UPDATE_SGD};
 use super::super::texels::{COLUMNS, Form, Grid, MAX_TERMS, Pack, Product, ROWS, Target, Texels, piece};
@@ -59,7 +60,14 @@ impl Layer {
     }
 
     /// y[n, o] = sum over i of x[n, i] * w[o, i]
-    pub fn forward(&self, cx: &mut Lowering, x: &ValueRef, w: &ValueRef, y: &ValueRef) -> Result<()> {
+    pub fn forward(
+        &self,
+        cx: &mut Lowering,
+        x: &ValueRef,
+        w: &ValueRef,
+        y: &ValueRef,
+        epilogue: Option<Epilogue>,
+    ) -> Result<()> {
         let (batches, outputs) = (self.batches(cx, &[x, y])?, self.outputs(cx, &[w], 1)?);
         let (x_texture, w_texture) = (self.texture(cx, &batches), self.texture(cx, &outputs));
         for batch in &batches {
@@ -77,6 +85,7 @@ impl Layer {
                     column_grid: Grid::line(self.quads()),
                     term_grid: Grid::line(1),
                     c: Target { window: y.skip(range.start), ..target },
+                    epilogue: epilogue.map(|epilogue| epilogue.of_columns().skip(range.start)),
                     ..plain(y)
                 };
                 product.run(cx, &mut x, &mut w)?;
@@ -213,6 +222,7 @@ fn plain(c: Window) -> Product {
         column_grid: Grid::line(1),
         term_grid: Grid::line(1),
         c: Target::matrix(c, 0, Form::Lines),
+        epilogue: None,
     }
 }
 

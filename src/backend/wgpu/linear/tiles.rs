@@ -3,7 +3,8 @@
 use super::super::lowering::{Lowering, ValueRef, Window};
 use super::super::shaders::{Kernel, linear_tile, linear_tile_f16};
 
-use super::super::tile::{Tile, part, sum_parts};
+use super::super::biased::Epilogue;
+use super::super::tile::{Parts, Tile, part};
 use crate::error::Result;
 
 /// From a batch of so many rows on a tile is the default: below, most of one would be empty.
@@ -49,6 +50,7 @@ struct Product {
     accumulate: bool,
     /// What A is multiplied by where it is held in 16-bit floats.
     a_scale: f32,
+    epilogue: Option<Epilogue>,
 }
 
 impl Product {
@@ -62,6 +64,7 @@ impl Product {
             let part = if self.c_row == self.n { part(cx, grid[0] * grid[1], terms, elements) } else { terms };
             let parts = terms.div_ceil(part);
             let scratch = (parts > 1).then(|| cx.scratch(elements * parts));
+            let epilogue = self.epilogue.filter(|_| first + terms == self.k);
             let partial = scratch.map(|scratch| cx.whole(&scratch)).transpose()?;
             let target = partial.unwrap_or(self.c);
             let skip = |operand: &Operand| operand.window.first + (first * operand.term_step) as u32;
@@ -69,6 +72,7 @@ impl Product {
                 .bind("a", self.a.window)
                 .bind("b", self.b.window)
                 .bind("c", target)
+                .epilogue(epilogue.filter(|_| parts == 1), self.a.window)
                 .set("m", self.m as u32)
                 .set("n", self.n as u32)
                 .set("k", terms as u32)
@@ -87,7 +91,8 @@ impl Product {
                 .set("accumulate", (accumulate && parts == 1) as u32)
                 .grid([grid[0], grid[1], parts])?;
             if let Some(partial) = partial {
-                sum_parts(cx, partial, self.c, [elements, parts], accumulate)?;
+                let (rows, columns) = (self.m, self.n);
+                Parts { elements, parts, rows, columns, accumulate, epilogue }.sum(cx, partial, self.c)?;
             }
         }
         Ok(())
@@ -95,7 +100,12 @@ impl Product {
 }
 
 /// y[n, o] = sum over i of x[n, i] * w[o, i]
-pub(super) fn forward(cx: &mut Lowering, tile: &Tile, x: &ValueRef, w: &ValueRef, y: &ValueRef) -> Result<()> {
+pub(super) fn forward(
+    cx: &mut Lowering,
+    tile: &Tile,
+    [x, w, y]: [&ValueRef; 3],
+    epilogue: Option<Epilogue>,
+) -> Result<()> {
     let (batch, features, outputs) = (x.ty.shape[0], x.ty.shape[1], w.ty.shape[0]);
     for rows in cx.rows(batch, &[x, y])? {
         for range in cx.rows(outputs, &[w])? {
@@ -109,6 +119,7 @@ pub(super) fn forward(cx: &mut Lowering, tile: &Tile, x: &ValueRef, w: &ValueRef
                 c_row: outputs,
                 accumulate: false,
                 a_scale: 1.0,
+                epilogue: epilogue.map(|epilogue| epilogue.of_columns().skip(range.start)),
             };
             product.run(cx, tile)?;
         }
@@ -132,6 +143,7 @@ pub(super) fn backward_input(cx: &mut Lowering, tile: &Tile, dy: &ValueRef, w: &
                 c_row: features,
                 accumulate: range.start > 0,
                 a_scale: cx.capability.precision.loss_scale(),
+                epilogue: None,
             };
             product.run(cx, tile)?;
         }
@@ -161,6 +173,7 @@ pub(super) fn backward_weight(
                 c_row: features,
                 accumulate: rows.start > 0,
                 a_scale: cx.capability.precision.loss_scale(),
+                epilogue: None,
             };
             product.run(cx, tile)?;
         }
