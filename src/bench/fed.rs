@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{BenchOptions, Mode, Run, Work, median};
 use crate::backend::Device;
-use crate::data::{Item, Loader, LoaderOptions, PictureCache, Place};
+use crate::data::{Item, Loader, LoaderOptions, PictureCache, Place, unlinked};
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::models::Model;
@@ -57,6 +57,7 @@ pub fn fed(
     let home = tempfile::tempdir().map_err(Error::io("cannot make a temporary folder", &std::env::temp_dir()))?;
     let place = Place::Folder(home.path().into());
     let (cache, _) = PictureCache::open(&place, root, loading.size, loading.resize, items.len())?;
+    let _home = unlinked(home);
     let decoded = Loader::new(items.clone(), loading.clone());
     let cached = Loader::with_cache(items, loading.clone(), Some(Arc::new(cache)));
     for batch in cached.epoch(order.clone(), 0) {

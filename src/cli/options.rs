@@ -147,8 +147,8 @@ pub struct Options {
     /// How much brightness, contrast and saturation of training pictures vary: 0.4 is from 0.6 to 1.4 times
     #[arg(long, value_name = "X", help_heading = "Data")]
     color_jitter: Option<f64>,
-    /// How much the colours of training pictures are shifted along the principal components of all their colours (the 2012 paper), as a
-    /// share of the deviation there
+    /// How much the colours of training pictures are shifted along the principal components of all their colours, each times its
+    /// eigenvalue and a normal number of this deviation: 0.1 in the 2012 paper
     #[arg(long, value_name = "X", help_heading = "Data")]
     pca_jitter: Option<f64>,
     /// Probability with which a part of a training picture is erased

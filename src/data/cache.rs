@@ -2,7 +2,7 @@
 //! epoch and run.
 //!
 //! The file is only ever added to. It has a header, then chunks: an index of [`SLOTS`] entries, and as many slots of one picture each.
-//! An entry is written after its slot, and holds a stamp of the picture's file (path, size, times), a checksum of the pixels and one of
+//! An entry is written after its slot, and holds a stamp of the picture's file (path, size, times, number on its disk), a checksum of the pixels and one of
 //! itself: what a crash left half-written, or the disk spoilt, is not found or not believed, and the picture is decoded again. What a
 //! file held before it was changed is not found either, since its stamp is another. Slots are read with plain reads, not through mapped
 //! memory: as fast here, and a file that is cut short under a run is a picture to decode, not a signal that ends the process.
@@ -56,19 +56,22 @@ pub struct PictureCache {
 /// What a picture's file was when it was read: other content has another stamp.
 fn stamp(item: &Item, metadata: &Metadata) -> Option<u128> {
     let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
-    // What sets a file's time back leaves this one.
+    // What sets a file's time back leaves the time of the change; what puts another file in its place, as a clock ticks or in another
+    // folder, leaves neither its number nor its disk's.
     #[cfg(unix)]
-    let changed = {
+    let file = {
         use std::os::unix::fs::MetadataExt;
-        (metadata.ctime(), metadata.ctime_nsec())
+        [metadata.ctime() as u64, metadata.ctime_nsec() as u64, metadata.ino(), metadata.dev()]
     };
     #[cfg(not(unix))]
-    let changed = (0_i64, 0_i64);
+    let file = {
+        let created = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        [created.map_or(0, |time| time.as_nanos() as u64), xxh3_64(item.path.as_os_str().as_encoded_bytes())]
+    };
     let mut bytes = Vec::with_capacity(item.relative.len() + 64);
     bytes.extend(metadata.len().to_le_bytes());
     bytes.extend(modified.to_le_bytes());
-    bytes.extend(changed.0.to_le_bytes());
-    bytes.extend(changed.1.to_le_bytes());
+    file.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
     bytes.extend(item.relative.as_bytes());
     Some(xxh3_128(&bytes))
 }
@@ -140,7 +143,8 @@ impl PictureCache {
                 let entries = form::read_entries(&file, (height * width * 3) as u64);
                 (file, entries)
             }
-            None => (form::new_file(&path, &text)?, Vec::new()),
+            None if lock.is_some() => (form::new_file(&path, &text)?, Vec::new()),
+            None => (form::awaited(&path, &text)?, Vec::new()),
         };
         // A file most of whose pictures are of files that have been changed or removed begins anew.
         let (file, entries) = match lock.is_some() && entries.len() > 2 * pictures + SLOTS as usize {
@@ -151,11 +155,17 @@ impl PictureCache {
         let own = entries.len() as u64 * row;
         let wanted = own.max(pictures as u64 * row);
         let (allowed, why) = allowed(place, &home, &path, own, wanted);
+        // A full file that has more pictures than the folder begins anew too.
+        let most = allowed / row;
+        let (file, entries) = match lock.is_some() && entries.len() as u64 >= most && entries.len() > pictures {
+            true => (form::new_file(&path, &text)?, Vec::new()),
+            false => (file, entries),
+        };
         let note = (wanted > allowed).then(|| {
             format!(
                 "{} of {pictures} decoded pictures will be kept: {why}. The others are decoded in every epoch; \
                  --cache DIR keeps them on another disk",
-                allowed / row
+                most
             )
         });
         let cache = PictureCache {
@@ -166,7 +176,7 @@ impl PictureCache {
             index: RwLock::new(index_of(&entries)),
             next: AtomicU32::new(entries.len() as u32),
             entries: RwLock::new(entries),
-            most: (allowed / row).min(NONE as u64 - 1) as u32,
+            most: most.min(NONE as u64 - 1) as u32,
             failure: Mutex::new(None),
             failed: AtomicBool::new(false),
         };

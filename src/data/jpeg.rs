@@ -113,7 +113,12 @@ impl JpegLayout {
         let mut layout = JpegLayout::default();
         let mut at = 2;
         // Over the segments in front, for the EXIF one may hold a whole thumbnail with an end marker of its own.
-        while let Some(&[0xFF, marker, high, low]) = bytes.get(at..at + 4) {
+        // What stands between them, and is no segment, the decoder passes over.
+        while let Some(&[begin, marker, high, low]) = bytes.get(at..at + 4) {
+            if begin != 0xFF || matches!(marker, 0 | 0xFF | 0x01 | 0xD0..=0xD9) {
+                at += 1;
+                continue;
+            }
             let length = u16::from_be_bytes([high, low]) as usize;
             let segment = bytes.get(at + 4..(at + 2 + length).min(bytes.len()))?;
             match marker {
@@ -121,7 +126,6 @@ impl JpegLayout {
                     layout.scanned = *segment.first()? as usize;
                     break;
                 }
-                0xFF => at += 1, // fill byte
                 0xC0..=0xC2 => {
                     // Precision, height and width, number of components; of each: name, factors, table.
                     let side =

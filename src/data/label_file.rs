@@ -33,14 +33,17 @@ pub(super) fn read(file: &Path) -> Result<BTreeMap<String, String>> {
         if number == 0 && is_header(&path, label) {
             continue;
         }
-        let path = path.trim_start_matches("./");
+        // The same file by another way is the same picture.
+        let rooted = path.starts_with('/') || (cfg!(windows) && path.contains(':'));
+        let path = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect::<Vec<_>>().join("/");
         if path.is_empty() || label.is_empty() {
             return wrong(format!("expected path,label, such as cats/1.jpg,cat, got '{line}'"));
         }
-        if path.starts_with('/') || path.contains(':') || path.split('/').any(|part| part == "..") {
+        if rooted || path.split('/').any(|part| part == "..") {
+            let path = fields[0].trim();
             return wrong(format!("'{path}' leads out of the folder; expected a path inside it"));
         }
-        match labels.insert(path.to_string(), label.to_string()) {
+        match labels.insert(path.clone(), label.to_string()) {
             Some(before) if before != label => {
                 return wrong(format!("'{path}' is '{label}' here and '{before}' above; expected one label"));
             }
@@ -52,7 +55,8 @@ pub(super) fn read(file: &Path) -> Result<BTreeMap<String, String>> {
 
 fn is_header(path: &str, label: &str) -> bool {
     let (path, label) = (path.to_lowercase(), label.to_lowercase());
-    ["path", "file", "filename", "file_name", "image"].contains(&&path[..]) && ["label", "class"].contains(&&label[..])
+    ["path", "file", "filename", "file_name", "image", "image_path", "img", "id"].contains(&&path[..])
+        && ["label", "class", "category", "target"].contains(&&label[..])
 }
 
 #[cfg(test)]
@@ -73,7 +77,7 @@ mod tests {
         for text in [
             "path,label\na/1.jpg,cat\n\"b, c.jpg\",big dog\n",
             "\u{feff}Path,Label\r\na\\1.jpg, cat \r\n\r\n\"b, c.jpg\",big dog,more\r\n",
-            "\"b, c.jpg\",big dog\n./a/1.jpg,cat\na/1.jpg,cat",
+            "\"b, c.jpg\",big dog\n./a/1.jpg,cat\na//./1.jpg,cat",
         ] {
             assert_eq!(of(text).unwrap(), expected, "{text:?}");
         }

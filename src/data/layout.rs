@@ -121,7 +121,8 @@ fn by_label_file(home: &Path, dir: &Path, prefix: &str, inside: &str, except: Op
     let mut labels = label_file::read(&home.join(LABELS))?;
     labels.retain(|path, _| path.starts_with(inside));
     // Pictures that it does not name have no class.
-    let mut others = Walk::except(except).files(dir, inside.trim_end_matches('/'))?;
+    let mut walk = Walk::except(except);
+    let mut others = walk.files(dir, inside.trim_end_matches('/'))?;
     others.retain(|picture| !labels.contains_key(picture.relative.trim_start_matches('/')));
     let notes = others.first().map(|first| {
         format!(
@@ -140,15 +141,18 @@ fn by_label_file(home: &Path, dir: &Path, prefix: &str, inside: &str, except: Op
         (!excepted(&picture.path)).then_some(Labelled { picture, class: class.into() })
     };
     let pictures = labels.into_iter().filter_map(picture).collect();
-    Ok(Found { pictures, labels: Labels::LabelFile, notes: notes.into_iter().collect() })
+    let notes = notes.into_iter().chain(unlisted(&walk.unlisted)).collect();
+    Ok(Found { pictures, labels: Labels::LabelFile, notes })
 }
 
 /// The pictures in `dir` by their folders or their names.
 fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
     let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
-    let mut in_folders = Vec::new();
+    let (mut in_folders, mut locked) = (Vec::new(), Vec::new());
     for Entry { path, name: class, .. } in folders {
-        let pictures = Walk::except(except).files(&path, &format!("{prefix}{class}"))?;
+        let mut walk = Walk::except(except);
+        let pictures = walk.files(&path, &format!("{prefix}{class}"))?;
+        locked.append(&mut walk.unlisted);
         let class = Arc::from(class);
         in_folders.extend(pictures.into_iter().map(|picture| Labelled { picture, class: Arc::clone(&class) }));
     }
@@ -165,7 +169,8 @@ fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
                 by_folder.first().unwrap_or(&"")
             );
             let pictures = by_file_name(dir, prefix, files)?;
-            return Ok(Found { pictures, labels: Labels::FileNames, notes: vec![note] });
+            let notes = [note].into_iter().chain(unlisted(&locked)).collect();
+            return Ok(Found { pictures, labels: Labels::FileNames, notes });
         }
         (2.., 2..) => {
             return Err(Error::input(format!(
@@ -180,7 +185,8 @@ fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
         }
         (0, _) => {
             let pictures = by_file_name(dir, prefix, files)?;
-            return Ok(Found { pictures, labels: Labels::FileNames, notes: Vec::new() });
+            let notes = unlisted(&locked).into_iter().collect();
+            return Ok(Found { pictures, labels: Labels::FileNames, notes });
         }
         _ => files.first().map(|first| {
             format!(
@@ -191,7 +197,18 @@ fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
             )
         }),
     };
-    Ok(Found { pictures: in_folders, labels: Labels::Folders, notes: note.into_iter().collect() })
+    let notes = note.into_iter().chain(unlisted(&locked)).collect();
+    Ok(Found { pictures: in_folders, labels: Labels::Folders, notes })
+}
+
+/// What is said of folders that may not be listed.
+fn unlisted(folders: &[PathBuf]) -> Option<String> {
+    let first = folders.first()?;
+    let more = match folders.len() {
+        1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    Some(format!("left out the folder {}{more}: permission denied", first.display()))
 }
 
 /// Pictures labelled by their names.
@@ -223,8 +240,14 @@ fn by_file_name(dir: &Path, prefix: &str, files: Vec<Entry>) -> Result<Vec<Label
 /// the last letter and that place is not part of it: `cat (7).jpg` is a `cat`.
 fn class_of(name: &str) -> Option<&str> {
     let end = name.find(|c: char| matches!(c, '.' | '_' | '-') || c.is_numeric()).unwrap_or(name.len());
-    let class = name[..end].trim_end_matches(|c: char| !c.is_alphabetic());
+    let class = name[..end].trim_end_matches(|c: char| !c.is_alphabetic() && stands_between(c));
     class.starts_with(char::is_alphabetic).then_some(class)
+}
+
+/// Blanks and punctuation. Not the marks that many scripts write vowels, tones and accents with: they are no letters, but of the word.
+fn stands_between(c: char) -> bool {
+    let punctuation = ['\u{2000}'..='\u{206F}', '\u{3000}'..='\u{303F}', '\u{FF00}'..='\u{FF65}'];
+    c.is_ascii() || c.is_whitespace() || punctuation.iter().any(|range| range.contains(&c))
 }
 
 /// The first of some names.
@@ -254,6 +277,10 @@ mod tests {
             ("0001.jpg", None),
             ("_cat.jpg", None),
             ("(cat).jpg", None),
+            // A tone mark, an accent of its own: parts of the words.
+            ("\u{E1B}\u{E39}\u{E48}_1.jpg", Some("\u{E1B}\u{E39}\u{E48}")),
+            ("cafe\u{301}_1.jpg", Some("cafe\u{301}")),
+            ("猫（1）.jpg", Some("猫")),
         ];
         for (name, class) in cases {
             assert_eq!(class_of(name), class, "{name}");

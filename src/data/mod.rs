@@ -31,6 +31,7 @@ pub use layout::Labels;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped};
 pub use pixels::Damage;
 pub use scan::{ScanOptions, scan, scan_labelled};
+pub(crate) use speed::unlinked;
 pub use speed::{Speed, peak_memory, speed};
 pub use walk::pictures;
 

@@ -9,6 +9,8 @@ use super::{orientation, raster};
 
 /// A picture that claims more is not decoded.
 const MAX_MEGAPIXELS: usize = 100;
+/// Nor one that takes more: with what else a run holds, the pipeline stays below 512 MiB.
+const MOST_MEMORY: usize = 400 << 20;
 
 /// RGB pixels.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -47,6 +49,11 @@ impl Pixels {
     /// A short reason, such as `truncated PNG`.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
         let format = Format::of(bytes)?;
+        let needed = Pixels::memory(bytes);
+        if needed > MOST_MEMORY {
+            let mib = |bytes: usize| bytes >> 20;
+            return Err(format!("takes {} MiB of memory to decode, more than {}", mib(needed), mib(MOST_MEMORY)));
+        }
         let stored = match format {
             Format::Jpeg => jpeg(bytes),
             Format::Png => raster::png(bytes),

@@ -73,6 +73,7 @@ pub(super) fn gif(bytes: &[u8]) -> Result<Stored, Refused> {
     };
     let mut options = gif::DecodeOptions::new();
     options.set_color_output(gif::ColorOutput::RGBA);
+    options.check_frame_consistency(true); // a frame is not larger than the screen, whose size is known before
     options.set_memory_limit(gif::MemoryLimit::Bytes(MAX_BYTES));
     let mut decoder = options.read_info(Cursor::new(bytes)).map_err(failed)?;
     let (width, height) = (decoder.width() as usize, decoder.height() as usize);

@@ -62,8 +62,8 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             let found = labelled(val_dir, dir, None)?;
             notes.extend(found.notes);
             let val = numbered(found.pictures, &classes, val_dir)?;
-            let missing = (0..classes.len()).filter(|&class| val.iter().all(|item| item.class as usize != class));
-            let missing: Vec<&String> = missing.map(|class| &classes[class]).collect();
+            let counts = counts(&val, classes.len());
+            let missing: Vec<&String> = classes.iter().zip(counts).filter(|(_, n)| *n == 0).map(|(c, _)| c).collect();
             if !missing.is_empty() {
                 let (n, of, listed) = (missing.len(), classes.len(), listed(missing.iter()));
                 notes.push(format!(
@@ -74,14 +74,14 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             (items, val)
         }
         None => {
-            let pictures_of = |class: usize| items.iter().filter(|item| item.class as usize == class).count();
-            if let Some(class) = (0..classes.len()).find(|&class| pictures_of(class) < 2) {
+            let counts = counts(&items, classes.len());
+            if let Some(class) = (0..classes.len()).find(|&class| counts[class] < 2) {
                 return Err(Error::input(format!(
                     "{}: class '{}' has {}; expected 2 or more, one to train on and one to validate. \
                      Add pictures or remove the class",
                     dir.display(),
                     classes[class],
-                    plural(pictures_of(class)),
+                    plural(counts[class]),
                 )));
             }
             split::split(items, options.split, options.seed)
@@ -100,6 +100,13 @@ pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<(Vec<Item>, Vec<S
     let dir = divided(dir)?.map_or(dir.to_path_buf(), |(_, val)| val);
     let Found { pictures, notes, .. } = labelled(&dir, &dir, None)?;
     Ok((numbered(pictures, classes, &dir)?, notes))
+}
+
+/// Pictures of each class.
+fn counts(items: &[Item], classes: usize) -> Vec<usize> {
+    let mut counts = vec![0; classes];
+    items.iter().for_each(|item| counts[item.class as usize] += 1);
+    counts
 }
 
 /// Whether both are there and the same folder.

@@ -32,6 +32,7 @@ pub fn speed(items: &Arc<Vec<Item>>, root: &Path, options: &LoaderOptions) -> Re
     if let Some(note) = note {
         return Err(Error::input(note));
     }
+    let _home = unlinked(home);
     let mut upload = vec![0; options.batch * options.size[0] * options.size[1] * 3];
     let mut epoch = |loader: &Loader| -> Result<f64> {
         let (started, mut pictures) = (Instant::now(), 0);
@@ -52,6 +53,11 @@ pub fn speed(items: &Arc<Vec<Item>>, root: &Path, options: &LoaderOptions) -> Re
     let cached = Loader::with_cache(items.clone(), options.clone(), Some(Arc::new(cache)));
     epoch(&cached)?; // fills it
     Ok(Speed { workers: options.workers, decoded_per_second, cached_per_second: epoch(&cached)? })
+}
+
+/// Removes a temporary folder whose files are open, where they can be used all the same: what ends the process leaves nothing.
+pub(crate) fn unlinked(home: tempfile::TempDir) -> Option<tempfile::TempDir> {
+    if cfg!(unix) { None } else { Some(home) }
 }
 
 /// The most memory that the process has held so far, bytes; `None` on systems that do not say.

@@ -1,8 +1,9 @@
 //! What lies in folders: pictures, told from other files, and links that may form loops.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use super::format::{self, Format};
@@ -16,7 +17,10 @@ const EXTENSIONS: [&str; 6] = ["jpg", "jpeg", "png", "webp", "bmp", "gif"];
 /// # Errors
 /// [`Error::Input`] if there is none; [`Error::Io`] if the folder cannot be listed.
 pub fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Walk::except(None).files(dir, "")?;
+    let mut files = match fs::read_dir(dir) {
+        Err(error) => return Err(Error::io("cannot list the folder", dir)(error)),
+        Ok(_) => Walk::except(None).files(dir, "")?,
+    };
     if files.is_empty() {
         return Err(Error::input(format!(
             "{}: no pictures; expected JPEG, PNG, WebP, BMP or GIF files",
@@ -63,7 +67,7 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     for entry in fs::read_dir(dir).map_err(failed())? {
         let entry = entry.map_err(failed())?;
-        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let (path, name) = (entry.path(), readable(&entry.file_name()));
         let mut kind = entry.file_type().map_err(failed())?;
         if kind.is_symlink() {
             kind = fs::metadata(&path).map_or(kind, |target| target.file_type());
@@ -76,16 +80,31 @@ pub(super) fn entries(dir: &Path) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
+/// A name as text: what is no UTF-8 in it as `\\xF0`, so that different names stay different.
+fn readable(name: &OsStr) -> String {
+    let mut text = String::new();
+    for chunk in name.as_encoded_bytes().utf8_chunks() {
+        text += chunk.valid();
+        chunk.invalid().iter().for_each(|byte| text += &format!("\\x{byte:02X}"));
+    }
+    text
+}
+
 /// Collects pictures from a folder and those inside it.
 pub(super) struct Walk {
     /// Real paths of the folders that are done: symbolic links may form loops.
     visited: HashSet<PathBuf>,
+    /// The real path of what is left out.
+    except: Option<PathBuf>,
+    /// Folders that may not be listed.
+    pub unlisted: Vec<PathBuf>,
 }
 
 impl Walk {
     /// A walk that leaves out one folder, wherever it meets it.
     pub fn except(folder: Option<&Path>) -> Walk {
-        Walk { visited: folder.and_then(|folder| folder.canonicalize().ok()).into_iter().collect() }
+        let except = folder.and_then(|folder| folder.canonicalize().ok());
+        Walk { visited: HashSet::new(), except, unlisted: Vec::new() }
     }
 
     /// The pictures below `dir`, whose own path is to read `relative`.
@@ -99,10 +118,18 @@ impl Walk {
         let real = dir.canonicalize().map_err(Error::io("cannot read the folder", dir))?;
         // A link to a folder above would bring in the other classes.
         let above = dir.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|at| at.starts_with(&real));
-        if above || !self.visited.insert(real) {
+        let left_out = self.except.as_ref().is_some_and(|except| real.starts_with(except));
+        if above || left_out || !self.visited.insert(real) {
             return Ok(());
         }
-        for entry in entries(dir)? {
+        let entries = match entries(dir) {
+            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+                self.unlisted.push(dir.into());
+                return Ok(());
+            }
+            entries => entries?,
+        };
+        for entry in entries {
             let relative = format!("{relative}/{}", entry.name);
             if entry.folder {
                 self.folder(&entry.path, &relative, pictures)?;

@@ -3,7 +3,7 @@
 use crate::data::{Batch, Loader};
 use crate::error::Result;
 
-/// The principal components of all pixels of a loader's pictures in [0, 1]: in column k the k-th, as long as the deviation along it, the
+/// The principal components of all pixels of a loader's pictures in [0, 1]: in column k the k-th, as long as its eigenvalue, the
 /// longest first; the largest number of each is positive. `done` is told of each batch and says whether to go on; `None` if it did not.
 ///
 /// The sums are whole numbers, so they do not depend on the order.
@@ -67,7 +67,7 @@ fn principal(mut a: [[f64; 3]; 3]) -> [[f64; 3]; 3] {
     let column = |k: usize| {
         let vector = vectors.map(|row| row[k]);
         let largest = vector.iter().copied().fold(0.0, |most: f64, v| if v.abs() > most.abs() { v } else { most });
-        vector.map(|v| v * largest.signum() * a[k][k].max(0.0).sqrt())
+        vector.map(|v| v * largest.signum() * a[k][k].max(0.0))
     };
     let columns = order.map(column);
     std::array::from_fn(|c| std::array::from_fn(|k| columns[k][c]))
@@ -86,15 +86,16 @@ mod tests {
             [[0.0; 3]; 3],
         ] {
             let v = principal(covariance);
+            let length = |k: usize| (0..3).map(|c| v[c][k] * v[c][k]).sum::<f64>().sqrt();
             for (c, d) in (0..3).flat_map(|c| (0..3).map(move |d| (c, d))) {
-                let product: f64 = (0..3).map(|k| v[c][k] * v[d][k]).sum();
+                let there = (0..3).filter(|&k| length(k) > 0.0);
+                let product: f64 = there.map(|k| v[c][k] * v[d][k] / length(k)).sum();
                 assert!((product - covariance[c][d]).abs() < 1e-12, "{c}, {d}: {v:?}");
                 let between: f64 = (0..3).map(|row| v[row][c] * v[row][d]).sum();
                 assert!(c == d || between.abs() < 1e-9, "columns {c} and {d}: {v:?}");
             }
-            let length = |k: usize| (0..3).map(|c| v[c][k] * v[c][k]).sum::<f64>();
             assert!(length(0) >= length(1) && length(1) >= length(2), "{v:?}");
         }
-        assert_eq!(principal([[0.04, 0.0, 0.0], [0.0, 0.09, 0.0], [0.0, 0.0, 0.01]])[1], [0.3, 0.0, 0.0]);
+        assert_eq!(principal([[0.04, 0.0, 0.0], [0.0, 0.09, 0.0], [0.0, 0.0, 0.01]])[1], [0.09, 0.0, 0.0]);
     }
 }

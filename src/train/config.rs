@@ -99,7 +99,8 @@ pub struct Settings {
     pub min_area: f64,
     /// How much brightness, contrast and saturation vary, in [0, 1).
     pub color_jitter: f64,
-    /// Deviation of the paper's colour jitter, as a share of that of the training pictures' colours along their principal components.
+    /// Deviation of the numbers by which the paper's colour jitter multiplies eigenvalues: of the covariance of the training pictures'
+    /// colours in [0, 1].
     pub pca_jitter: f64,
     /// Probability with which a part of a picture is erased, in [0, 1].
     pub erase: f64,
@@ -250,8 +251,13 @@ impl Settings {
         half_open("color-jitter", self.color_jitter)?;
         number("pca-jitter", self.pca_jitter, "0 to 10", &|v| (0.0..=10.0).contains(&v))?;
         number("erase", self.erase, "0 to 1", &|v| (0.0..=1.0).contains(&v))?;
-        number("mixup", self.mixup, "0 to 100", &|v| (0.0..=100.0).contains(&v))?;
-        number("cutmix", self.cutmix, "0 to 100", &|v| (0.0..=100.0).contains(&v))?;
+        number("mixup", self.mixup, "0, or 0.001 to 100", &|v| v == 0.0 || (0.001..=100.0).contains(&v))?;
+        number("cutmix", self.cutmix, "0, or 0.001 to 100", &|v| v == 0.0 || (0.001..=100.0).contains(&v))?;
+        if self.batch_size == 1 && (self.mixup > 0.0 || self.cutmix > 0.0) {
+            return Err(Error::input(
+                "--mixup and --cutmix mix the pictures of a batch: they need a --batch-size of 2 or more",
+            ));
+        }
         for (mean, std) in self.mean.into_iter().zip(self.std) {
             number("mean", mean, "within 3.4e38", &|v| v.is_finite())?;
             positive("std", std)?;

@@ -20,8 +20,8 @@ pub struct Job {
     pub dataset: Dataset,
     /// What weights a new run begins with, where it is not their first values.
     pub pretrained: Option<Pretrained>,
-    /// Principal components of the training pictures' colours, as long as their deviations, in columns: what
-    /// [`Settings::pca_jitter`] is a share of. [`train`](super::train) finds them if they are wanted.
+    /// Principal components of the training pictures' colours, as long as their eigenvalues, in columns: what
+    /// [`Settings::pca_jitter`] multiplies. [`train`](super::train) finds them if they are wanted.
     pub components: [[f64; 3]; 3],
 }
 

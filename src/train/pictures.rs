@@ -11,7 +11,7 @@ use super::position::Position;
 use super::run_folder::RunFolder;
 use super::{Event, Job};
 use crate::backend::Device;
-use crate::data::{Loader, LoaderOptions, PictureCache, Place, decode};
+use crate::data::{Dataset, Loader, LoaderOptions, PictureCache, Place, decode};
 use crate::error::{Error, Result};
 use crate::formats::{Checkpoint, atomic};
 use crate::models;
@@ -22,19 +22,24 @@ use crate::tensor::Tensor;
 /// Pictures in samples.png.
 const SAMPLES: usize = 32;
 
-/// Whether a validation picture can be read: with none an epoch would be spent before that shows.
-pub(super) fn check_validation(job: &Job) -> Result<()> {
-    let (pictures, LoaderOptions { size, resize, .. }) = (&job.dataset.val, job.loader_options(1));
-    let unreadable = pictures.iter().map_while(|item| decode(&item.path, size, resize).err().map(|why| (item, why)));
-    let unreadable: Vec<_> = unreadable.collect();
-    match &unreadable[..] {
-        [(item, why), ..] if unreadable.len() == pictures.len() => Err(Error::input(format!(
-            "none of the {} validation pictures can be read; the first, {}: {why}. Give others by --val",
-            pictures.len(),
-            item.path.display()
-        ))),
-        _ => Ok(()),
+/// Whether a picture to train on and one to validate on can be read: with none an epoch would be spent before that shows.
+pub(super) fn check_readable(job: &Job) -> Result<()> {
+    let LoaderOptions { size, resize, .. } = job.loader_options(1);
+    let Dataset { train, val, .. } = &job.dataset;
+    for (pictures, what, advice) in [(train, "training", "other ones"), (val, "validation", "others by --val")] {
+        let unreadable = pictures.iter().map_while(|item| Some((item, decode(&item.path, size, resize).err()?)));
+        let unreadable: Vec<_> = unreadable.collect();
+        if let [(item, why), ..] = &unreadable[..]
+            && unreadable.len() == pictures.len()
+        {
+            return Err(Error::input(format!(
+                "none of the {} {what} pictures can be read; the first, {}: {why}. Give {advice}",
+                pictures.len(),
+                item.path.display()
+            )));
+        }
     }
+    Ok(())
 }
 
 /// The cache of decoded pictures that the settings ask for. One that cannot be had is an error only if they say where.
@@ -77,9 +82,9 @@ pub(super) fn principal_components(
     let text = format!("colours: looking at {} training pictures for --pca-jitter", job.dataset.train.len());
     notice(folder, observe, text, false)?;
     let components = components(loader, |_| !stop.load(Ordering::Relaxed))?.ok_or(Error::Interrupted)?;
-    let deviation = |k: usize| (0..3).map(|c| components[c][k].powi(2)).sum::<f64>().sqrt();
-    let (first, second, third) = (deviation(0), deviation(1), deviation(2));
-    let text = format!("colours: deviations {first:.3}, {second:.3}, {third:.3} along their principal components");
+    let length = |k: usize| (0..3).map(|c| components[c][k].powi(2)).sum::<f64>().sqrt();
+    let (first, second, third) = (length(0), length(1), length(2));
+    let text = format!("colours: variances {first:.4}, {second:.4}, {third:.4} along their principal components");
     notice(folder, observe, text, false)?;
     Ok(components)
 }

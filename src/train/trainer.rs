@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::feed::Feed;
 use super::metrics::{Means, Tally, labelled_rows, score};
-use super::pictures::{check_validation, notice, picture_cache, principal_components, save_samples};
+use super::pictures::{check_readable, notice, picture_cache, principal_components, save_samples};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
@@ -89,7 +89,7 @@ impl<'a> Run<'a> {
         stop: &'a AtomicBool,
         observe: &'a mut dyn FnMut(&Event),
     ) -> Result<Run<'a>> {
-        check_validation(&job)?;
+        check_readable(&job)?;
         let cache = picture_cache(&job, folder, observe)?;
         let loader = |job: &Job, items: &Arc<Vec<Item>>, batch| {
             Loader::with_cache(items.clone(), job.loader_options(batch), cache.clone())
@@ -392,7 +392,9 @@ impl<'a> Run<'a> {
     fn lost_classes(&self) -> Option<String> {
         let dataset = &self.job.dataset;
         let skipped = self.folder.skipped().collect();
-        lost_classes(&dataset.classes, dataset.train.iter().chain(&*dataset.val), &skipped)
+        let of_all = lost_classes(&dataset.classes, dataset.train.iter().chain(&*dataset.val), &skipped);
+        // Where many others validate, a class may lose all that was there to learn it from.
+        of_all.or_else(|| lost_classes(&dataset.classes, dataset.train.iter(), &skipped))
     }
 }
 

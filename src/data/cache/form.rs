@@ -3,6 +3,8 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,7 +13,7 @@ use crate::data::Resize;
 use crate::error::{Error, Result};
 
 /// Version of the file's form.
-pub(super) const FORM: u32 = 1;
+pub(super) const FORM: u32 = 2;
 const HEADER_BYTES: u64 = 4096;
 /// Slots of a chunk.
 pub(super) const SLOTS: u64 = 1024;
@@ -93,6 +95,20 @@ pub(super) fn new_file(path: &Path, header: &[u8]) -> Result<File> {
     let mut file = File::options().read(true).write(true).create_new(true).open(path).map_err(failed())?;
     file.write_all(header).map_err(failed())?;
     Ok(file)
+}
+
+/// The file that another process, which has the right to, is about to make.
+pub(super) fn awaited(path: &Path, header: &[u8]) -> Result<File> {
+    for _ in 0..100 {
+        if let Some(file) = open_file(path, header) {
+            return Ok(file);
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Err(Error::input(format!(
+        "{}: another process has this file of decoded pictures, or it may not be written",
+        path.display()
+    )))
 }
 
 /// All entries up to the last that was written; those between that were not are empty.

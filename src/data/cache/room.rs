@@ -27,15 +27,16 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>> {
 pub(super) fn allowed(place: &Place, home: &Path, path: &Path, own: u64, wanted: u64) -> (u64, String) {
     let free = || fs4::available_space(home).unwrap_or(0);
     let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64);
-    let by_disk = |share: u64, told: &str| {
-        let free = free();
+    // Of what is free or theirs, so that it does not grow with every run.
+    let by_disk = |share: u64, others: u64, told: &str| {
+        let room = own + others + free();
         (
-            own + free / 10 * share,
-            format!("{told} of the {} that are free on the disk of {}", gib(free), home.display()),
+            (room / 10 * share).saturating_sub(others),
+            format!("{told} of the {} on the disk of {} that are free or theirs", gib(room), home.display()),
         )
     };
     match place {
-        Place::Folder(_) => by_disk(9, "they may take nine tenths"),
+        Place::Folder(_) => by_disk(9, 0, "they may take nine tenths"),
         Place::Own => {
             let mut others: Vec<(SystemTime, PathBuf, u64)> = Vec::new();
             for entry in fs::read_dir(home).into_iter().flatten().flatten() {
@@ -57,7 +58,7 @@ pub(super) fn allowed(place: &Place, home: &Path, path: &Path, own: u64, wanted:
                 }
             }
             let most = MOST_BYTES.saturating_sub(taken);
-            let (disk, why) = by_disk(5, "they may take half");
+            let (disk, why) = by_disk(5, taken, "they may take half");
             match most <= disk {
                 true => (most, format!("all of {} may take {}", home.display(), gib(MOST_BYTES))),
                 false => (disk, why),
