@@ -245,6 +245,6 @@ pub use activation::{ActivationKind, LEAKY_SLOPE};
 pub use augment::Crop;
 pub use augment_color::Color;
 pub use cross_entropy::IGNORE;
-pub use dropout::DropoutScaling;
+pub use dropout::{DropoutScaling, Strip};
 pub use linear_update::UpdateRule;
 pub use reduce::ReduceKind;
