@@ -486,7 +486,8 @@ mod tests {
             let (graph, _) = build("alexnet", &options, phase).unwrap();
             graph.nodes.into_iter().filter(|n| n.layer.starts_with("drop")).map(|n| n.op).collect()
         };
-        let dropout = |n, scaling, rate| Op::from(Dropout { rate, stream: stream::DROPOUT + n, scaling, part: Strip::WHOLE });
+        let dropout =
+            |n, scaling, rate| Op::from(Dropout { rate, stream: stream::DROPOUT + n, scaling, part: Strip::WHOLE });
         use DropoutScaling::{Inverted, Paper};
         let expected = [dropout(0, Inverted, 0.5), dropout(1, Inverted, 0.5)];
         assert_eq!(ops(Phase::Training, Inverted, None), expected);

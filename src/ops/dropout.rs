@@ -94,7 +94,8 @@ impl Operator for Dropout {
     fn reference(&self, inputs: &[Array]) -> Vec<Array> {
         let random = philox(&inputs[1], self.stream);
         let (threshold, scale) = (self.threshold(), self.scale() as f64);
-        let keep = |(i, &x): (usize, &f64)| if random.word(self.part.place(i) as u32) >= threshold { x * scale } else { 0.0 };
+        let keep =
+            |(i, &x): (usize, &f64)| if random.word(self.part.place(i) as u32) >= threshold { x * scale } else { 0.0 };
         let data = inputs[0].data.iter().enumerate().map(keep).collect();
         vec![Array { shape: inputs[0].shape.clone(), data }]
     }

@@ -121,7 +121,10 @@ pub struct Settings {
     /// What products multiply.
     #[serde(default)]
     pub precision: PrecisionKind,
-    /// Device, as given to `--adapter`.
+    /// What several devices divide among them; `model` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<ParallelKind>,
+    /// Device or devices, as given to `--adapter`.
     #[serde(default = "auto")]
     pub adapter: String,
 }

@@ -6,9 +6,9 @@ use convoy::backend::Device;
 use convoy::graph::{Graph, Role, ValueId, autodiff};
 use convoy::ops::{
     Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Color,
-    Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Strip, Fill, Linear,
+    Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
     LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, RunningAverage,
-    Scale, Sgd, Softmax,
+    Scale, Sgd, Softmax, Strip,
 };
 use convoy::selftest::harness;
 use convoy::tensor::Tensor;
@@ -46,7 +46,9 @@ pub fn op(name: &str, o: &Options) -> Op {
         "linear_backward_input" => LinearBackwardInput.into(),
         "linear_backward_weight" => LinearBackwardWeight.into(),
         "bias" => Bias.into(),
-        "lrn" => Lrn { size: o.get("size"), alpha: o.get("alpha"), beta: o.get("beta"), k: o.get("k"), groups: 1 }.into(),
+        "lrn" => {
+            Lrn { size: o.get("size"), alpha: o.get("alpha"), beta: o.get("beta"), k: o.get("k"), groups: 1 }.into()
+        }
         "max_pool2d" => MaxPool2d {
             kernel: o.get("kernel"),
             stride: o.get("stride"),

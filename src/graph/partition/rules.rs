@@ -1,0 +1,470 @@
+//! For each op: how its outputs are cut, and what a device needs of the inputs to make its part of them.
+
+use std::ops::Range;
+
+use super::{Builder, Layout, Parallel};
+use crate::error::Result;
+use crate::graph::{Node, ValueId};
+use crate::ops::{
+    Augment, Concat, ConcatBackward, Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight, Dropout, Linear,
+    LinearBackwardInput, LinearBackwardWeight, LinearUpdate, Lrn, LrnBackward, Op, Reshape, Strip,
+};
+
+impl Builder<'_> {
+    /// Appends a node of the whole graph to the devices' graphs.
+    pub(super) fn node(&mut self, node: &Node) -> Result<()> {
+        let inputs = &node.inputs;
+        match &node.op {
+            Op::Conv2d(Conv2d { groups, .. }) => self.forward(node, *groups),
+            Op::Linear(Linear) => self.forward(node, 1),
+            Op::Conv2dBackwardInput(Conv2dBackwardInput { conv, .. }) => self.backward_input(node, conv.groups),
+            Op::LinearBackwardInput(LinearBackwardInput) => self.backward_input(node, 1),
+            Op::Conv2dBackwardWeight(Conv2dBackwardWeight { conv, .. }) => self.backward_weight(node, conv.groups),
+            Op::LinearBackwardWeight(LinearBackwardWeight) => self.backward_weight(node, 1),
+            Op::LinearUpdate(update) => self.linear_update(node, update),
+            Op::Sgd(_) | Op::Adam(_) => {
+                let layout = self.layout(inputs[0])?;
+                self.update(node, node.op.clone(), inputs, &layout)
+            }
+            Op::RunningAverage(_) => {
+                let measured = self.layout(inputs[1])?;
+                let layout = self.assign(inputs[0], measured)?;
+                self.in_place(node, node.op.clone(), inputs, &layout)
+            }
+            Op::Bias(_) => {
+                let target = self.target(&inputs[..1])?;
+                let vector = of_channels(&target);
+                self.assign(inputs[1], vector.clone())?;
+                self.emit(node, vec![target.clone()], |b, d| {
+                    Ok((node.op.clone(), vec![b.part(inputs[0], d, &target)?, b.part(inputs[1], d, &vector)?]))
+                })
+            }
+            Op::BiasBackward(_) => {
+                let layout = self.layout(inputs[0])?;
+                let sums = match &layout {
+                    Layout::Split { axis: 0, .. } => Layout::Sum,
+                    other => of_channels(other),
+                };
+                self.emit(node, vec![sums], |b, d| Ok((node.op.clone(), vec![b.part(inputs[0], d, &layout)?])))
+            }
+            Op::BatchNorm(op) => self.batch_norm(node, op),
+            Op::BatchNormBackward(op) => self.batch_norm_backward(node, op),
+            Op::BatchNormInference(_) => self.per_channel(node, 1, |x| vec![x.clone()]),
+            Op::Lrn(lrn) => self.lrn(node, lrn, lrn.size / 2, |lrn| lrn.into()),
+            // A window's gradient has the windows in it that reach half a window further.
+            Op::LrnBackward(LrnBackward { lrn }) => {
+                self.lrn(node, lrn, lrn.size / 2 * 2, |lrn| LrnBackward { lrn }.into())
+            }
+            Op::Concat(concat) => self.concat(node, concat),
+            Op::ConcatBackward(part) => self.concat_backward(node, part),
+            Op::Dropout(dropout) => self.dropout(node, dropout),
+            Op::Reshape(reshape) => self.reshape_rule(node, reshape),
+            Op::Augment(augment) => self.augment(node, augment),
+            Op::Add(_) | Op::Scale(_) => {
+                let mut layouts = Vec::new();
+                for &input in inputs {
+                    layouts.push(self.layout(input)?);
+                }
+                // The sum of summands' sums.
+                let summands = layouts.iter().all(|layout| *layout == Layout::Sum);
+                let target = if summands { Layout::Sum } else { self.target(inputs)? };
+                self.alike(node, target)
+            }
+            Op::Activation(_)
+            | Op::ActivationBackward(_)
+            | Op::Mul(_)
+            | Op::MaxPool2d(_)
+            | Op::MaxPool2dBackward(_)
+            | Op::AvgPool2d(_)
+            | Op::AvgPool2dBackward(_) => {
+                let target = self.target(inputs)?;
+                self.alike(node, target)
+            }
+            Op::Softmax(_)
+            | Op::SoftmaxBackward(_)
+            | Op::CrossEntropy(_)
+            | Op::CrossEntropyBackward(_)
+            | Op::Fill(_)
+            | Op::Reduce(_)
+            | Op::Broadcast(_) => self.everywhere(node),
+        }
+    }
+
+    /// Appends a node to each device's graph: the op and inputs that `make` gives, outputs in these layouts.
+    pub(super) fn emit(
+        &mut self,
+        node: &Node,
+        layouts: Vec<Layout>,
+        mut make: impl FnMut(&mut Self, usize) -> Result<(Op, Vec<ValueId>)>,
+    ) -> Result<()> {
+        let mut locals = vec![Vec::new(); node.outputs.len()];
+        for device in 0..self.devices() {
+            let (op, inputs) = make(self, device)?;
+            let outputs = self.parts[device].apply_all(&self.layer, op, &inputs)?;
+            locals.iter_mut().zip(outputs).for_each(|(locals, output)| locals.push(output));
+        }
+        for ((&output, layout), locals) in node.outputs.iter().zip(layouts).zip(locals) {
+            self.set(output, layout, locals);
+        }
+        Ok(())
+    }
+
+    /// All of the node on every device.
+    fn everywhere(&mut self, node: &Node) -> Result<()> {
+        self.alike(node, Layout::Whole)
+    }
+
+    /// Inputs and outputs are cut alike.
+    fn alike(&mut self, node: &Node, target: Layout) -> Result<()> {
+        self.emit(node, vec![target.clone(); node.outputs.len()], |b, d| {
+            let inputs = node.inputs.iter().map(|&input| b.part(input, d, &target));
+            Ok((node.op.clone(), inputs.collect::<Result<_>>()?))
+        })
+    }
+
+    /// How to cut an op whose inputs are cut alike: as the first that is cut.
+    pub(super) fn target(&mut self, inputs: &[ValueId]) -> Result<Layout> {
+        let mut sum = None;
+        for &input in inputs {
+            match self.layout(input)? {
+                Layout::Whole => {}
+                Layout::Sum => sum = Some(self.natural(input)),
+                split => return Ok(split),
+            }
+        }
+        Ok(sum.unwrap_or(Layout::Whole))
+    }
+
+    /// Whether a value is cut by rows: the layout then.
+    fn rows(&mut self, value: ValueId) -> Result<Option<Layout>> {
+        Ok(Some(self.layout(value)?).filter(|layout| matches!(layout, Layout::Split { axis: 0, .. })))
+    }
+
+    /// Which of a layer's outputs each device computes: whole groups, if there is more than one; `None` where all compute all.
+    fn outputs(&self, outputs: usize, groups: usize) -> Option<Cut> {
+        let units = if groups == 1 { outputs } else { groups };
+        match Layout::even(0, units, self.devices())? {
+            Layout::Split { bounds, .. } if self.parallel == Parallel::Model => {
+                let bounds: Vec<usize> = bounds.into_iter().map(|bound| bound * (outputs / units)).collect();
+                Some(Cut { bounds, outputs, groups })
+            }
+            _ => None,
+        }
+    }
+
+    /// Inputs: x, weight.
+    fn forward(&mut self, node: &Node, groups: usize) -> Result<()> {
+        let &[x, weight] = &node.inputs[..] else { return self.everywhere(node) };
+        if let Some(rows) = self.rows(x)? {
+            return self.emit(node, vec![rows.clone()], |b, d| {
+                Ok((node.op.clone(), vec![b.part(x, d, &rows)?, b.whole(weight, d)?]))
+            });
+        }
+        let (ty, channels) = (self.ty(weight), self.ty(x).shape[1]);
+        let Some(cut) = self.outputs(ty.shape[0], groups) else { return self.everywhere(node) };
+        let kernels = cut.along(0);
+        self.assign(weight, kernels.clone())?;
+        self.emit(node, vec![cut.along(1)], |b, d| {
+            let x = b.piece(x, d, Some((1, cut.inputs(d, channels))))?;
+            Ok((cut.op(&node.op, d), vec![x, b.part(weight, d, &kernels)?]))
+        })
+    }
+
+    /// Inputs: dy, weight.
+    fn backward_input(&mut self, node: &Node, groups: usize) -> Result<()> {
+        let &[dy, weight] = &node.inputs[..] else { return self.everywhere(node) };
+        if let Some(rows) = self.rows(dy)? {
+            return self.emit(node, vec![rows.clone()], |b, d| {
+                Ok((node.op.clone(), vec![b.part(dy, d, &rows)?, b.whole(weight, d)?]))
+            });
+        }
+        let channels = self.ty(node.outputs[0]).shape[1];
+        let Some(cut) = self.outputs(self.ty(weight).shape[0], groups) else { return self.everywhere(node) };
+        let layout = match groups {
+            1 => Layout::Sum,
+            _ => {
+                let bounds = cut.bounds.iter().map(|bound| bound * channels / cut.outputs).collect();
+                Layout::Split { axis: 1, bounds }
+            }
+        };
+        self.emit(node, vec![layout], |b, d| {
+            let inputs = vec![b.part(dy, d, &cut.along(1))?, b.part(weight, d, &cut.along(0))?];
+            Ok((cut.op(&node.op, d), inputs))
+        })
+    }
+
+    /// Inputs: x, dy.
+    fn backward_weight(&mut self, node: &Node, groups: usize) -> Result<()> {
+        let &[x, dy] = &node.inputs[..] else { return self.everywhere(node) };
+        if let Some(rows) = self.rows(x)? {
+            return self.emit(node, vec![Layout::Sum], |b, d| {
+                Ok((node.op.clone(), vec![b.part(x, d, &rows)?, b.part(dy, d, &rows)?]))
+            });
+        }
+        let (channels, outputs) = (self.ty(x).shape[1], self.ty(dy).shape[1]);
+        let Some(cut) = self.outputs(outputs, groups) else { return self.everywhere(node) };
+        self.emit(node, vec![cut.along(0)], |b, d| {
+            let x = b.piece(x, d, Some((1, cut.inputs(d, channels))))?;
+            Ok((cut.op(&node.op, d), vec![x, b.part(dy, d, &cut.along(1))?]))
+        })
+    }
+
+    /// Inputs: x, dy, and the optimizer's but for the gradient. Of rows the gradient is a sum over the devices, and so a value of its
+    /// own again.
+    fn linear_update(&mut self, node: &Node, update: &LinearUpdate) -> Result<()> {
+        let (x, dy, weight) = (node.inputs[0], node.inputs[1], node.inputs[2]);
+        let layout = self.layout(weight)?;
+        if let Some(rows) = self.rows(x)? {
+            let mut locals = Vec::new();
+            for d in 0..self.devices() {
+                let inputs = [self.part(x, d, &rows)?, self.part(dy, d, &rows)?];
+                locals.push(self.apply(d, LinearBackwardWeight, &inputs)?);
+            }
+            let name = format!("{}.gradient", self.whole[weight].name);
+            let gradient = self.beside(&name, self.ty(weight), Layout::Sum, locals);
+            let inputs = LinearUpdate::of_rule(&node.inputs, gradient);
+            return self.update(node, update.rule.clone().into(), &inputs, &layout);
+        }
+        let features = match &layout {
+            Layout::Split { bounds, .. } => Layout::Split { axis: 1, bounds: bounds.clone() },
+            other => other.clone(),
+        };
+        let (last, resident) = (node.inputs.len() - 1, node.inputs.clone());
+        for &state in &resident[3..last] {
+            self.assign(state, layout.clone())?;
+        }
+        self.emit(node, vec![layout.clone(); node.outputs.len()], |b, d| {
+            let mut inputs = vec![b.whole(x, d)?, b.part(dy, d, &features)?];
+            for &value in &resident[2..last] {
+                inputs.push(b.part(value, d, &layout)?);
+            }
+            inputs.push(b.whole(resident[last], d)?);
+            Ok((node.op.clone(), inputs))
+        })
+    }
+
+    /// An optimizer's step on a parameter in this layout. Inputs: parameter, gradient, states, schedule.
+    fn update(&mut self, node: &Node, op: Op, inputs: &[ValueId], layout: &Layout) -> Result<()> {
+        let (schedule, tensors) = inputs.split_last().map_or((None, inputs), |(last, rest)| (Some(*last), rest));
+        for &state in tensors.iter().skip(2) {
+            self.assign(state, layout.clone())?;
+        }
+        self.emit(node, vec![layout.clone(); node.outputs.len()], |b, d| {
+            let mut own = Vec::new();
+            for &tensor in tensors {
+                own.push(b.part(tensor, d, layout)?);
+            }
+            if let Some(schedule) = schedule {
+                own.push(b.whole(schedule, d)?);
+            }
+            Ok((op.clone(), own))
+        })
+    }
+
+    /// All inputs as the first, which is overwritten.
+    fn in_place(&mut self, node: &Node, op: Op, inputs: &[ValueId], layout: &Layout) -> Result<()> {
+        self.emit(node, vec![layout.clone(); node.outputs.len()], |b, d| {
+            let own = inputs.iter().map(|&input| b.part(input, d, layout));
+            Ok((op.clone(), own.collect::<Result<_>>()?))
+        })
+    }
+
+    /// Inputs: x, vectors of a number for each channel, and from `vectors` of them on tensors such as x. `outputs` says how the outputs are
+    /// cut for a layout of x.
+    pub(super) fn per_channel(
+        &mut self,
+        node: &Node,
+        tensors: usize,
+        outputs: impl Fn(&Layout) -> Vec<Layout>,
+    ) -> Result<()> {
+        let (first, last) = (node.inputs[0], node.inputs.len() - (tensors - 1));
+        let target = self.target(&[first])?;
+        let vector = of_channels(&target);
+        for &input in &node.inputs[1..last] {
+            self.assign(input, vector.clone())?;
+        }
+        self.emit(node, outputs(&target), |b, d| {
+            let mut inputs = Vec::new();
+            for (n, &input) in node.inputs.iter().enumerate() {
+                let layout = if (1..last).contains(&n) { &vector } else { &target };
+                inputs.push(b.part(input, d, layout)?);
+            }
+            Ok((node.op.clone(), inputs))
+        })
+    }
+
+    /// A device whose channels' windows reach into another's makes those channels' too, of what it is sent.
+    fn lrn(&mut self, node: &Node, lrn: &Lrn, reach: usize, op: impl Fn(Lrn) -> Op) -> Result<()> {
+        let target = self.target(&node.inputs)?;
+        let Layout::Split { axis: 1, bounds } = &target else { return self.alike(node, target) };
+        let channels = self.ty(node.inputs[0]).shape[1];
+        let each = channels / lrn.groups;
+        let mut locals = Vec::new();
+        for d in 0..self.devices() {
+            let (start, end) = (bounds[d], bounds[d + 1]);
+            let (seen, groups) = match lrn.groups {
+                1 => (start.saturating_sub(reach)..(end + reach).min(channels), 1),
+                _ => (start / each * each..end.next_multiple_of(each), end.div_ceil(each) - start / each),
+            };
+            let mut inputs = Vec::new();
+            for &input in &node.inputs {
+                inputs.push(self.piece(input, d, Some((1, seen.clone())))?);
+            }
+            let made = self.apply(d, op(Lrn { groups, ..lrn.clone() }), &inputs)?;
+            locals.push(self.slice(d, made, &Some((1, start - seen.start..end - seen.start)))?);
+        }
+        self.set(node.outputs[0], target, locals);
+        Ok(())
+    }
+
+    fn concat(&mut self, node: &Node, concat: &Concat) -> Result<()> {
+        let target = self.target(&node.inputs)?;
+        let channels: usize = concat.channels.iter().sum();
+        let Layout::Split { axis: 1, .. } = target else { return self.alike(node, target) };
+        let Some(target) = Layout::even(1, channels, self.devices()) else { return self.everywhere(node) };
+        self.emit(node, vec![target.clone()], |b, d| {
+            let Some((_, range)) = target.range(d) else { return Ok((node.op.clone(), Vec::new())) };
+            let (mut first, mut inputs, mut widths) = (0, Vec::new(), Vec::new());
+            for (&input, &width) in node.inputs.iter().zip(&concat.channels) {
+                let (start, end) = (range.start.max(first), range.end.min(first + width));
+                if start < end {
+                    inputs.push(b.piece(input, d, Some((1, start - first..end - first)))?);
+                    widths.push(end - start);
+                }
+                first += width;
+            }
+            Ok((Concat { channels: widths }.into(), inputs))
+        })
+    }
+
+    fn concat_backward(&mut self, node: &Node, op: &ConcatBackward) -> Result<()> {
+        let dy = node.inputs[0];
+        let layout = self.layout(dy)?;
+        let Layout::Split { axis: 1, .. } = layout else { return self.alike(node, layout) };
+        let target = Layout::even(1, op.channels, self.devices()).unwrap_or(Layout::Whole);
+        let mut locals = Vec::new();
+        for d in 0..self.devices() {
+            let own = target.range(d).map_or(0..op.channels, |(_, range)| range);
+            locals.push(self.piece(dy, d, Some((1, op.first + own.start..op.first + own.end)))?);
+        }
+        self.set(node.outputs[0], target, locals);
+        Ok(())
+    }
+
+    /// The numbers of each element's place in the whole.
+    fn dropout(&mut self, node: &Node, dropout: &Dropout) -> Result<()> {
+        let (x, counter) = (node.inputs[0], node.inputs[1]);
+        let (target, ty) = (self.target(&[x])?, self.ty(x));
+        let row: usize = ty.shape[1..].iter().product();
+        self.emit(node, vec![target.clone()], |b, d| {
+            let part = match target.range(d) {
+                None => Strip::WHOLE,
+                Some((0, range)) => Strip { first: range.start * row, width: 0, stride: 0 },
+                Some((_, range)) => {
+                    let inner = row / ty.shape[1];
+                    Strip { first: range.start * inner, width: range.len() * inner, stride: row }
+                }
+            };
+            let op = Dropout { part, ..dropout.clone() };
+            Ok((op.into(), vec![b.part(x, d, &target)?, b.whole(counter, d)?]))
+        })
+    }
+
+    /// A view: rows stay rows; channels stay in one piece where the new shape has a bound at each old one.
+    fn reshape_rule(&mut self, node: &Node, Reshape { shape }: &Reshape) -> Result<()> {
+        let (x, ty) = (node.inputs[0], self.ty(node.inputs[0]));
+        let layout = self.layout(x)?;
+        let same_rows = ty.shape.len() > 1 && shape.len() > 1 && ty.shape[0] == shape[0];
+        let inner = |shape: &[usize]| shape[2..].iter().product::<usize>();
+        let (from, to) = match (&layout, same_rows) {
+            (Layout::Sum, _) => (Layout::Sum, Layout::Sum),
+            (Layout::Split { axis: 0, .. }, true) => (layout.clone(), layout),
+            (Layout::Split { axis: 1, bounds }, true) => {
+                let scaled = |bounds: &[usize], by: usize, over: usize| -> Option<Layout> {
+                    let whole = bounds.iter().all(|bound| (bound * by).is_multiple_of(over));
+                    let bounds = bounds.iter().map(|bound| bound * by / over).collect();
+                    whole.then_some(Layout::Split { axis: 1, bounds })
+                };
+                let (old, new) = (inner(&ty.shape), inner(shape));
+                match scaled(bounds, old, new) {
+                    Some(to) => (layout, to),
+                    None => match Layout::even(1, shape[1], self.devices()) {
+                        Some(Layout::Split { axis, bounds }) => match scaled(&bounds, new, old) {
+                            Some(from) => (from, Layout::Split { axis, bounds }),
+                            None => (Layout::Whole, Layout::Whole),
+                        },
+                        _ => (Layout::Whole, Layout::Whole),
+                    },
+                }
+            }
+            _ => (Layout::Whole, Layout::Whole),
+        };
+        let out = self.ty(node.outputs[0]);
+        self.emit(node, vec![to.clone()], |b, d| {
+            Ok((Reshape { shape: to.local(&out, d).shape }.into(), vec![b.part(x, d, &from)?]))
+        })
+    }
+
+    /// Each device sees its own rows' pictures where the batch is cut.
+    fn augment(&mut self, node: &Node, augment: &Augment) -> Result<()> {
+        let (pictures, counter) = (node.inputs[0], node.inputs[1]);
+        let rows = match self.parallel {
+            Parallel::Model => None,
+            Parallel::Data => Layout::even(0, self.ty(pictures).shape[0], self.devices()),
+        };
+        let layout = self.assign(pictures, rows.unwrap_or(Layout::Whole))?;
+        self.emit(node, vec![layout.clone()], |b, d| {
+            let first_picture = augment.first_picture + layout.range(d).map_or(0, |(_, range)| range.start);
+            let op = Augment { first_picture, ..augment.clone() };
+            Ok((op.into(), vec![b.part(pictures, d, &layout)?, b.whole(counter, d)?]))
+        })
+    }
+}
+
+/// The layout of a vector of a number for each channel, for that of a tensor of channels.
+pub(super) fn of_channels(layout: &Layout) -> Layout {
+    match layout {
+        Layout::Split { axis: 1, bounds } => Layout::Split { axis: 0, bounds: bounds.clone() },
+        Layout::Sum => Layout::Sum,
+        _ => Layout::Whole,
+    }
+}
+
+/// A layer's outputs cut over the devices.
+struct Cut {
+    bounds: Vec<usize>,
+    outputs: usize,
+    groups: usize,
+}
+
+impl Cut {
+    fn along(&self, axis: usize) -> Layout {
+        Layout::Split { axis, bounds: self.bounds.clone() }
+    }
+
+    /// The groups that a device computes.
+    fn groups(&self, device: usize) -> Range<usize> {
+        match self.groups {
+            1 => 0..1,
+            groups => self.bounds[device] * groups / self.outputs..self.bounds[device + 1] * groups / self.outputs,
+        }
+    }
+
+    /// Which of the layer's input channels a device needs.
+    fn inputs(&self, device: usize, channels: usize) -> Range<usize> {
+        let (each, groups) = (channels / self.groups, self.groups(device));
+        groups.start * each..groups.end * each
+    }
+
+    /// The op with a device's groups.
+    fn op(&self, op: &Op, device: usize) -> Op {
+        let groups = self.groups(device).len();
+        let own = |conv: &Conv2d| Conv2d { groups, ..conv.clone() };
+        match op {
+            Op::Conv2d(conv) => own(conv).into(),
+            Op::Conv2dBackwardInput(op) => Conv2dBackwardInput { conv: own(&op.conv), ..op.clone() }.into(),
+            Op::Conv2dBackwardWeight(op) => Conv2dBackwardWeight { conv: own(&op.conv), ..op.clone() }.into(),
+            other => other.clone(),
+        }
+    }
+}
