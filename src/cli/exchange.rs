@@ -29,7 +29,10 @@ pub fn text(report: &Report, devices: &[&DeviceInfo]) -> [String; 2] {
         "\n{:>10}  {:>10}  {:>10}  {:>10}  {:>10}  memory of",
         "parameters", "state", "values", "inputs", "all"
     );
-    let name = |number: usize| format!("device {number}: {}", devices.get(number).map_or("", |info| &info.name));
+    let name = |number: usize| match devices.get(number) {
+        Some(info) => format!("device {number}: {}", info.name),
+        None => format!("device {number}"),
+    };
     let rows = report.memory.iter().enumerate().map(|(number, memory)| (name(number), memory));
     for (name, memory) in rows.chain([("one device alone".into(), &report.one_device)]) {
         let Memory { parameters, state, inputs, slots } = *memory;

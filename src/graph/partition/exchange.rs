@@ -1,8 +1,6 @@
 //! What a device is given of a value: from its own memory, or sent by those that have it.
 
-use std::ops::Range;
-
-use super::{Builder, Layout, Transfer};
+use super::{Builder, Layout, Section, Transfer};
 use crate::error::Result;
 use crate::graph::{Role, ValueId};
 use crate::ops::{Add, Concat, ConcatBackward, Op, Reshape};
@@ -23,12 +21,7 @@ impl Builder<'_> {
     }
 
     /// A range of a value along an axis, or all of it, on a device.
-    pub(super) fn piece(
-        &mut self,
-        value: ValueId,
-        device: usize,
-        wanted: Option<(usize, Range<usize>)>,
-    ) -> Result<ValueId> {
+    pub(super) fn piece(&mut self, value: ValueId, device: usize, wanted: Option<Section>) -> Result<ValueId> {
         let ty = self.ty(value);
         let wanted = wanted.filter(|(axis, range)| *range != (0..ty.shape[*axis]));
         let key = (value, device, wanted.clone());
@@ -80,12 +73,7 @@ impl Builder<'_> {
     }
 
     /// A range of a device's value.
-    pub(super) fn slice(
-        &mut self,
-        device: usize,
-        value: ValueId,
-        wanted: &Option<(usize, Range<usize>)>,
-    ) -> Result<ValueId> {
+    pub(super) fn slice(&mut self, device: usize, value: ValueId, wanted: &Option<Section>) -> Result<ValueId> {
         let ty = self.parts[device][value].ty.clone();
         let Some((axis, range)) = wanted.clone().filter(|(axis, range)| *range != (0..ty.shape[*axis])) else {
             return Ok(value);

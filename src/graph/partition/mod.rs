@@ -46,6 +46,9 @@ pub enum Parallel {
     Data,
 }
 
+/// An axis, and a range of the extent along it.
+pub type Section = (usize, Range<usize>);
+
 /// How a value lies on the devices.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Layout {
@@ -70,7 +73,7 @@ impl Layout {
     }
 
     /// The axis along which device `device` has a range, and the range.
-    pub fn range(&self, device: usize) -> Option<(usize, Range<usize>)> {
+    pub fn range(&self, device: usize) -> Option<Section> {
         match self {
             Layout::Split { axis, bounds } => Some((*axis, bounds[device]..bounds[device + 1])),
             _ => None,
@@ -194,7 +197,7 @@ struct Builder<'a> {
     /// Of each value of the whole: its value on each device.
     locals: Vec<Vec<ValueId>>,
     /// What a device was given of a value: see [`exchange`].
-    pieces: HashMap<(ValueId, usize, Option<(usize, Range<usize>)>), ValueId>,
+    pieces: HashMap<(ValueId, usize, Option<Section>), ValueId>,
     /// Ranges cut out on a device.
     slices: HashMap<(usize, ValueId, usize, Range<usize>), ValueId>,
     /// Values of a device that another received.
