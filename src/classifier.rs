@@ -46,7 +46,7 @@ impl Evaluator {
     pub fn run(
         &mut self,
         batches: impl Iterator<Item = Result<Batch>>,
-        mut each: impl FnMut(&Batch, &Tensor) -> bool,
+        mut each: impl FnMut(Batch, &Tensor) -> bool,
     ) -> Result<bool> {
         let mut pending: VecDeque<(Ticket, Batch)> = VecDeque::new();
         let mut going = true;
@@ -71,11 +71,11 @@ impl Evaluator {
     fn read_oldest(
         &mut self,
         pending: &mut VecDeque<(Ticket, Batch)>,
-        each: &mut impl FnMut(&Batch, &Tensor) -> bool,
+        each: &mut impl FnMut(Batch, &Tensor) -> bool,
     ) -> Result<bool> {
         let Some((ticket, batch)) = pending.pop_front() else { return Ok(true) };
         match self.program.outputs(ticket, true)?.as_deref() {
-            Some([logits]) => Ok(each(&batch, logits)),
+            Some([logits]) => Ok(each(batch, logits)),
             _ => Err(Error::device("the device lost the outputs of a step")),
         }
     }
@@ -252,8 +252,9 @@ impl Classifier {
     /// probabilities, whose softmax these are.
     fn run(&mut self, loader: &Loader, mut each: impl FnMut(&Batch, &Tensor)) -> Result<()> {
         if self.views == Views::Center {
-            let each = |batch: &Batch, logits: &Tensor| {
-                each(batch, logits);
+            let each = |batch: Batch, logits: &Tensor| {
+                each(&batch, logits);
+                loader.recycle(batch);
                 true
             };
             return self.evaluator.run(loader.batches(), each).map(drop);
@@ -275,7 +276,7 @@ impl Classifier {
             if count % VIEWS == 0 {
                 let means = sums.drain(..).map(|sum| (sum / VIEWS as f64).max(f64::MIN_POSITIVE).ln() as f32).collect();
                 match Tensor::f32(logits.shape().clone(), means) {
-                    Ok(means) => each(batch, &means),
+                    Ok(means) => each(&batch, &means),
                     Err(message) => failure = Err(Error::device(message)),
                 }
             }

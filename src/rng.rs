@@ -19,6 +19,8 @@ pub mod stream {
     pub const BALANCE: u32 = 6;
     /// Colours and erased parts of augmented pictures; the index is eight times the picture's place in the batch.
     pub const COLOR: u32 = 7;
+    /// What pictures of a batch are mixed of; the index is 4,096 times the picture's place in the batch.
+    pub const MIX: u32 = 8;
     /// Test data.
     pub const TEST: u32 = 5;
     /// First dropout layer; the index is the element's place in the layer's output.

@@ -208,6 +208,14 @@ impl Tensor {
         }
     }
 
+    /// The elements as u8, or None for another element type.
+    pub fn into_u8(self) -> Option<Vec<u8>> {
+        match self.data {
+            Data::U8(v) => Some(v),
+            _ => None,
+        }
+    }
+
     /// The elements' bytes in memory order.
     pub fn bytes(&self) -> &[u8] {
         match &self.data {

@@ -87,6 +87,40 @@ fn dirty_folders_are_trained_on() {
     assert!(ran.stdout.contains("epoch:3/3,avg_loss:"), "{}", ran.stdout);
 }
 
+/// As a user who may not read one of the pictures and may write nothing beside them.
+#[cfg(unix)]
+#[test]
+fn what_may_not_be_read_is_skipped() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt;
+    let place = Place::new();
+    place.pictures("pictures", 12);
+    place.pictures("pictures/cat.more", 1);
+    let allow = |path: &str, mode: u32| {
+        std::fs::set_permissions(place.path(path), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::create_dir(place.path("runs")).unwrap();
+    ["pictures/cat.3.png", "pictures/dog.5.png"].iter().for_each(|file| allow(file, 0));
+    [(".", 0o755), ("pictures", 0o555), ("runs", 0o777)].iter().for_each(|(path, mode)| allow(path, *mode));
+    let reads_all = std::fs::File::open(place.path("pictures/cat.3.png")).is_ok();
+    let run = |arguments: &str| {
+        let mut command = place.command(arguments);
+        if reads_all {
+            command.uid(65_534).gid(65_534); // root may read everything, nobody may not
+        }
+        common::binary::Ran::from(command.output().expect("the binary starts"))
+    };
+    let ran = run(&format!("{TRAIN}/runs --epochs 2 --name run")).ok();
+    for file in ["cat.3.png", "dog.5.png"] {
+        let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.contains(file)).collect();
+        assert!(lines.len() == 1 && lines[0].to_lowercase().contains("permission denied"), "{file}: {}", ran.stderr);
+        assert!(place.text("runs/run/skipped.csv").contains(file));
+    }
+    allow("pictures/cat.more", 0);
+    run(&format!("{TRAIN}/runs --epochs 2 --name other")).refused(2, &["cat.more", "ermission denied"]);
+    ["pictures", "pictures/cat.more"].iter().for_each(|path| allow(path, 0o755));
+}
+
 #[test]
 fn the_cache_changes_nothing() {
     let place = Place::new();
@@ -163,6 +197,21 @@ fn colours_are_augmented_and_drawn() {
     assert_eq!(sheet("run").dimensions(), (4 * 100 + 4, 96 + 16 + 4));
     assert_ne!(sheet("run"), sheet("plain"));
     place.convoy(&format!("{TRAIN} --color-jitter 1.5")).refused(2, &["--color-jitter must be", "1.5"]);
+}
+
+#[test]
+fn pictures_are_mixed() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let options = "--mixup 0.4 --cutmix 1 --balance loss --batch-size 3";
+    place.convoy(&format!("{TRAIN} --max-steps 2 --name plain --balance loss --batch-size 3")).ok();
+    place.convoy(&format!("{TRAIN} --max-steps 6 --name run {options}")).ok();
+    place.convoy(&format!("{TRAIN} --max-steps 2 --name parted --workers 1 {options}")).ok();
+    place.convoy("train --resume parted --max-steps 6").ok();
+    assert!(place.read("run/last.safetensors") == place.read("parted/last.safetensors"), "a resumed run differs");
+    assert!(place.read("run/samples.png") != place.read("plain/samples.png"));
+    place.convoy(&format!("{TRAIN} --mixup -1")).refused(2, &["--mixup"]);
+    place.convoy(&format!("{TRAIN} --cutmix 1000")).refused(2, &["--cutmix must be 0 to 100", "1000"]);
 }
 
 #[test]

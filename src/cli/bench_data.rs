@@ -43,9 +43,7 @@ pub fn run(
 ) -> Result<()> {
     let Settings { split, seed, .. } = Settings::merge([])?;
     let dataset = scan(&folder, &ScanOptions { split, seed, val: None, classes: None })?;
-    let mut items = dataset.train;
-    items.truncate(MOST);
-    let items = Arc::new(items);
+    let items = Arc::new(dataset.train.iter().take(MOST).cloned().collect::<Vec<_>>());
     if workers.contains(&0) {
         return Err(Error::input("--workers 0: expected 1 or more threads"));
     }

@@ -159,6 +159,12 @@ pub struct Options {
     /// Probability with which a part of a training picture is erased
     #[arg(long, value_name = "P", help_heading = "Data")]
     erase: Option<f64>,
+    /// Blends training pictures, and their labels, in shares drawn from Beta(ALPHA, ALPHA): 0.2 is common, 0 is off
+    #[arg(long, value_name = "ALPHA", help_heading = "Data")]
+    mixup: Option<f64>,
+    /// Replaces parts of training pictures by others', of sizes from Beta(ALPHA, ALPHA): 1 is common, 0 is off
+    #[arg(long, value_name = "ALPHA", help_heading = "Data")]
+    cutmix: Option<f64>,
     /// How pictures become square
     #[arg(long, help_heading = "Data")]
     resize: Option<ResizeKind>,

@@ -42,7 +42,7 @@ pub struct Duplicate {
 
 /// Decodes every picture of `dataset`, on all processors; `observe` is told how many are done, from any thread.
 pub fn inspect(dataset: &Dataset, observe: impl Fn(usize) + Sync) -> Inspection {
-    let items: Vec<&Item> = dataset.train.iter().chain(&dataset.val).collect();
+    let items: Vec<&Item> = dataset.train.iter().chain(&*dataset.val).collect();
     let (memory, done) = (Budget::new(DECODING_BYTES), AtomicUsize::new(0));
     let look = |item: &&Item| {
         let seen = Seen::of(&item.path, &memory);

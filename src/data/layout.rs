@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use super::label_file::{self, LABELS};
 use super::walk::{Entry, Picture, Walk, entries};
@@ -32,7 +33,7 @@ pub enum Labels {
 /// A picture with the name of its class.
 pub(super) struct Labelled {
     pub picture: Picture,
-    pub class: String,
+    pub class: Arc<str>,
 }
 
 /// What a folder holds in one of the layouts.
@@ -136,7 +137,7 @@ fn by_label_file(home: &Path, dir: &Path, prefix: &str, inside: &str, except: Op
     };
     let picture = |(path, class): (String, String)| {
         let picture = Picture { path: home.join(&path), relative: format!("{prefix}{path}") };
-        (!excepted(&picture.path)).then_some(Labelled { picture, class })
+        (!excepted(&picture.path)).then_some(Labelled { picture, class: class.into() })
     };
     let pictures = labels.into_iter().filter_map(picture).collect();
     Ok(Found { pictures, labels: Labels::LabelFile, notes: notes.into_iter().collect() })
@@ -148,7 +149,8 @@ fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
     let mut in_folders = Vec::new();
     for Entry { path, name: class, .. } in folders {
         let pictures = Walk::except(except).files(&path, &format!("{prefix}{class}"))?;
-        in_folders.extend(pictures.into_iter().map(|picture| Labelled { picture, class: class.clone() }));
+        let class = Arc::from(class);
+        in_folders.extend(pictures.into_iter().map(|picture| Labelled { picture, class: Arc::clone(&class) }));
     }
     let files: Vec<Entry> = files.into_iter().filter(Entry::is_picture).collect();
     let by_folder = in_folders.iter().map(|picture| &picture.class[..]).collect::<BTreeSet<_>>();
@@ -204,8 +206,14 @@ fn by_file_name(dir: &Path, prefix: &str, files: Vec<Entry>) -> Result<Vec<Label
             first.name
         )));
     }
+    let mut classes = BTreeSet::<Arc<str>>::new();
     let label = |Entry { path, name, .. }: Entry| {
-        let class = class_of(&name)?.to_string();
+        let class = class_of(&name)?;
+        let class = classes.get(class).cloned().unwrap_or_else(|| {
+            let class = Arc::from(class);
+            classes.insert(Arc::clone(&class));
+            class
+        });
         Some(Labelled { picture: Picture { path, relative: format!("{prefix}{name}") }, class })
     };
     Ok(files.into_iter().filter_map(label).collect())

@@ -86,8 +86,8 @@ impl Loader {
         let options = LoaderOptions { batch: options.batch.max(1), workers: options.workers.max(1), ..options };
         let known = items.iter().map(|_| Known::new()).collect();
         let memory = Budget::new(DECODING_BYTES);
-        let (skipped, damaged) = Default::default();
-        Loader { shared: Arc::new(Shared { items, options, cache, known, memory, skipped, damaged }) }
+        let (spares, skipped, damaged) = Default::default();
+        Loader { shared: Arc::new(Shared { items, options, cache, known, memory, spares, skipped, damaged }) }
     }
 
     /// The batches of one epoch, whose pictures come in `order` (numbers of items), from batch number `first_batch` on.
@@ -102,6 +102,15 @@ impl Loader {
     /// All pictures once, in the order of the items.
     pub fn batches(&self) -> Epoch {
         self.epoch((0..self.shared.items.len()).collect(), 0)
+    }
+
+    /// Takes the memory of a batch's pictures for a later batch. A batch that is dropped instead costs its pages: the system zeroes new
+    /// ones for the next, which halves the rate at which two threads fill it.
+    pub fn recycle(&self, batch: Batch) {
+        let mut spares = locked(&self.shared.spares);
+        if spares.len() < BATCHES_AHEAD {
+            spares.extend(batch.pictures.into_u8());
+        }
     }
 
     /// The pictures that could not be read so far, each once, in the order of the items.
@@ -132,6 +141,8 @@ struct Shared {
     /// Where each item is in the cache.
     known: Vec<Known>,
     memory: Budget,
+    /// Memory of batches that are done with.
+    spares: Mutex<Vec<Vec<u8>>>,
     skipped: Mutex<BTreeMap<usize, String>>,
     damaged: Mutex<BTreeMap<usize, Damage>>,
 }
@@ -296,7 +307,7 @@ impl Queue {
         if state.batches.back().is_none_or(|last| place >= last.first + batch) {
             state.batches.push_back(Building {
                 first: place,
-                rows: Arc::new(Rows::new(batch, self.row)),
+                rows: Arc::new(Rows::new(batch, self.row, locked(&self.shared.spares).pop())),
                 labels: vec![IGNORE; batch],
                 left: batch.min(self.order.len() - place),
             });
@@ -425,6 +436,24 @@ mod tests {
         let skipped: Vec<_> = loader.skipped().into_iter().map(|s| (s.item, s.relative, s.reason)).collect();
         let hello = "not a picture: begins with 'Hello'";
         assert_eq!(skipped, [(1, "1.png".into(), hello.into()), (6, "6.png".into(), "empty file".into())]);
+    }
+
+    /// What others do to the files during a run: the places of the other pictures stay.
+    #[test]
+    fn files_that_go_or_change_between_epochs() {
+        let (_dir, items) = pictures(8);
+        let loader = loader(&items, 2);
+        let order: Vec<usize> = (0..8).rev().collect();
+        let before = batches(&loader, &order, 0);
+        fs::remove_file(&items[5].path).unwrap();
+        RgbImage::from_pixel(9, 2, Rgb([77; 3])).save(&items[3].path).unwrap();
+        let after = batches(&loader, &order, 0);
+        assert_eq!((labels(&before[0]), labels(&after[0])), (&[1, 0, 1, 0][..], &[1, 0, IGNORE, 0][..]));
+        assert_eq!((&after[0].items, labels(&after[1])), (&before[0].items, labels(&before[1])));
+        assert_eq!((before[1].pictures.bytes()[18], after[1].pictures.bytes()[18]), (4 - 2, 4 - 2));
+        assert_eq!((before[1].pictures.bytes()[0], after[1].pictures.bytes()[0]), (3, 77));
+        let [gone] = &loader.skipped()[..] else { panic!("{:?}", loader.skipped()) };
+        assert!(gone.item == 5 && gone.reason.contains("no such file"), "{gone:?}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod split;
 mod walk;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use cache::{PictureCache, Place};
 pub use decode::{Resize, decode, decode_bytes};
@@ -52,9 +53,9 @@ pub struct Dataset {
     /// Names of the classes, sorted.
     pub classes: Vec<String>,
     /// Pictures to train on.
-    pub train: Vec<Item>,
+    pub train: Arc<Vec<Item>>,
     /// Pictures to validate on.
-    pub val: Vec<Item>,
+    pub val: Arc<Vec<Item>>,
     /// Where the classes come from.
     pub labels: Labels,
     /// The folder of the validation pictures; without one the split chose them.

@@ -3,7 +3,7 @@
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Rows of bytes, zero until they are filled, each once.
+/// Rows of bytes, each filled once.
 pub(super) struct Rows {
     bytes: Box<[UnsafeCell<u8>]>,
     row: usize,
@@ -15,8 +15,10 @@ pub(super) struct Rows {
 unsafe impl Sync for Rows {}
 
 impl Rows {
-    pub fn new(rows: usize, row: usize) -> Self {
-        let bytes = Box::into_raw(vec![0_u8; rows * row].into_boxed_slice()) as *mut [UnsafeCell<u8>];
+    /// Rows of `row` bytes in the memory of `spare`, if it is as large.
+    pub fn new(rows: usize, row: usize, spare: Option<Vec<u8>>) -> Self {
+        let bytes = spare.filter(|spare| spare.len() == rows * row).unwrap_or_else(|| vec![0; rows * row]);
+        let bytes = Box::into_raw(bytes.into_boxed_slice()) as *mut [UnsafeCell<u8>];
         // SAFETY: an UnsafeCell<u8> has the layout of a u8, and nobody else has the box.
         let bytes = unsafe { Box::from_raw(bytes) };
         Rows { bytes, row, taken: (0..rows).map(|_| AtomicBool::new(false)).collect() }
@@ -33,10 +35,17 @@ impl Rows {
         write(unsafe { std::slice::from_raw_parts_mut(row.as_ptr() as *mut u8, row.len()) })
     }
 
+    /// All rows; those that were not filled are zero.
     pub fn into_bytes(self) -> Vec<u8> {
         let bytes = Box::into_raw(self.bytes) as *mut [u8];
         // SAFETY: as in `new`.
-        unsafe { Box::from_raw(bytes) }.into_vec()
+        let mut bytes = unsafe { Box::from_raw(bytes) };
+        for (row, taken) in bytes.chunks_exact_mut(self.row.max(1)).zip(self.taken) {
+            if !taken.into_inner() {
+                row.fill(0);
+            }
+        }
+        bytes.into_vec()
     }
 }
 
@@ -46,7 +55,7 @@ mod tests {
 
     #[test]
     fn threads_fill_rows_of_their_own() {
-        let rows = Rows::new(40, 1000);
+        let rows = Rows::new(40, 1000, Some(vec![77; 40_000]));
         std::thread::scope(|scope| {
             for thread in 0..4 {
                 let rows = &rows;
@@ -61,7 +70,7 @@ mod tests {
     #[test]
     #[should_panic = "row 1 is filled twice"]
     fn a_row_is_filled_once() {
-        let rows = Rows::new(2, 3);
+        let rows = Rows::new(2, 3, Some(vec![0; 5]));
         rows.fill(1, |_| ());
         rows.fill(1, |_| ());
     }

@@ -1,7 +1,8 @@
 //! Finds the pictures of a folder and their labels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::layout::{Found, LAYOUTS, Labelled, divided, labelled, listed, plural};
 use super::walk::Picture;
@@ -86,6 +87,7 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             split::split(items, options.split, options.seed)
         }
     };
+    let (train, val) = (Arc::new(train), Arc::new(val));
     Ok(Dataset { root: dir.to_path_buf(), classes, train, val, labels, val_folder: val_dir, notes })
 }
 
@@ -107,9 +109,8 @@ fn same(a: &Path, b: &Path) -> bool {
 
 /// The classes of the pictures, sorted; there must be two or more.
 fn classes_of(pictures: &[Labelled], dir: &Path) -> Result<Vec<String>> {
-    let mut classes: Vec<String> = pictures.iter().map(|picture| picture.class.clone()).collect();
-    classes.sort();
-    classes.dedup();
+    let classes: BTreeSet<&str> = pictures.iter().map(|picture| &*picture.class).collect();
+    let classes: Vec<String> = classes.into_iter().map(String::from).collect();
     if let [only] = &classes[..] {
         let inside = dir.join(only);
         let advice = match inside.is_dir() {
@@ -128,7 +129,7 @@ fn classes_of(pictures: &[Labelled], dir: &Path) -> Result<Vec<String>> {
 /// Replaces the names of the classes by their numbers in `classes`.
 fn numbered(pictures: Vec<Labelled>, classes: &[String], dir: &Path) -> Result<Vec<Item>> {
     let numbers: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
-    let item = |Labelled { picture: Picture { path, relative }, class }: Labelled| match numbers.get(class.as_str()) {
+    let item = |Labelled { picture: Picture { path, relative }, class }: Labelled| match numbers.get(&*class) {
         Some(&class) => Ok(Item { path, relative, class }),
         None => Err(Error::input(format!(
             "{}: class '{class}' (of {}) is not among the {} known ones ({}). Rename or remove it",
@@ -168,7 +169,7 @@ mod tests {
     }
 
     fn all(dataset: &Dataset) -> Vec<(&str, &str)> {
-        let mut all: Vec<_> = dataset.train.iter().chain(&dataset.val).collect();
+        let mut all: Vec<_> = dataset.train.iter().chain(&*dataset.val).collect();
         all.sort_by_key(|item| &item.relative);
         all.iter().map(|item| (&item.relative[..], &dataset.classes[item.class as usize][..])).collect()
     }

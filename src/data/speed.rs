@@ -39,6 +39,7 @@ pub fn speed(items: &Arc<Vec<Item>>, root: &Path, options: &LoaderOptions) -> Re
             let batch = batch?;
             upload.copy_from_slice(batch.pictures.bytes());
             pictures += batch.count;
+            loader.recycle(batch);
         }
         match (pictures, loader.skipped().first()) {
             (0, Some(first)) => {

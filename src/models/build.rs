@@ -4,15 +4,16 @@ use std::collections::HashMap;
 
 use super::layer::Features;
 use super::parse::INPUT;
+use super::see::Seen;
 use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, Model, Parameter, ParameterKind};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
-    self, Activation, ActivationKind, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Color, Concat, Conv2d,
-    Crop, Dropout, DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale, Strip,
+    self, Activation, ActivationKind, Add, AvgPool2d, BatchNorm, BatchNormInference, Concat, Conv2d, Dropout,
+    DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale, Strip,
 };
 use crate::rng::stream;
-use crate::tensor::{DType, Shape, TensorType};
+use crate::tensor::{Shape, TensorType};
 
 /// Elements that no tensor of a network may have more of: 16 GiB of f32. It keeps sizes from overflowing and catches typing errors.
 const MAX_ELEMENTS: usize = 1 << 32;
@@ -33,6 +34,8 @@ pub struct Network {
     pub pictures: ValueId,
     /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
     pub counter: ValueId,
+    /// Input `mixing`: f32 `[N, 5]`, the plan of [`ops::Mix`], with [`BuildOptions::mixed`] in training.
+    pub mixing: Option<ValueId>,
     /// f32 [N, classes].
     pub logits: ValueId,
     /// In the model's order: of each layer weight, then bias, then statistics.
@@ -65,7 +68,7 @@ impl Model {
     /// [`Error::Shape`] with the layer's name when a layer cannot take what the one before gives;
     /// [`Error::Input`] when an option is out of range.
     pub fn build(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Network> {
-        let Seen { pictures, counter, x } = self.see(graph, options, phase)?;
+        let Seen { pictures, counter, mixing, x } = self.see(graph, options, phase)?;
         let mut builder = Builder {
             model: self,
             options,
@@ -91,33 +94,7 @@ impl Model {
                 format!("the last layer gives {got}, expected {expected}: end with linear, out = \"classes\"");
             return Err(Error::shape(last, message));
         }
-        Ok(Network { pictures, counter, logits, parameters, layers, folds })
-    }
-
-    /// Appends what comes before the first layer: pictures, augmented and normalised.
-    ///
-    /// # Errors
-    /// [`Error::Input`] when an option is out of range.
-    pub(super) fn see(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Seen> {
-        options.validate(self)?;
-        let [height, width] = options.stored(self);
-        let pictures = TensorType::new([options.batch, height, width, 3], DType::U8);
-        check_size("pictures", &pictures.shape)?;
-        let pictures = graph.source("pictures", pictures, Role::Input)?;
-        let counter = graph.source("counter", TensorType::new([4], DType::U32), Role::Input)?;
-        let training = phase == Phase::Training;
-        let augment = Augment {
-            output: options.network_size(self),
-            first_picture: 0,
-            crop: if training { options.crop } else { Crop::Center },
-            flip: training && options.flip,
-            mean: options.mean,
-            std: options.std,
-            color: if training { options.color } else { Color::NONE },
-            erase: if training { options.erase } else { 0.0 },
-        };
-        let x = graph.apply("augment", augment, &[pictures, counter])?;
-        Ok(Seen { pictures, counter, x })
+        Ok(Network { pictures, counter, mixing, logits, parameters, layers, folds })
     }
 
     /// Says where a shape error is, and of one in a picture smaller than the model was made for that this is the reason.
@@ -153,14 +130,6 @@ impl Model {
         let name = self.layers[number].name.as_str();
         (number + 1..self.layers.len()).filter(|&reader| self.sources(reader).contains(&name)).collect()
     }
-}
-
-/// What comes before the first layer.
-pub(super) struct Seen {
-    pub pictures: ValueId,
-    pub counter: ValueId,
-    /// f32 [N, 3, h, w].
-    pub x: ValueId,
 }
 
 /// The state of a walk over the layers.
@@ -404,7 +373,7 @@ impl<'a> Builder<'a> {
 }
 
 /// Refuses a tensor of more than [`MAX_ELEMENTS`].
-fn check_size(name: &str, shape: &Shape) -> Result<()> {
+pub(super) fn check_size(name: &str, shape: &Shape) -> Result<()> {
     match shape.iter().try_fold(1_usize, |n, &extent| n.checked_mul(extent)) {
         Some(n) if n <= MAX_ELEMENTS => Ok(()),
         _ => Err(Error::shape(name, format!("{shape} is too large: at most {MAX_ELEMENTS} elements"))),

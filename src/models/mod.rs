@@ -8,6 +8,7 @@ mod layer;
 mod optimizer;
 mod options;
 mod parse;
+mod see;
 mod step;
 mod zoo;
 
@@ -17,7 +18,7 @@ pub use init::{Init, Initial, Parameter, ParameterKind};
 pub use layer::{Bias, Extent, Features, Layer, LayerKind, Place};
 pub use optimizer::{OptimizerConfig, Rule};
 pub use options::BuildOptions;
-pub use step::{EvalGraph, TrainGraph, ViewGraph, eval_graph, train_graph, view_graph};
+pub use step::{EvalGraph, MixInputs, TrainGraph, ViewGraph, eval_graph, train_graph, view_graph};
 
 use serde::Serialize;
 

@@ -24,7 +24,9 @@ pub struct BuildOptions {
     pub color: Color,
     /// Probability with which training erases a part of a picture.
     pub erase: f32,
-    /// Whether the loss has an input of weights, one a picture.
+    /// Whether training mixes pictures, by an input that says how.
+    pub mixed: bool,
+    /// Whether the loss has an input of weights, one a picture; always, if pictures are mixed.
     pub weighted: bool,
     /// Per channel, of pixels in [0, 1], subtracted.
     pub mean: [f32; 3],
@@ -54,6 +56,7 @@ impl BuildOptions {
             flip: false,
             color: Color::NONE,
             erase: 0.0,
+            mixed: false,
             weighted: false,
             mean: [0.5; 3],
             std: [0.5; 3],

@@ -1,11 +1,12 @@
 //! The two graphs that a device runs: a training step (pictures in, parameters updated) and an evaluation (pictures in, logits out).
 
-use super::build::{Phase, Seen};
+use super::build::Phase;
+use super::see::Seen;
 use super::{BuildOptions, Fold, LayerInfo, Model, OptimizerConfig, Parameter};
 use crate::error::{Error, Result};
 use crate::graph::fuse::fuse;
 use crate::graph::{Graph, Role, ValueId, autodiff};
-use crate::ops::CrossEntropy;
+use crate::ops::{Add, CrossEntropy};
 use crate::tensor::{DType, TensorType};
 
 /// Forward, loss, backward and optimizer.
@@ -17,8 +18,10 @@ pub struct TrainGraph {
     pub pictures: ValueId,
     /// Input `labels`: `u32 [N]`, [`crate::ops::IGNORE`] for a row that takes no part.
     pub labels: ValueId,
-    /// Input `weights`: f32 `[N]`, what each row counts in the loss; if [`BuildOptions::weighted`].
+    /// Input `weights`: f32 `[N]`, what each row counts in the loss; if [`BuildOptions::weighted`] or [`BuildOptions::mixed`].
     pub weights: Option<ValueId>,
+    /// If [`BuildOptions::mixed`].
+    pub mixing: Option<MixInputs>,
     /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
     pub counter: ValueId,
     /// Input `schedule`: `f32 [4]`, from [`OptimizerConfig::schedule`].
@@ -33,6 +36,17 @@ pub struct TrainGraph {
     pub states: Vec<(String, TensorType)>,
     /// For tables.
     pub layers: Vec<LayerInfo>,
+}
+
+/// What a step that mixes pictures is told beside: the loss is the sum of those for both labels, each with its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct MixInputs {
+    /// Input `mixing`: f32 `[N, 5]`, the plan of [`crate::ops::Mix`].
+    pub plan: ValueId,
+    /// Input `other labels`: `u32 [N]`, those of the pictures mixed in; [`crate::ops::IGNORE`] in the same rows as `labels`.
+    pub labels: ValueId,
+    /// Input `other weights`: f32 `[N]`, what these count in the loss.
+    pub weights: ValueId,
 }
 
 /// Forward only, without randomness: the centre crop, no flip, no dropout.
@@ -70,12 +84,22 @@ pub fn train_graph(
     let network = model.build(&mut graph, options, Phase::Training)?;
     let labels = graph.source("labels", TensorType::new([options.batch], DType::U32), Role::Input)?;
     let schedule = graph.source("schedule", TensorType::f32([4]), Role::Input)?;
-    let weights = match options.weighted {
+    let weighted = options.weighted || options.mixed;
+    let weights = match weighted {
         true => Some(graph.source("weights", TensorType::f32([options.batch]), Role::Input)?),
         false => None,
     };
     let inputs: Vec<ValueId> = [network.logits, labels].into_iter().chain(weights).collect();
-    let loss = graph.apply("loss", CrossEntropy { label_smoothing, weighted: options.weighted }, &inputs)?;
+    let mut loss = graph.apply("loss", CrossEntropy { label_smoothing, weighted }, &inputs)?;
+    let mut mixing = None;
+    if let Some(plan) = network.mixing {
+        let labels = graph.source("other labels", TensorType::new([options.batch], DType::U32), Role::Input)?;
+        let weights = graph.source("other weights", TensorType::f32([options.batch]), Role::Input)?;
+        let entropy = CrossEntropy { label_smoothing, weighted };
+        let other = graph.apply("other loss", entropy, &[network.logits, labels, weights])?;
+        loss = graph.apply("loss", Add, &[loss, other])?;
+        mixing = Some(MixInputs { plan, labels, weights });
+    }
     let trained: Vec<&Parameter> = network.parameters.iter().filter(|p| p.is_trained()).collect();
     let wanted: Vec<ValueId> = trained.iter().map(|p| p.value).collect();
     let gradients = autodiff::gradients(&mut graph, loss, &wanted)?;
@@ -89,6 +113,7 @@ pub fn train_graph(
         pictures: network.pictures,
         labels,
         weights,
+        mixing,
         counter: network.counter,
         schedule,
         loss,
@@ -108,7 +133,9 @@ pub struct ViewGraph {
     pub pictures: ValueId,
     /// Input `counter`: `u32 [4] = [seed low, seed high, step, 0]`.
     pub counter: ValueId,
-    /// f32 [N, 3, h, w]: augmented and normalised.
+    /// Input `mixing`: f32 `[N, 5]`, the plan of [`crate::ops::Mix`], if [`BuildOptions::mixed`].
+    pub mixing: Option<ValueId>,
+    /// f32 [N, 3, h, w]: augmented, normalised and mixed.
     pub x: ValueId,
 }
 
@@ -118,8 +145,8 @@ pub struct ViewGraph {
 /// When an option is out of range.
 pub fn view_graph(model: &Model, options: &BuildOptions) -> Result<ViewGraph> {
     let mut graph = Graph::new();
-    let Seen { pictures, counter, x } = model.see(&mut graph, options, Phase::Training)?;
-    Ok(ViewGraph { graph, pictures, counter, x })
+    let Seen { pictures, counter, mixing, x } = model.see(&mut graph, options, Phase::Training)?;
+    Ok(ViewGraph { graph, pictures, counter, mixing, x })
 }
 
 /// Builds the evaluation of a model: `options.crop`, `options.flip` and dropout are off, whatever they say.
@@ -142,9 +169,10 @@ pub fn eval_graph(model: &Model, options: &BuildOptions) -> Result<EvalGraph> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::{Node, plan};
+    use crate::graph::{Node, plan, reference};
     use crate::models::Rule;
-    use crate::ops::{Op, Sgd, UpdateRule};
+    use crate::ops::{Array, Op, Sgd, UpdateRule};
+    use std::collections::HashMap;
 
     #[test]
     fn every_parameter_is_updated_once() {
@@ -193,6 +221,39 @@ mod tests {
         let all: usize = train.graph.with_role(Role::Activation).map(|v| train.graph[v].ty.bytes()).sum();
         let planned = plan::plan(&train.graph, &[train.loss, train.logits]).slot_bytes();
         assert!(planned < all * 2 / 3, "{planned} of {all}");
+    }
+
+    /// The loss of mixed pictures is that of either label, in their shares.
+    #[test]
+    fn both_labels_of_a_mixed_picture_count() {
+        let text =
+            "name = \"tiny\"\ninput = [3, 2, 2]\nlayers = [\"flatten\", { kind = \"linear\", out = \"classes\" }]";
+        let model = Model::parse(text, "tiny.toml").unwrap();
+        let options = BuildOptions { mixed: true, ..BuildOptions::new(2, 3) };
+        let train = train_graph(&model, &options, &OptimizerConfig::paper(), 0.1).unwrap();
+        let mixing = train.mixing.unwrap();
+        let loss = |share: f64, labels: [f64; 2], others: [f64; 2]| {
+            let array = |id: ValueId, data: Vec<f64>| (id, Array { shape: train.graph[id].ty.shape.clone(), data });
+            let filled = |id: ValueId| {
+                let n = train.graph[id].ty.shape.elements();
+                array(id, (0..n).map(|i| ((i * 7 + 3) % 11) as f64 / 5.0).collect())
+            };
+            let sources = (0..train.graph.values.len()).map(ValueId);
+            let mut given: HashMap<_, _> =
+                sources.filter(|&id| train.graph[id].role != Role::Activation).map(filled).collect();
+            given.extend([
+                array(mixing.plan, [1.0, 0.0, 0.0, 0.0, 0.0].repeat(2)),
+                array(train.labels, labels.into()),
+                array(train.weights.unwrap(), vec![share; 2]),
+                array(mixing.labels, others.into()),
+                array(mixing.weights, vec![1.0 - share; 2]),
+            ]);
+            reference::run(&train.graph, &given)[&train.loss].data[0]
+        };
+        let (one, other) = (loss(1.0, [0.0, 1.0], [2.0, 2.0]), loss(1.0, [2.0, 2.0], [0.0, 1.0]));
+        assert!((one - other).abs() > 0.01, "{one} and {other} are no two losses");
+        let mixed = loss(0.3, [0.0, 1.0], [2.0, 2.0]);
+        assert!((mixed - (0.3 * one + 0.7 * other)).abs() < 1e-12, "{mixed}, of {one} and {other}");
     }
 
     #[test]

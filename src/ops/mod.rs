@@ -26,6 +26,7 @@ mod linear;
 mod linear_update;
 mod lrn;
 mod max_pool2d;
+pub(crate) mod mix;
 mod reduce;
 mod reshape;
 mod running_average;
@@ -236,6 +237,7 @@ ops! {
     elementwise::{Add["add"], Mul["mul"], Scale["scale"], Fill["fill"]};
     reduce::{Reduce["sum", "mean"], Broadcast["broadcast"]};
     augment::{Augment["augment"]};
+    mix::{Mix["mix"]};
     sgd::{Sgd["sgd"]};
     adam::{Adam["adam", "adamw"]};
     linear_update::{LinearUpdate["linear_update"]};

@@ -24,7 +24,9 @@ pub fn components(loader: &Loader, mut done: impl FnMut(&Batch) -> bool) -> Resu
                 (c..3).for_each(|d| product[c][d] += pixel[c] * pixel[d]);
             }
         }
-        if !done(&batch) {
+        let going = done(&batch);
+        loader.recycle(batch);
+        if !going {
             return Ok(None);
         }
     }

@@ -103,6 +103,10 @@ pub struct Settings {
     pub pca_jitter: f64,
     /// Probability with which a part of a picture is erased, in [0, 1].
     pub erase: f64,
+    /// Alpha of mixup's Beta distribution, by which a picture is blended with another; 0 for none.
+    pub mixup: f64,
+    /// Alpha of CutMix's, by which a part of a picture is replaced by another's; 0 for none. With both, one or the other.
+    pub cutmix: f64,
     /// How pictures are brought to a square.
     pub resize: ResizeKind,
     /// Per channel (RGB, pixels in 0..1): subtracted.
@@ -252,6 +256,8 @@ impl Settings {
         half_open("color-jitter", self.color_jitter)?;
         number("pca-jitter", self.pca_jitter, "0 to 10", &|v| (0.0..=10.0).contains(&v))?;
         number("erase", self.erase, "0 to 1", &|v| (0.0..=1.0).contains(&v))?;
+        number("mixup", self.mixup, "0 to 100", &|v| (0.0..=100.0).contains(&v))?;
+        number("cutmix", self.cutmix, "0 to 100", &|v| (0.0..=100.0).contains(&v))?;
         for (mean, std) in self.mean.into_iter().zip(self.std) {
             number("mean", mean, "within 3.4e38", &|v| v.is_finite())?;
             positive("std", std)?;

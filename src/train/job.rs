@@ -79,6 +79,7 @@ impl Job {
                 pca: self.components.map(|row| row.map(|v| (v * settings.pca_jitter) as f32)),
             },
             erase: settings.erase as f32,
+            mixed: settings.mixup > 0.0 || settings.cutmix > 0.0,
             weighted: settings.balance == Balance::Loss,
             mean: settings.mean.map(|v| v as f32),
             std: settings.std.map(|v| v as f32),

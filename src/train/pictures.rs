@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::components::components;
+use super::feed::{Feed, counter};
 use super::position::Position;
 use super::run_folder::RunFolder;
 use super::{Event, Job};
 use crate::backend::Device;
-use crate::data::{Batch, Loader, LoaderOptions, PictureCache, Place, decode};
+use crate::data::{Loader, LoaderOptions, PictureCache, Place, decode};
 use crate::error::{Error, Result};
 use crate::formats::{Checkpoint, atomic};
 use crate::models;
-use crate::ops::IGNORE;
+use crate::ops::mix::PLAN;
 use crate::report::Samples;
-use crate::tensor::{Data, Tensor};
+use crate::tensor::Tensor;
 
 /// Pictures in samples.png.
 const SAMPLES: usize = 32;
@@ -84,7 +85,13 @@ pub(super) fn principal_components(
 }
 
 /// Draws the first pictures of the first step as the network sees them: `samples.png`.
-pub(super) fn save_samples(job: &Job, loader: &Loader, device: &mut dyn Device, folder: &RunFolder) -> Result<()> {
+pub(super) fn save_samples(
+    job: &Job,
+    feed: &Feed,
+    loader: &Loader,
+    device: &mut dyn Device,
+    folder: &RunFolder,
+) -> Result<()> {
     let mut order = job.order(0);
     order.truncate(job.batch());
     let Some(batch) = loader.epoch(order, 0).next().transpose()? else { return Ok(()) };
@@ -93,44 +100,32 @@ pub(super) fn save_samples(job: &Job, loader: &Loader, device: &mut dyn Device, 
     let mut program = device.compile(&view.graph, &[view.x])?;
     program.write(view.pictures, &batch.pictures)?;
     program.write(view.counter, &counter(job.settings.seed, 1)?)?;
+    let numbers = batch.labels.as_u32().unwrap_or_default();
+    let plan = feed.plan(1, numbers);
+    if let (Some(input), Some(plan)) = (view.mixing, &plan) {
+        program.write(input, &Tensor::f32([numbers.len(), PLAN], plan.numbers.clone()).map_err(Error::input)?)?;
+    }
     let ticket = program.submit()?;
     let Some([x]) = program.outputs(ticket, true)?.map(<[Tensor; 1]>::try_from).and_then(Result::ok) else {
         return Err(Error::device("the device lost the pictures of a step"));
     };
-    let classes = &job.dataset.classes;
-    let label = |&label: &u32| classes.get(label as usize).map(String::as_str);
+    let class = |label: u32| job.dataset.classes.get(label as usize).map(String::as_str);
+    let label = |row: usize| -> Option<String> {
+        let own = class(numbers[row])?;
+        let mixed = plan.as_ref().filter(|plan| plan.shares[row] < 1.0);
+        let mixed = mixed.and_then(|plan| Some((100.0 * plan.shares[row], class(plan.others[row])?)));
+        Some(mixed.map_or(own.into(), |(share, other)| format!("{share:.0}% {own}, {other}")))
+    };
+    let labels: Vec<Option<String>> = (0..numbers.len().min(SAMPLES)).map(label).collect();
     let samples = Samples {
         pictures: x.as_f32().unwrap_or_default(),
         size: options.network_size(&job.model),
         mean: options.mean,
         std: options.std,
-        labels: batch.labels.as_u32().unwrap_or_default().iter().take(SAMPLES).map(label).collect(),
+        labels: labels.iter().map(Option::as_deref).collect(),
     };
     let png = samples.png()?;
     atomic::write(&folder.file("samples.png"), |writer| writer.write_all(&png))
-}
-
-/// The random counter of a step.
-pub(super) fn counter(seed: u64, step: u64) -> Result<Tensor> {
-    Tensor::u32([4], vec![seed as u32, (seed >> 32) as u32, step as u32, 0]).map_err(Error::input)
-}
-
-/// The batch's pictures, those of rows without one again and again: batch normalisation sees every row, labelled or not, and
-/// black ones would count as pictures.
-pub(super) fn filled(batch: &Batch) -> Result<Tensor> {
-    let (Data::U8(pixels), Data::U32(labels)) = (batch.pictures.data(), batch.labels.data()) else {
-        return Err(Error::device("a batch has pictures of u8 and labels of u32"));
-    };
-    let size = pixels.len() / labels.len().max(1);
-    let rows: Vec<usize> = (0..labels.len()).filter(|&row| labels[row] != IGNORE).collect();
-    let mut others = rows.iter().cycle();
-    let mut filled = pixels.clone();
-    for row in (0..labels.len()).filter(|&row| labels[row] == IGNORE) {
-        if let Some(&other) = others.next() {
-            filled[row * size..][..size].copy_from_slice(&pixels[other * size..][..size]);
-        }
-    }
-    Tensor::new(batch.pictures.shape().clone(), Data::U8(filled)).map_err(Error::input)
 }
 
 /// Logs a line and tells the observer.
@@ -143,22 +138,4 @@ pub(super) fn notice(
     folder.log(&text)?;
     observe(&Event::Notice { text, warning });
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_without_a_picture_repeat_the_others() {
-        let pixels = (0..5).flat_map(|row| [row; 3]).collect();
-        let batch = Batch {
-            pictures: Tensor::new([5, 1, 1, 3], Data::U8(pixels)).unwrap(),
-            labels: Tensor::u32([5], vec![IGNORE, 7, IGNORE, 2, IGNORE]).unwrap(),
-            items: vec![None; 5],
-            count: 2,
-        };
-        // Rows 1 and 3 stay; the others are these in turn.
-        assert_eq!(filled(&batch).unwrap().bytes(), [1, 1, 3, 3, 1].map(|row| [row; 3]).concat());
-    }
 }

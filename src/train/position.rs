@@ -134,7 +134,7 @@ fn fingerprint(dataset: &Dataset) -> String {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     let mut add = |bytes: &[u8]| bytes.iter().for_each(|&b| hash = (hash ^ b as u64).wrapping_mul(0x0100_0000_01B3));
     for (part, items) in [(b"t", &dataset.train), (b"v", &dataset.val)] {
-        for item in items {
+        for item in items.iter() {
             add(part);
             add(dataset.classes[item.class as usize].as_bytes());
             add(b"\0");
@@ -149,14 +149,15 @@ fn fingerprint(dataset: &Dataset) -> String {
 mod tests {
     use super::*;
     use crate::data::Item;
+    use std::sync::Arc;
 
     fn dataset(names: &[&str]) -> Dataset {
         let item = |name: &&str| Item { path: name.into(), relative: name.to_string(), class: 0 };
         Dataset {
             root: "pictures".into(),
             classes: vec!["cat".into()],
-            train: names.iter().map(item).collect(),
-            val: Vec::new(),
+            train: Arc::new(names.iter().map(item).collect()),
+            val: Arc::default(),
             labels: crate::data::Labels::Folders,
             val_folder: None,
             notes: Vec::new(),

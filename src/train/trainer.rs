@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::balance;
+use super::feed::Feed;
 use super::metrics::{Means, Tally, labelled_rows, score};
-use super::pictures::{check_validation, counter, filled, notice, picture_cache, principal_components, save_samples};
+use super::pictures::{check_validation, notice, picture_cache, principal_components, save_samples};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
@@ -20,7 +20,7 @@ use crate::classifier::Evaluator;
 use crate::data::{Batch, Item, Loader, PictureCache};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{Layer, LayerKind, OptimizerConfig, TrainGraph};
+use crate::models::{OptimizerConfig, TrainGraph};
 use crate::tensor::Tensor;
 
 /// Steps that may be in flight: while the host reads one, the device has the next. More would only tell losses late, and make an
@@ -63,8 +63,7 @@ struct Run<'a> {
     optimizer: OptimizerConfig,
     schedule: Schedule,
     loader: Loader,
-    /// What a picture of each class counts in the loss, if not all count alike.
-    weights: Vec<f32>,
+    feed: Feed,
     cache: Option<Arc<PictureCache>>,
     /// Pictures that were told to be damaged.
     damaged: HashSet<String>,
@@ -92,8 +91,8 @@ impl<'a> Run<'a> {
     ) -> Result<Run<'a>> {
         check_validation(&job)?;
         let cache = picture_cache(&job, folder, observe)?;
-        let loader = |job: &Job, items: &[Item], batch| {
-            Loader::with_cache(Arc::new(items.to_vec()), job.loader_options(batch), cache.clone())
+        let loader = |job: &Job, items: &Arc<Vec<Item>>, batch| {
+            Loader::with_cache(items.clone(), job.loader_options(batch), cache.clone())
         };
         let training = loader(&job, &job.dataset.train, job.batch());
         if job.settings.pca_jitter > 0.0 {
@@ -111,15 +110,11 @@ impl<'a> Run<'a> {
         let batch = job.batch().max(32).min(job.dataset.val.len());
         let evaluator = Evaluator::new(device, &job.model, &job.build_options(batch))?;
         position.components = (settings.pca_jitter > 0.0).then_some(job.components);
-        let weights = match graph.weights {
-            Some(_) => balance::loss_weights(&job.dataset.train, job.dataset.classes.len()),
-            None => Vec::new(),
-        };
         Ok(Run {
             schedule: Schedule::new(settings, job.steps_per_epoch()),
             validation: loader(&job, &job.dataset.val, batch),
             loader: training,
-            weights,
+            feed: Feed::new(&job),
             earlier: folder.seconds(),
             started: Instant::now(),
             epoch_started: Instant::now(),
@@ -142,7 +137,7 @@ impl<'a> Run<'a> {
 
     fn run(mut self) -> Result<Outcome> {
         if self.position.step == 0 {
-            save_samples(&self.job, &self.loader, self.device, self.folder)?;
+            save_samples(&self.job, &self.feed, &self.loader, self.device, self.folder)?;
         }
         let stopped = loop {
             if let Some(reason) = self.finished() {
@@ -232,32 +227,21 @@ impl<'a> Run<'a> {
         self.read(0)
     }
 
-    fn submit(&mut self, mut batch: Batch) -> Result<()> {
+    fn submit(&mut self, batch: Batch) -> Result<()> {
         let step = self.position.step + 1;
         if batch.count == 0 {
             // None of its pictures could be read: a step that learns nothing, and may not decay the weights either.
             self.position.step = step;
             return Ok(());
         }
-        let by_batch = |layer: &Layer| matches!(layer.kind, LayerKind::BatchNorm { .. });
-        if batch.count < self.job.batch() && self.job.model.layers.iter().any(by_batch) {
-            batch.pictures = filled(&batch)?;
-        }
         let lr = self.schedule.lr(step, self.position.plateau.drops);
         let schedule = self.optimizer.schedule(lr, step);
-        self.program.write(self.graph.pictures, &batch.pictures)?;
-        self.program.write(self.graph.labels, &batch.labels)?;
-        if let Some(weights) = self.graph.weights {
-            let of = |label: &u32| self.weights.get(*label as usize).copied().unwrap_or(0.0); // none without a picture
-            let labels = batch.labels.as_u32().unwrap_or_default();
-            let rows = labels.iter().map(of).collect();
-            self.program.write(weights, &Tensor::f32([labels.len()], rows).map_err(Error::input)?)?;
-        }
-        self.program.write(self.graph.counter, &counter(self.job.settings.seed, step)?)?;
+        self.feed.write(&mut *self.program, &self.graph, &batch, step)?;
         self.program.write(self.graph.schedule, &Tensor::f32([4], schedule.to_vec()).map_err(Error::input)?)?;
         let ticket = self.program.submit()?;
         self.position.step = step;
-        self.pending.push_back(Pending { ticket, labels: batch.labels, pictures: batch.count, step });
+        self.pending.push_back(Pending { ticket, labels: batch.labels.clone(), pictures: batch.count, step });
+        self.loader.recycle(batch);
         Ok(())
     }
 
@@ -309,10 +293,11 @@ impl<'a> Run<'a> {
         let started = Instant::now();
         let pictures = self.job.dataset.val.len();
         let (mut tally, mut done) = (Tally::default(), 0);
-        let (stop, observe) = (self.stop, &mut self.observe);
-        let complete = self.evaluator.run(self.validation.batches(), |batch, logits| {
+        let (stop, observe, validation) = (self.stop, &mut self.observe, &self.validation);
+        let complete = self.evaluator.run(validation.batches(), |batch, logits| {
             labelled_rows(logits, &batch.labels).for_each(|(row, label)| tally.add(score(row, label)));
             done += batch.items.iter().flatten().count();
+            validation.recycle(batch);
             observe(&Event::Validating { done, pictures });
             !stop.load(Ordering::Relaxed)
         })?;
@@ -407,7 +392,7 @@ impl<'a> Run<'a> {
     fn lost_classes(&self) -> Option<String> {
         let dataset = &self.job.dataset;
         let skipped = self.folder.skipped().collect();
-        lost_classes(&dataset.classes, dataset.train.iter().chain(&dataset.val), &skipped)
+        lost_classes(&dataset.classes, dataset.train.iter().chain(&*dataset.val), &skipped)
     }
 }
 

@@ -7,8 +7,8 @@ use convoy::graph::{Graph, Role, ValueId, autodiff};
 use convoy::ops::{
     Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Broadcast, Color,
     Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
-    LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mul, Op, Reduce, ReduceKind, Reshape, RunningAverage,
-    Scale, Sgd, Softmax, Strip,
+    LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mix, Mul, Op, Reduce, ReduceKind, Reshape,
+    RunningAverage, Scale, Sgd, Softmax, Strip,
 };
 use convoy::selftest::harness;
 use convoy::tensor::Tensor;
@@ -109,6 +109,7 @@ pub fn op(name: &str, o: &Options) -> Op {
             }
             .into()
         }
+        "mix" => Mix.into(),
         "sgd" => Sgd {
             momentum: o.get("momentum"),
             weight_decay: o.get("weight_decay"),

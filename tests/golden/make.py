@@ -11,6 +11,7 @@ checks another folder. What is in a file: fixture.py.
 import argparse
 from pathlib import Path
 
+import mixing
 import networks
 import operators
 import optimizers
@@ -25,7 +26,7 @@ def main():
     arguments = parser.parse_args()
     make = Maker(arguments.seed, arguments.out)
     # New ones come last: what is drawn before stays as it is.
-    for part in operators.ALL + optimizers.ALL + networks.ALL + residual.ALL:
+    for part in operators.ALL + optimizers.ALL + networks.ALL + residual.ALL + mixing.ALL:
         part(make)
     make.write()
 

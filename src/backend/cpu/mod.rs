@@ -28,6 +28,7 @@ mod linear;
 mod linear_update;
 mod lrn;
 mod max_pool2d;
+mod mix;
 mod reduce;
 mod reshape;
 mod running_average;

@@ -38,11 +38,13 @@ mod linear;
 mod linear_update;
 mod lrn;
 mod max_pool2d;
+mod mix;
 mod reduce;
 mod reshape;
 mod running_average;
 mod sgd;
 mod softmax;
+mod staging;
 mod texels;
 mod tile;
 

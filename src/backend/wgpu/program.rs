@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::device::{GUARD, Shared, Variable, guard};
 use super::dispatch::{Dispatch, TexelCopy};
@@ -11,6 +11,7 @@ use super::lowering::{ALIGNMENT, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Pipeline, TEXEL_FORMAT};
 use super::profile::profile;
 use super::shaders::BindingKind;
+use super::staging::{Mapped, Sent, Uploads, finished, map, staging_buffer};
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
@@ -20,7 +21,6 @@ use crate::tensor::{Tensor, TensorType};
 /// A graph on a wgpu device.
 pub(super) struct WgpuProgram {
     shared: Arc<Shared>,
-    inputs: HashMap<ValueId, Variable>,
     steps: Vec<Step>,
     /// Of the graph.
     nodes: usize,
@@ -98,6 +98,9 @@ struct Output {
 
 /// A stage of a step, see [`crate::graph::Stage`]; in most programs there is one.
 struct StagePlan {
+    /// Of the first one the graph's inputs, of each what it receives.
+    inputs: HashMap<ValueId, Variable>,
+    uploads: Uploads,
     /// Numbers of its dispatches.
     steps: Range<usize>,
     outputs: Vec<Output>,
@@ -114,6 +117,7 @@ struct InFlight {
     staging: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
     mapped: Mapped,
+    upload: Option<Sent>,
 }
 
 /// What must not change behind a poisoned buffer.
@@ -123,9 +127,6 @@ struct Guard {
     copied: Copied,
     words: Vec<u32>,
 }
-
-/// Set once a staging buffer is mapped, or mapping it failed.
-type Mapped = Arc<OnceLock<Result<(), wgpu::BufferAsyncError>>>;
 
 impl WgpuProgram {
     pub fn compile(
@@ -209,13 +210,19 @@ impl WgpuProgram {
             let guards = poisoned.collect();
             let of_nodes = |before: usize| steps.iter().take_while(|step| step.node < before).count();
             let steps = of_nodes(stage.nodes.start)..of_nodes(stage.nodes.end);
-            StagePlan { steps, outputs, guards, staging_bytes, staging: Vec::new() }
+            let own = |id: &ValueId| match graph[*id].role {
+                Role::Received => stage.received.contains(id),
+                _ => number == 0,
+            };
+            let inputs = inputs.iter().filter(|(id, _)| own(id)).map(|(id, variable)| (*id, variable.clone()));
+            let inputs: HashMap<ValueId, Variable> = inputs.collect();
+            let uploads = Uploads::new(&inputs);
+            StagePlan { inputs, uploads, steps, outputs, guards, staging_bytes, staging: Vec::new() }
         };
         let stages = all.iter().enumerate().map(stage).collect();
         shared.check()?;
         Ok(WgpuProgram {
             shared,
-            inputs,
             steps,
             nodes: graph.nodes.len(),
             stages,
@@ -345,7 +352,8 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
 
 impl Program for WgpuProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
-        let Some(Variable { ty, buffer }) = self.inputs.get(&input) else {
+        let StagePlan { inputs, uploads, .. } = &mut self.stages[self.next];
+        let Some(Variable { ty, .. }) = inputs.get(&input) else {
             return Err(Error::input(format!("value {} is not an input of this program", input.0)));
         };
         if tensor.ty() != *ty {
@@ -353,8 +361,8 @@ impl Program for WgpuProgram {
             let message = format!("expected {:?} {}, got {:?} {}", ty.dtype, ty.shape, got.dtype, got.shape);
             return Err(Error::shape("input", message));
         }
-        self.shared.write(buffer, tensor.bytes());
-        self.shared.check()
+        self.memory_bytes += uploads.write(&self.shared, input, tensor.bytes())?;
+        Ok(())
     }
 
     fn submit(&mut self) -> Result<Ticket> {
@@ -370,6 +378,7 @@ impl Program for WgpuProgram {
             }
         };
         let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        let upload = stage.uploads.encode(&mut encoder);
         Step::encode_all(&self.steps[stage.steps.clone()], &mut encoder);
         for Copied { buffer, from, to, bytes } in
             stage.outputs.iter().map(|output| &output.copied).chain(stage.guards.iter().map(|guard| &guard.copied))
@@ -377,11 +386,12 @@ impl Program for WgpuProgram {
             encoder.copy_buffer_to_buffer(buffer, *from, &staging, *to, *bytes);
         }
         let submission = self.shared.queue.submit([encoder.finish()]);
-        let mapped = map(&staging);
+        let mapped = map(&staging, wgpu::MapMode::Read);
+        let upload = upload.map(Sent::new);
         self.shared.check()?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.in_flight.insert(ticket, InFlight { stage: number, staging, submission, mapped });
+        self.in_flight.insert(ticket, InFlight { stage: number, staging, submission, mapped, upload });
         Ok(ticket)
     }
 
@@ -409,6 +419,7 @@ impl Program for WgpuProgram {
         if let Some(step) = self.in_flight.remove(&ticket) {
             step.staging.unmap();
             stage.staging.push(step.staging);
+            stage.uploads.take_back(step.upload);
         }
         broken.map_or(Ok(Some(tensors)), Err)
     }
@@ -418,6 +429,11 @@ impl Program for WgpuProgram {
     }
 
     fn profile(&mut self) -> Result<Vec<NodeTime>> {
+        let mut encoder = self.shared.device.create_command_encoder(&Default::default());
+        let uploads = &mut self.stages[0].uploads;
+        let upload = uploads.encode(&mut encoder);
+        self.shared.queue.submit([encoder.finish()]);
+        uploads.take_back(upload.map(Sent::new));
         profile(&self.shared, &self.steps, self.nodes)
     }
 }
@@ -429,49 +445,10 @@ pub(super) fn read_buffer(shared: &Shared, buffer: &wgpu::Buffer, ty: &TensorTyp
     let mut encoder = shared.device.create_command_encoder(&Default::default());
     encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, bytes);
     let submission = shared.queue.submit([encoder.finish()]);
-    let mapped = map(&staging);
+    let mapped = map(&staging, wgpu::MapMode::Read);
     finished(shared, &submission, &mapped, true)?;
     let view = staging.slice(..).get_mapped_range().map_err(|e| Error::device(e.to_string()))?;
     tensor(ty, &view)
-}
-
-/// A buffer that the host can read.
-fn staging_buffer(shared: &Shared, bytes: u64) -> Result<wgpu::Buffer> {
-    let buffer = shared.device.create_buffer(&wgpu::BufferDescriptor {
-        label: Some("staging"),
-        size: padded(bytes),
-        usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-        mapped_at_creation: false,
-    });
-    shared.check()?;
-    Ok(buffer)
-}
-
-/// Asks for a staging buffer to be mapped once the work before is done.
-fn map(staging: &wgpu::Buffer) -> Mapped {
-    let mapped = Mapped::default();
-    let set = mapped.clone();
-    staging.slice(..).map_async(wgpu::MapMode::Read, move |result| {
-        set.get_or_init(|| result);
-    });
-    mapped
-}
-
-/// Whether a submission is done and its staging buffer mapped; with `wait`, waits until it is.
-fn finished(shared: &Shared, submission: &wgpu::SubmissionIndex, mapped: &Mapped, wait: bool) -> Result<bool> {
-    let poll = match wait {
-        true => wgpu::PollType::Wait { submission_index: Some(submission.clone()), timeout: None },
-        false => wgpu::PollType::Poll,
-    };
-    let polled = shared.device.poll(poll);
-    shared.check()?;
-    polled.map_err(|e| Error::device(format!("waiting for the device: {e}")))?;
-    match mapped.get() {
-        Some(Ok(())) => Ok(true),
-        Some(Err(e)) => Err(Error::device(format!("the device's results cannot be read: {e}"))),
-        None if wait => Err(Error::device("the device finished a step without its results")),
-        None => Ok(false),
-    }
 }
 
 /// The tensor at the start of `bytes`.

@@ -100,7 +100,7 @@ impl Builder<'_> {
     }
 
     /// A device's values, one after the other along an axis.
-    fn join(&mut self, device: usize, axis: usize, pieces: &[ValueId]) -> Result<ValueId> {
+    pub(super) fn join(&mut self, device: usize, axis: usize, pieces: &[ValueId]) -> Result<ValueId> {
         if let [only] = pieces {
             return Ok(*only);
         }

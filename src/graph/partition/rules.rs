@@ -60,6 +60,7 @@ impl Builder<'_> {
             Op::Dropout(dropout) => self.dropout(node, dropout),
             Op::Reshape(reshape) => self.reshape_rule(node, reshape),
             Op::Augment(augment) => self.augment(node, augment),
+            Op::Mix(_) => self.mix(node),
             Op::Add(_) | Op::Scale(_) => {
                 let mut layouts = Vec::new();
                 for &input in inputs {
@@ -403,6 +404,32 @@ impl Builder<'_> {
         self.emit(node, vec![to.clone()], |b, d| {
             Ok((Reshape { shape: to.local(&out, d).shape }.into(), vec![b.part(x, d, &from)?]))
         })
+    }
+
+    /// Row n meets row N - 1 - n. With the rows that its own meet behind them, a device's rows meet these in the same way.
+    fn mix(&mut self, node: &Node) -> Result<()> {
+        let (x, plan) = (node.inputs[0], node.inputs[1]);
+        let target = self.target(&[x])?;
+        let Layout::Split { axis: 0, bounds } = &target else {
+            return self.emit(node, vec![target.clone()], |b, d| {
+                Ok((node.op.clone(), vec![b.part(x, d, &target)?, b.whole(plan, d)?]))
+            });
+        };
+        let rows = self.ty(x).shape[0];
+        let mut locals = Vec::new();
+        for d in 0..self.devices() {
+            let (own, met) = (bounds[d]..bounds[d + 1], rows - bounds[d + 1]..rows - bounds[d]);
+            let mut inputs = Vec::new();
+            for input in [x, plan] {
+                let parts =
+                    [self.piece(input, d, Some((0, own.clone())))?, self.piece(input, d, Some((0, met.clone())))?];
+                inputs.push(self.join(d, 0, &parts)?);
+            }
+            let mixed = self.apply(d, node.op.clone(), &inputs)?;
+            locals.push(self.slice(d, mixed, &Some((0, 0..own.len())))?);
+        }
+        self.set(node.outputs[0], target, locals);
+        Ok(())
     }
 
     /// Each device sees its own rows' pictures where the batch is cut.

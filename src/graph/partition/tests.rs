@@ -44,6 +44,7 @@ fn train(model: &str, batch: usize, classes: usize, optimizer: &OptimizerConfig)
         crop: Crop::Random,
         flip: true,
         weighted: true,
+        mixed: true,
         ..BuildOptions::new(batch, classes)
     };
     train_graph(&model, &options, optimizer, 0.1).unwrap()
@@ -58,7 +59,9 @@ fn values(train: &TrainGraph) -> HashMap<ValueId, Array> {
         let random = Philox { seed: 5, stream: 9, step: value.0 as u32 };
         let uniform = |i: usize| random.uniform(i as u32) as f64;
         let data: Vec<f64> = match (graph[value].name.as_str(), ty.dtype) {
-            ("labels", _) => (0..n).map(|i| if i == 1 { u32::MAX as f64 } else { (i % 3) as f64 }).collect(),
+            ("labels" | "other labels", _) => {
+                (0..n).map(|i| if i == 1 { u32::MAX as f64 } else { (i % 3) as f64 }).collect()
+            }
             ("counter", _) => vec![3.0, 0.0, 7.0, 0.0],
             ("schedule", _) => vec![0.05, 0.1, 0.01, 0.0],
             (_, DType::U8) => (0..n).map(|i| (uniform(i) * 255.0).floor()).collect(),
