@@ -35,26 +35,35 @@ pub struct SeveralDevices {
 /// of the others have run.
 #[derive(Default)]
 struct Running {
-    /// Number of programs, of the one that runs, and how many workers' steps are not done.
-    state: Mutex<(usize, usize, usize)>,
+    steps: Mutex<Steps>,
     done: Condvar,
 }
 
+#[derive(Default)]
+struct Steps {
+    /// Programs made so far; each has the number that it was.
+    programs: usize,
+    /// Number of the one whose steps these are.
+    program: usize,
+    /// Those of all its workers.
+    left: usize,
+}
+
 impl Running {
-    fn lock(&self) -> MutexGuard<'_, (usize, usize, usize)> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Steps> {
+        self.steps.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until nothing runs but steps of `program`.
-    fn wait(&self, program: Option<usize>) -> MutexGuard<'_, (usize, usize, usize)> {
-        let others = |(_, running, steps): &mut (usize, usize, usize)| *steps > 0 && Some(*running) != program;
+    fn wait(&self, program: Option<usize>) -> MutexGuard<'_, Steps> {
+        let others = |steps: &mut Steps| steps.left > 0 && Some(steps.program) != program;
         self.done.wait_while(self.lock(), others).unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says that a worker's step ran, or never will.
     fn finish(&self, steps: usize) {
-        let mut state = self.lock();
-        state.2 = state.2.saturating_sub(steps);
+        let mut running = self.lock();
+        running.left = running.left.saturating_sub(steps);
         self.done.notify_all();
     }
 }
@@ -172,9 +181,9 @@ impl Device for SeveralDevices {
             }
         }
         let number = {
-            let mut state = self.running.lock();
-            state.0 += 1;
-            state.0
+            let mut steps = self.running.lock();
+            steps.programs += 1;
+            steps.programs
         };
         let mut ends = worker::mailboxes(&partition);
         let mut workers = Vec::new();
@@ -248,8 +257,8 @@ impl Program for SeveralProgram {
         let ticket = Ticket(self.next);
         let busy = self.workers.iter().flatten().count();
         {
-            let mut state = self.running.wait(Some(self.number));
-            (state.1, state.2) = (self.number, state.2 + busy);
+            let mut steps = self.running.wait(Some(self.number));
+            (steps.program, steps.left) = (self.number, steps.left + busy);
         }
         self.next += 1;
         self.taken.insert(ticket, vec![None; self.workers.len()]);

@@ -19,13 +19,14 @@
 
 mod batch_norm;
 mod exchange;
+mod products;
 mod report;
 mod rules;
 mod schedule;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -294,13 +295,21 @@ impl Builder<'_> {
                  devices to --adapter"
             )));
         }
+        // Parts of parameters are sent before anything is computed.
+        let senders = self.transfers.iter().map(|transfer| transfer.from);
+        let at_once: HashSet<(usize, ValueId)> =
+            senders.filter(|(device, value)| self.parts[*device][*value].producer.is_none()).collect();
         let mut parts = Vec::new();
         for (device, graph) in std::mem::take(&mut self.parts).into_iter().enumerate() {
             let own = places.iter().enumerate().filter(|(_, (_, layout))| device == 0 || *layout != Layout::Whole);
             let own = own.map(|(number, (output, _))| (number, self.locals[output.0][device]));
             let mut part = Part { graph, outputs: own.collect() };
             let sent = self.transfers.iter().filter(|transfer| transfer.from.0 == device);
-            schedule::schedule(&mut part, &sent.map(|transfer| transfer.from.1).collect::<Vec<_>>());
+            let sent = sent.map(|transfer| transfer.from.1).collect();
+            let early =
+                self.transfers.iter().filter(|transfer| transfer.to.0 == device && at_once.contains(&transfer.from));
+            let early = early.map(|transfer| transfer.to.1).collect();
+            schedule::schedule(&mut part, &schedule::Mail { sent, early });
             parts.push(part);
         }
         let source = |value: &ValueId| self.whole[*value].role != Role::Activation && self.layouts[value.0].is_some();

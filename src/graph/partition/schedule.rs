@@ -9,14 +9,25 @@ use crate::graph::{Graph, Node, Role, Stage, ValueId};
 /// Updates of parameters that wait for what other devices send, at most: they hold gradients.
 const WAITING: usize = 2;
 
-/// Drops nodes that nothing needs, orders the others, and cuts them into stages. `sent` are the values that other devices need.
-pub(super) fn schedule(part: &mut Part, sent: &[ValueId]) {
+/// Bytes of parameters that are sent in one go at a step's beginning, if no single one has more.
+const TOGETHER: usize = 4 << 20;
+
+/// What a device has to do with the others.
+pub(super) struct Mail {
+    /// Values that they need.
+    pub sent: Vec<ValueId>,
+    /// Of the values received, those that come without anything being computed for them.
+    pub early: Vec<ValueId>,
+}
+
+/// Drops nodes that nothing needs, orders the others, and cuts them into stages.
+pub(super) fn schedule(part: &mut Part, mail: &Mail) {
     let outputs = part.output_values();
     let graph = &mut part.graph;
-    prune(graph, sent, &outputs);
-    graph.nodes = Order::new(graph, sent, &outputs).run();
+    prune(graph, &mail.sent, &outputs);
+    graph.nodes = Order::new(graph, &mail.sent, &outputs).run();
     graph.number_producers();
-    graph.stages = stages(graph, sent);
+    graph.stages = stages(graph, mail);
 }
 
 /// Whether a node overwrites a parameter or state.
@@ -130,16 +141,22 @@ impl<'a> Order<'a> {
 }
 
 /// A stage ends with what is sent, and before what has to be awaited. Sources that are sent have stages of their own, so that what is
-/// needed first arrives first.
-fn stages(graph: &Graph, sent: &[ValueId]) -> Vec<Stage> {
-    let mut sources: Vec<ValueId> = Vec::new();
+/// needed first arrives first; of these a layer awaits all at once.
+fn stages(graph: &Graph, Mail { sent, early }: &Mail) -> Vec<Stage> {
+    let (mut stages, mut size) = (Vec::<Stage>::new(), 0);
     for &value in sent.iter().filter(|&&value| graph[value].producer.is_none()) {
-        if !sources.contains(&value) {
-            sources.push(value);
+        if stages.iter().any(|stage| stage.sent.contains(&value)) {
+            continue;
+        }
+        size += graph[value].ty.bytes();
+        match stages.last_mut().filter(|_| size <= TOGETHER) {
+            Some(stage) => stage.sent.push(value),
+            None => {
+                size = graph[value].ty.bytes();
+                stages.push(Stage { sent: vec![value], ..Stage::default() });
+            }
         }
     }
-    let mut stages: Vec<Stage> =
-        sources.into_iter().map(|value| Stage { sent: vec![value], ..Stage::default() }).collect();
     let mut known: Vec<ValueId> = Vec::new();
     let mut stage = Stage::default();
     for (n, node) in graph.nodes.iter().enumerate() {
@@ -148,6 +165,11 @@ fn stages(graph: &Graph, sent: &[ValueId]) -> Vec<Stage> {
         awaited.sort();
         awaited.dedup();
         if !awaited.is_empty() {
+            let layer = graph.nodes[n + 1..].iter().take_while(|next| next.layer == node.layer);
+            awaited.extend(layer.flat_map(|next| &next.inputs).filter(|value| early.contains(value)));
+            awaited.retain(|value| !known.contains(value));
+            awaited.sort();
+            awaited.dedup();
             // What only was looked at another way can wait for more.
             if !stage.nodes.clone().all(|n| is_view(&graph.nodes[n])) {
                 stages.push(std::mem::take(&mut stage));
