@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use convoy::backend::cpu::CpuDevice;
 use convoy::backend::select;
 use convoy::backend::several::SeveralDevices;
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, Program};
 use convoy::graph::partition::Parallel;
 use convoy::models::{BuildOptions, Model, OptimizerConfig, TrainGraph, eval_graph, train_graph};
@@ -174,6 +175,24 @@ fn a_vulkan_device_twice() {
 #[test]
 fn a_vulkan_device_and_the_cpu() {
     check(&|| vec![vulkan(), cpu()], "vulkan, cpu");
+}
+
+/// Memory holds NaN before, and behind every buffer what must stay: no stage reads what is not there yet.
+#[test]
+fn poisoned_memory_changes_nothing() {
+    let poisoned = || -> Box<dyn Device> {
+        let selector = std::env::var("CONVOY_ADAPTER").unwrap_or_else(|_| "vulkan".into());
+        select::open_with(&selector, WgpuOptions { poison: true, ..WgpuOptions::default() }).unwrap().0
+    };
+    for text in [TOWERS, BRANCHES] {
+        let graph = step_graph(&model(text));
+        let first = initial(&graph);
+        for parallel in [Parallel::Model, Parallel::Data] {
+            let run = |devices| run(&mut *several(devices, parallel), &graph, &first, 1..3);
+            let (plain, poisoned) = (run(vec![vulkan(), vulkan()]), run(vec![poisoned(), poisoned()]));
+            assert_eq!(plain.0, poisoned.0, "{parallel:?}");
+        }
+    }
 }
 
 /// The same command gives the same bits, whichever device is faster.

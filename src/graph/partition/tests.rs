@@ -97,29 +97,21 @@ fn updated(graph: &Graph, values: &HashMap<ValueId, Array>) -> HashMap<String, A
     updated
 }
 
-/// Runs the parts stage by stage, as devices would: each as far as what it has received lets it.
-fn run(partition: &Partition, given: &HashMap<ValueId, Array>) -> Vec<HashMap<ValueId, Array>> {
-    let local = |device: usize| {
-        let of =
-            |(value, source): (&ValueId, &Source)| (source.locals[device], cut(&given[value], &source.layout, device));
-        partition.sources.iter().map(of).collect::<HashMap<_, _>>()
-    };
-    let mut values: Vec<HashMap<ValueId, Array>> = (0..partition.parts.len()).map(local).collect();
-    let mut next = vec![0; values.len()];
+/// Goes through the parts' stages in an order in which devices could run them: each as far as what it has received lets it.
+fn walk(partition: &Partition, mut each: impl FnMut(usize, &Part, &crate::graph::Stage)) {
+    let mut next = vec![0; partition.parts.len()];
+    let mut arrived: Vec<HashSet<ValueId>> = vec![HashSet::new(); next.len()];
     loop {
         let mut moved = false;
         for (d, part) in partition.parts.iter().enumerate() {
             while let Some(stage) = part.graph.stages.get(next[d]) {
-                if !stage.received.iter().all(|value| values[d].contains_key(value)) {
+                if !stage.received.iter().all(|value| arrived[d].contains(value)) {
                     break;
                 }
                 (next[d], moved) = (next[d] + 1, true);
-                let mut graph = part.graph.clone();
-                graph.nodes = graph.nodes[stage.nodes.clone()].to_vec();
-                values[d] = reference::run(&graph, &values[d]);
+                each(d, part, stage);
                 for transfer in partition.transfers.iter().filter(|t| t.from.0 == d && stage.sent.contains(&t.from.1)) {
-                    let sent = values[d][&transfer.from.1].clone();
-                    assert!(values[transfer.to.0].insert(transfer.to.1, sent).is_none(), "sent twice: {transfer:?}");
+                    assert!(arrived[transfer.to.0].insert(transfer.to.1), "sent twice: {transfer:?}");
                 }
             }
         }
@@ -130,6 +122,25 @@ fn run(partition: &Partition, given: &HashMap<ValueId, Array>) -> Vec<HashMap<Va
     for (part, next) in partition.parts.iter().zip(next) {
         assert_eq!(next, part.graph.stages.len(), "a device waits for ever");
     }
+}
+
+/// What the parts compute.
+fn run(partition: &Partition, given: &HashMap<ValueId, Array>) -> Vec<HashMap<ValueId, Array>> {
+    let local = |device: usize| {
+        let of =
+            |(value, source): (&ValueId, &Source)| (source.locals[device], cut(&given[value], &source.layout, device));
+        partition.sources.iter().map(of).collect::<HashMap<_, _>>()
+    };
+    let mut values: Vec<HashMap<ValueId, Array>> = (0..partition.parts.len()).map(local).collect();
+    walk(partition, |d, part, stage| {
+        let mut graph = part.graph.clone();
+        graph.nodes = graph.nodes[stage.nodes.clone()].to_vec();
+        values[d] = reference::run(&graph, &values[d]);
+        for transfer in partition.transfers.iter().filter(|t| t.from.0 == d && stage.sent.contains(&t.from.1)) {
+            let sent = values[d][&transfer.from.1].clone();
+            values[transfer.to.0].insert(transfer.to.1, sent);
+        }
+    });
     values
 }
 
@@ -231,7 +242,42 @@ fn memory_falls() {
     }
 }
 
-/// What a node reads, what a stage received and what it still has to send is not written over.
+/// Fails unless, at every node and stage, what is read, was received or is still to be sent has its own memory, and is there.
+fn check_memory(part: &Part) {
+    let (graph, outputs) = (&part.graph, part.output_values());
+    let places = plan(graph, &outputs).places;
+    let mut nodes = graph.nodes.iter().enumerate();
+    assert!(nodes.all(|(n, node)| graph[node.outputs[0]].producer == Some(n)), "a node comes twice");
+    // Whose memory each place is, as the step goes on.
+    let mut owner: HashMap<usize, ValueId> = HashMap::new();
+    let mut root: Vec<ValueId> = (0..graph.values.len()).map(ValueId).collect();
+    let slot = |value: ValueId| match places[value.0] {
+        Place::Slot(slot) => Some(slot),
+        _ => None,
+    };
+    let owned = |owner: &HashMap<usize, ValueId>, root: &[ValueId], value: ValueId| {
+        if let Some(slot) = slot(value) {
+            assert_eq!(owner.get(&slot), Some(&root[value.0]), "{:?}", graph[value]);
+        }
+    };
+    for stage in &graph.stages {
+        for &value in &stage.received {
+            owner.insert(slot(value).expect("what is received has memory"), value);
+        }
+        for node in &graph.nodes[stage.nodes.clone()] {
+            node.inputs.iter().for_each(|&input| owned(&owner, &root, input));
+            for &(output, input) in node.op.aliases() {
+                root[node.outputs[output].0] = root[node.inputs[input].0];
+            }
+            for &output in node.outputs.iter().filter(|output| root[output.0] == **output) {
+                owner.extend(slot(output).map(|slot| (slot, output)));
+            }
+            node.inputs.iter().for_each(|&input| owned(&owner, &root, input));
+        }
+        stage.sent.iter().for_each(|&value| owned(&owner, &root, value));
+    }
+}
+
 #[test]
 fn live_values_keep_their_memory() {
     for (text, parallel, devices) in [
@@ -242,49 +288,28 @@ fn live_values_keep_their_memory() {
         (BRANCHES, Parallel::Data, 3),
     ] {
         let train = train(text, 4, 3, &OptimizerConfig::paper());
-        let outputs = [train.loss, train.logits];
-        let partition = partition(&train.graph, &outputs, devices, parallel, &HashMap::new()).unwrap();
-        for part in &partition.parts {
-            let (graph, outputs) = (&part.graph, part.output_values());
-            let places = plan(graph, &outputs).places;
-            // Whose memory each place is, as the step goes on.
-            assert!(
-                graph.nodes.iter().enumerate().all(|(n, node)| graph[node.outputs[0]].producer == Some(n)),
-                "once each"
-            );
-            let mut owner: HashMap<String, ValueId> = HashMap::new();
-            let mut root: Vec<ValueId> = (0..graph.values.len()).map(ValueId).collect();
-            for stage in &graph.stages {
-                for &value in &stage.received {
-                    assert!(matches!(places[value.0], Place::Slot(_)));
-                    owner.insert(format!("{:?}", places[value.0]), value);
-                }
-                let owned = |owner: &HashMap<String, ValueId>, root: &[ValueId], value: ValueId, why: &str| {
-                    if let Place::Slot(_) = places[value.0] {
-                        assert_eq!(
-                            owner.get(&format!("{:?}", places[value.0])),
-                            Some(&root[value.0]),
-                            "{why}: {:?}",
-                            graph[value]
-                        );
-                    }
-                };
-                for node in &graph.nodes[stage.nodes.clone()] {
-                    node.inputs.iter().for_each(|&input| owned(&owner, &root, input, node.op.name()));
-                    for &(output, input) in node.op.aliases() {
-                        root[node.outputs[output].0] = root[node.inputs[input].0];
-                    }
-                    for &output in node.outputs.iter().filter(|output| root[output.0] == **output) {
-                        owner.insert(format!("{:?}", places[output.0]), output);
-                    }
-                    node.inputs
-                        .iter()
-                        .filter(|input| !node.outputs.iter().any(|o| root[o.0] == root[input.0]))
-                        .for_each(|&input| {
-                            owned(&owner, &root, input, node.op.name());
-                        });
-                }
-                stage.sent.iter().for_each(|&value| owned(&owner, &root, value, "sent"));
+        let partition =
+            partition(&train.graph, &[train.loss, train.logits], devices, parallel, &HashMap::new()).unwrap();
+        partition.parts.iter().for_each(check_memory);
+    }
+}
+
+/// No device waits for ever, whatever the network.
+#[test]
+fn the_zoo_can_be_cut() {
+    for name in Model::zoo() {
+        let model = Model::find(name).unwrap();
+        let train = train_graph(&model, &BuildOptions::new(5, 10), &OptimizerConfig::adam(0.0), 0.0).unwrap();
+        for (parallel, devices) in
+            [(Parallel::Model, 2), (Parallel::Data, 2), (Parallel::Model, 3), (Parallel::Data, 5)]
+        {
+            let outputs = [train.loss, train.logits];
+            let partition = partition(&train.graph, &outputs, devices, parallel, &HashMap::new()).unwrap();
+            walk(&partition, |_, _, _| {});
+            partition.parts.iter().for_each(check_memory);
+            let updates = |graph: &Graph| graph.nodes.iter().filter(|node| schedule::updates(graph, node)).count();
+            for part in &partition.parts {
+                assert_eq!(updates(&part.graph), updates(&train.graph), "{name}");
             }
         }
     }
