@@ -11,6 +11,7 @@ use convoy::graph::partition::Parallel;
 use convoy::models::{BuildOptions, Model, OptimizerConfig, TrainGraph, eval_graph, train_graph};
 use convoy::ops::{Crop, IGNORE};
 use convoy::rng::Philox;
+use convoy::selftest::{Selection, Suite};
 use convoy::tensor::Tensor;
 
 /// Two towers, as in the paper; a normalisation that stays within them and one that does not; dropout.
@@ -175,6 +176,16 @@ fn a_vulkan_device_twice() {
 #[test]
 fn a_vulkan_device_and_the_cpu() {
     check(&|| vec![vulkan(), cpu()], "vulkan, cpu");
+}
+
+/// Every operator, alone, cut or not: within its tolerance of the f64 reference.
+#[test]
+fn every_case_of_every_op_is_right() {
+    let suite = Suite::new(&Selection { seed: 1, random: 6, ops: Vec::new() });
+    for (count, parallel) in [(2, Parallel::Model), (3, Parallel::Model), (2, Parallel::Data)] {
+        let report = suite.run(&mut *several((0..count).map(|_| cpu()).collect(), parallel), |_| {});
+        assert!(report.failed == 0 && report.cases > 400, "{count} devices, {parallel:?}: {:?}", report.failures);
+    }
 }
 
 /// Memory holds NaN before, and behind every buffer what must stay: no stage reads what is not there yet.

@@ -2,7 +2,7 @@
 //! goes through the host's memory.
 //!
 //! Parameters and states are cut as the first graph that uses them says, and set and read as a whole: a checkpoint does not
-//! show how many devices made it. Each device's part is driven by a thread of its own ([`worker`]), which hands on what its device
+//! show how many devices made it. Each device's part is driven by a thread of its own (`worker`), which hands on what its device
 //! sends as soon as it is there.
 
 mod host;

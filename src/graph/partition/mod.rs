@@ -1,10 +1,10 @@
 //! Cutting a step over several devices: from one graph to a graph for each device and the values that they send each other.
 //!
 //! Every value of the whole graph gets a [`Layout`]: each device has all of it, a range of it, or a summand. A rule for each op
-//! ([`rules`]) says what a device needs of the inputs to make its part of the outputs; what it has not got it is sent
-//! ([`exchange`]). So the walk over a training step, made of forward, backward and optimizer nodes alike, puts the exchanges of
+//! (`rules`) says what a device needs of the inputs to make its part of the outputs; what it has not got it is sent
+//! (`exchange`). So the walk over a training step, made of forward, backward and optimizer nodes alike, puts the exchanges of
 //! gradients where those of activations call for them. Then each device's nodes are put in an order that lets transfers
-//! overlap with work, and cut into [`Stage`]s where something is sent or awaited ([`schedule`]).
+//! overlap with work, and cut into [`Stage`](super::Stage)s where something is sent or awaited (`schedule`).
 //!
 //! Both ways of cutting are this one thing, and differ in what is cut first:
 //!
@@ -285,7 +285,7 @@ impl Builder<'_> {
             self.whole.nodes.iter().partition(|node| schedule::updates(&self.whole, node));
         let cut = |value: &ValueId| matches!(self.layouts[value.0], Some(Layout::Split { .. }));
         let devices = self.devices();
-        if !updates.is_empty() && !computes.iter().any(|node| node.outputs.iter().any(cut)) {
+        if !updates.is_empty() && !computes.is_empty() && !computes.iter().any(|node| node.outputs.iter().any(cut)) {
             let (what, fewer) = match self.parallel {
                 Parallel::Model => ("every layer", "outputs"),
                 Parallel::Data => ("the batch", "pictures"),

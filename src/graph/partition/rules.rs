@@ -233,6 +233,9 @@ impl Builder<'_> {
     /// The numbers of each element's place in the whole.
     fn dropout(&mut self, node: &Node, dropout: &Dropout) -> Result<()> {
         let (x, counter) = (node.inputs[0], node.inputs[1]);
+        if dropout.part != Strip::WHOLE {
+            return self.everywhere(node); // a part of a part
+        }
         let (target, ty) = (self.target(&[x])?, self.ty(x));
         let row: usize = ty.shape[1..].iter().product();
         self.emit(node, vec![target.clone()], |b, d| {

@@ -224,6 +224,35 @@ fn the_papers_towers_exchange_at_conv3_and_the_fully_connected_layers() {
     }
 }
 
+/// While something is on its way there is something to compute.
+#[test]
+fn transfers_overlap_with_work() {
+    let model = Model::find("alexnet-2gpu").unwrap();
+    let train = train_graph(&model, &BuildOptions::new(4, 2), &OptimizerConfig::adam(0.0), 0.0).unwrap();
+    let outputs = [train.loss, train.logits];
+    for (parallel, value, work) in [
+        // The gradient that conv3 gives back, while that of its weight is computed.
+        (Parallel::Model, "conv3.conv2d_backward_input", "conv2d_backward_weight"),
+        (Parallel::Model, "fc7.linear_backward_input", "linear_update"),
+        // fc6's weight comes during the convolutions, the gradients of the last layers' weights go while those before are computed.
+        (Parallel::Data, "fc6.weight", "conv2d"),
+        (Parallel::Data, "fc7.weight.gradient", "linear_backward_input"),
+        (Parallel::Data, "conv4.conv2d_backward_weight", "conv2d_backward_weight"),
+    ] {
+        let partition = partition(&train.graph, &outputs, 2, parallel, &HashMap::new()).unwrap();
+        for (d, part) in partition.parts.iter().enumerate() {
+            let of = |transfer: &&Transfer| transfer.value == value;
+            let sent = partition.transfers.iter().filter(of).find(|transfer| transfer.from.0 == d).unwrap().from.1;
+            let received = partition.transfers.iter().filter(of).find(|transfer| transfer.to.0 == d).unwrap().to.1;
+            let stages = &part.graph.stages;
+            let first = stages.iter().position(|stage| stage.sent.contains(&sent)).unwrap();
+            let last = stages.iter().position(|stage| stage.received.contains(&received)).unwrap();
+            let between = stages[first + 1..last].iter().flat_map(|stage| &part.graph.nodes[stage.nodes.clone()]);
+            assert!(between.clone().any(|node| node.op.name() == work), "{value}: stages {first} to {last}");
+        }
+    }
+}
+
 /// The batch's activations are halved, and so is what lasts.
 #[test]
 fn memory_falls() {
