@@ -215,6 +215,24 @@ fn pictures_are_mixed() {
 }
 
 #[test]
+fn a_folder_is_timed() {
+    let place = dirty();
+    let line = "bench --data pictures --model four-layer --batch 4 --steps 2 --json --workers 1,3";
+    let told = place.convoy(line).json();
+    assert_eq!((&told["pictures"], &told["height"], told.get("training")), (&41.into(), &37.into(), None));
+    let workers = told["workers"].as_array().unwrap();
+    assert_eq!((&workers[0]["workers"], &workers[1]["workers"]), (&1.into(), &3.into()));
+    let rate = |of: &Value, key: &str| assert!(of[key].as_f64().is_some_and(|rate| rate > 0.0), "{key}: {told}");
+    workers.iter().for_each(|of| ["decoded_per_second", "cached_per_second"].iter().for_each(|key| rate(of, key)));
+    let trained = place.convoy(&format!("{line} --end-to-end")).json();
+    let rates = ["made_up_per_second", "decoded_per_second", "cached_per_second"];
+    rates.iter().for_each(|key| rate(&trained["training"], key));
+    assert_eq!((&trained["training"]["model"], &trained["training"]["steps"]), (&"four-layer".into(), &2.into()));
+    place.convoy("bench --end-to-end").refused(2, &["--data"]);
+    place.convoy("bench --data pictures --workers 0").refused(2, &["--workers 0", "1 or more"]);
+}
+
+#[test]
 fn ten_crops_are_evaluated() {
     let place = Place::new();
     place.pictures("pictures", 8);

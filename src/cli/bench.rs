@@ -13,6 +13,7 @@ use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
 use convoy::formats::load_model;
 use convoy::models::{BuildOptions, OptimizerConfig};
+use convoy::ops::Crop;
 use convoy::train::config::PrecisionKind;
 
 /// Options of `convoy bench`.
@@ -50,6 +51,9 @@ pub struct Args {
     /// Time how fast the pictures in this folder come, from their files and from the cache, in place of a network
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// Train on the pictures of --data too, beside training on pictures in memory; with as many threads as --workers has last
+    #[arg(long, requires = "data")]
+    end_to_end: bool,
     /// Numbers of threads that --data is timed with
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_values_t = [1, 2], requires = "data")]
     workers: Vec<usize>,
@@ -85,11 +89,6 @@ enum OptimizerName {
 /// When the model or the device cannot be used.
 pub fn run(args: Args, console: &Console) -> Result<()> {
     let model = load_model(&args.model)?;
-    if let Some(folder) = args.data {
-        let seen = args.image_size.map_or([model.input[1], model.input[2]], |side| [side; 2]);
-        let stored = seen.map(|side| (side * 256).div_ceil(224)); // the margin of the default preset's crops
-        return bench_data::run(folder, stored, args.batch_size as usize, &args.workers, args.json, console);
-    }
     let build = BuildOptions::new(args.batch_size as usize, args.classes as usize);
     let options = BenchOptions {
         mode: match args.mode {
@@ -108,7 +107,22 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     };
     let console = &console.without_output(args.json);
     let precision = args.precision.of_batch(options.build.batch);
-    let mut device = args.device.open_with(WgpuOptions { precision, ..WgpuOptions::default() }, console)?;
+    let open = || args.device.open_with(WgpuOptions { precision, ..WgpuOptions::default() }, console);
+    if let Some(folder) = args.data {
+        let size = options.build.network_size(&model).map(|side| (side * 256).div_ceil(224)); // the margin of the default preset's crops
+        let mut measured = bench_data::Measured::new(folder, size, options.build.batch, &args.workers, console)?;
+        if args.end_to_end {
+            let options = BenchOptions {
+                build: BuildOptions { stored_size: Some(size), crop: Crop::Random, flip: true, ..options.build },
+                ..options
+            };
+            let mut device = open()?;
+            tune_device(&mut *device, &graph(&model, &options)?, args.tune, console)?;
+            measured.train(&mut *device, &model, &options)?;
+        }
+        return measured.print(args.json);
+    }
+    let mut device = open()?;
     tune_device(&mut *device, &graph(&model, &options)?, args.tune, console)?;
     let report = bench(&mut *device, &model, &options)?;
     match args.json {

@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use convoy_resize::{Picture, Resizer};
+use convoy_codec::{Picture, Resizer};
 use serde::{Deserialize, Serialize};
 
 use super::memory::Budget;

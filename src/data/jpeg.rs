@@ -3,9 +3,7 @@
 //! Of the decoders that a Rust toolchain alone builds it was the fastest on 500 x 375 photographs. jpeg-decoder can decode at 1/2 to
 //! 1/8 of the size, but took as long on those and saved a fifth only on 2000 x 1500 (most of the time is Huffman decoding).
 
-use zune_core::bytestream::ZCursor;
-use zune_core::colorspace::ColorSpace;
-use zune_core::options::DecoderOptions;
+use convoy_codec::Jpeg;
 
 use super::pixels::{Damage, Refused, Stored, check_size};
 
@@ -73,15 +71,11 @@ fn coarse(bytes: &[u8], layout: &JpegLayout) -> Result<Stored, Refused> {
 
 /// The decoder fills up what is missing with grey and says nothing.
 fn samples(bytes: &[u8]) -> Result<Stored, Refused> {
-    // CMYK and YCCK come out as RGB too, Adobe's inverted inks turned.
-    let options = DecoderOptions::default().set_strict_mode(false).jpeg_set_out_colorspace(ColorSpace::RGB);
-    let options = options.set_max_width(usize::MAX).set_max_height(usize::MAX); // check_size is the limit
-    let mut decoder = zune_jpeg::JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers().map_err(Refused::because)?;
-    let (width, height) = decoder.dimensions().unwrap_or_default();
+    let mut jpeg = Jpeg::open(bytes).map_err(Refused::because)?;
+    let (width, height) = jpeg.size();
     check_size(width, height)?;
-    let samples = decoder.decode().map_err(Refused::because)?;
-    Ok(Stored { width, height, channels: 3, samples, exif: decoder.exif().cloned(), damage: None })
+    let samples = jpeg.rgb().map_err(Refused::because)?;
+    Ok(Stored { width, height, channels: 3, samples, exif: jpeg.exif().map(Into::into), damage: None })
 }
 
 /// What a JPEG's segments say of how it is stored.

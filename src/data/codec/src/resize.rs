@@ -1,9 +1,4 @@
-//! Resizes RGB pictures, by fast_image_resize: a crate of its own only for how it is compiled. That library's loops are generic, so that
-//! they are compiled with whoever calls them, and convoy is compiled in several units without inlining between them, for the time that
-//! takes: there resizing takes six times as long as in one unit. Only one of the library's kinds of pixels is named, so only that one is
-//! compiled: all of them would take a minute.
-
-#![warn(missing_docs)]
+//! Resizing, by fast_image_resize. Only one of its kinds of pixels is named, so only that one is compiled: all of them would take a minute.
 
 use fast_image_resize::images::{TypedImage, TypedImageRef};
 use fast_image_resize::pixels::U8x3;

@@ -1,5 +1,9 @@
 //! Speed of a network's training step or of its inference, on pictures made up in memory: as a whole, and node by node.
 
+mod fed;
+
+pub use fed::{Fed, fed};
+
 use std::collections::VecDeque;
 use std::time::Instant;
 
@@ -239,7 +243,12 @@ struct Run {
 impl Run {
     /// Uploads the inputs, submits a step, and waits until no more than `in_flight` steps are not done.
     fn step(&mut self, in_flight: usize) -> Result<()> {
-        for (input, tensor) in &self.inputs {
+        self.submit(&[], in_flight)
+    }
+
+    /// The same without the inputs in `written`, which were.
+    fn submit(&mut self, written: &[ValueId], in_flight: usize) -> Result<()> {
+        for (input, tensor) in self.inputs.iter().filter(|(input, _)| !written.contains(input)) {
             self.program.write(*input, tensor)?;
         }
         self.in_flight.push_back(self.program.submit()?);
