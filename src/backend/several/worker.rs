@@ -114,9 +114,7 @@ impl Worker {
     fn ended(&self) -> Error {
         self.failure().unwrap_or_else(|| Error::device(ANOTHER_FAILED))
     }
-}
 
-impl Worker {
     /// Lets the thread end once it has done what it was told.
     pub fn close(&mut self) {
         self.commands.take();
