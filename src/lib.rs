@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`tensor`], [`rng`], [`error`] | shapes and host tensors; Philox, the one source of randomness; the one error type |
 //! | [`ops`] | one file per operator: shape rule, gradient rule, f64 reference, test cases; THE list of operators |
-//! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::fuse`] rewrites; [`graph::plan`] gives values memory |
+//! | [`graph`] | typed values and nodes; [`graph::autodiff`] appends the backward nodes; [`graph::fuse`] rewrites; [`mod@graph::partition`] cuts a step over devices; [`graph::plan`] gives values memory |
 //! | [`models`] | the model zoo (TOML), the reader of model files; [`models::train_graph`] and [`models::eval_graph`] |
 //! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches; keeps what was decoded |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
@@ -15,7 +15,7 @@
 //! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
 //! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
-//! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; the choice of a device |
+//! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; [`backend::several`] devices as one; the choice of a device |
 //!
 //! Still to come, each with its place: `backend::cuda`, in [`report`] the other pictures and the HTML page of a run, and in `formats` ONNX
 //! and TensorBoard.
@@ -34,6 +34,9 @@
 //! 3. [`graph::fuse::fuse`] rewrites what can run faster: a linear layer's gradient and the update of its weight are one node.
 //! 4. [`graph::plan::plan`] finds lifetimes and gives values that never live together the same slot of memory.
 //! 5. [`backend::Device::compile`] builds pipelines and bind groups once; [`backend::Program::submit`] runs a step.
+//!
+//! Of several devices each runs its part: [`graph::partition::partition`] comes before the plan, and a step is a submit for each stage
+//! between two exchanges.
 //!
 //! Randomness is a function of (seed, stream, step, index), the same in Rust and WGSL, so a run repeats and resumes to the
 //! bit, and two devices see the same dropout masks.

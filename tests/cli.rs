@@ -528,6 +528,95 @@ fn options_that_make_no_sense_are_refused() {
     place.convoy("train pictures --epsilon 1e-46").refused(2, &["--epsilon", "got 1e-46", "1.2e-38"]);
 }
 
+/// A run on two devices is the run on one, to rounding, and either goes on with the other's.
+#[test]
+fn two_devices_train_what_one_does() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let losses = |stdout: &str| -> Vec<f64> {
+        stdout.lines().filter_map(|line| line.split_once(",loss:")?.1.parse().ok()).collect()
+    };
+    let train = |more: &str| place.convoy(&format!("{TRAIN} --init model --max-steps 6 --out . {more}")).ok().stdout;
+    let one = losses(&train("--adapter cpu --name one"));
+    assert_eq!(one.len(), 6);
+    let near = |got: &[f64], expected: &[f64]| {
+        assert_eq!(got.len(), expected.len());
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((got - expected).abs() <= 1e-4 * expected, "{got}, expected {expected}");
+        }
+    };
+    for (parallel, number) in [("model", 0), ("data", 1)] {
+        let two = train(&format!("--adapter cpu,cpu --parallel {parallel} --name {parallel}"));
+        assert!(two.contains("device 0: ") && two.contains("device 1: ") && two.contains("sent in a step"), "{two}");
+        near(&losses(&two), &one);
+        let config = place.text(&format!("{parallel}/config.toml"));
+        assert!(
+            config.contains("adapter = \"cpu,cpu\"") && config.contains(&format!("parallel = \"{parallel}\"")),
+            "{config}"
+        );
+        assert!(place.text(&format!("{parallel}/log.txt")).contains("one device alone"));
+        // It goes on on the devices that it began on, or on one, or the other way about.
+        let begin = |name: &str, adapter: &str| {
+            let name = format!("{name}{number}");
+            place.convoy(&format!("{TRAIN} --init model --max-steps 4 --out . --name {name} {adapter}")).ok();
+            name
+        };
+        let both = format!("--adapter cpu,cpu --parallel {parallel}");
+        for (begun, more) in [
+            (begin("same", &both), String::new()),
+            (begin("fewer", &both), "--adapter cpu".into()),
+            (begin("more", "--adapter cpu"), both.clone()),
+        ] {
+            let ran = place.convoy(&format!("train --resume {begun} --max-steps 6 {more}")).ok();
+            near(&losses(&ran.stdout), &one[4..]);
+        }
+        let eval = format!("eval {parallel}/best.safetensors pictures --json");
+        let (a, b) =
+            (place.convoy(&format!("{eval} {both}")).json(), place.convoy(&format!("{eval} --adapter cpu")).json());
+        near(&[a["loss"].as_f64().unwrap()], &[b["loss"].as_f64().unwrap()]);
+    }
+}
+
+#[test]
+fn devices_that_cannot_work_together_are_refused() {
+    let place = Place::new();
+    place.pictures("pictures", 4);
+    for (options, code, parts) in [
+        ("--adapter cpu --parallel data", 2, &["--parallel", "cpu,cpu"][..]),
+        ("--adapter cpu,", 2, &["before and after each comma"]),
+        ("--adapter cpu,voodoo", 2, &["voodoo", "no device has this name"]),
+        ("--adapter cpu,cuda", 3, &["cuda", "not built in"]),
+        ("--adapter cpu,cpu,cpu,cpu,cpu --parallel data --batch-size 3", 2, &["5 devices", "the batch has fewer"]),
+        ("--adapter cpu,cpu --parallel both", 2, &["--parallel", "model, data"]),
+    ] {
+        place.convoy(&format!("{TRAIN} --out runs --name run {options}")).refused(code, parts);
+        assert!(!place.path("runs/run").exists(), "{options}");
+    }
+    place.convoy("bench --model four-layer --adapter cpu,cpu --profile").refused(2, &["--profile", "one"]);
+    place.convoy("summary four-layer --devices 65").refused(2, &["--devices"]);
+}
+
+/// What is sent and the memory of each device, as numbers: planned by summary, and of devices that ran.
+#[test]
+fn what_devices_send_is_reported() {
+    let place = Place::new();
+    let planned = place.convoy("summary alexnet-2gpu --batch 4 --devices 2 --json").json();
+    let layers: Vec<&str> =
+        planned["exchange"]["edges"].as_array().unwrap().iter().map(|edge| edge["layer"].as_str().unwrap()).collect();
+    assert!(["conv3", "fc6", "fc7", "fc8"].iter().all(|layer| layers.contains(layer)), "{layers:?}");
+    assert!(!["conv2", "conv4", "conv5", "norm1", "norm2"].iter().any(|layer| layers.contains(layer)), "{layers:?}");
+    assert!(place.convoy("summary alexnet-2gpu --devices 2").ok().stdout.contains("one device alone"));
+    for parallel in ["model", "data"] {
+        let line = format!("bench --model four-layer --batch 8 --steps 1 --adapter cpu,cpu --parallel {parallel}");
+        let found = place.convoy(&format!("{line} --json")).json();
+        let (exchange, ran) = (&found["exchange"], place.convoy(&line).ok().stdout);
+        assert!(exchange["bytes_per_step"].as_u64() > Some(0) && ran.contains("sent in a step"), "{found} {ran}");
+        assert_eq!(exchange["memory"].as_array().map(Vec::len), Some(2), "{found}");
+        let one = place.convoy("bench --model four-layer --batch 8 --steps 1 --adapter cpu --json").json();
+        assert!(one.get("exchange").is_none(), "{one}");
+    }
+}
+
 #[test]
 fn what_is_to_come_is_told_as_such() {
     let place = Place::new();
@@ -535,7 +624,6 @@ fn what_is_to_come_is_told_as_such() {
     for (line, wanted) in [
         ("train pictures --batch-size auto", "--batch-size auto"),
         ("train pictures --accumulate 4", "--accumulate"),
-        ("train pictures --adapter 0,1", "0,1"),
         ("lr-find pictures --json", "convoy lr-find"),
         ("explain run/best.safetensors picture.jpg", "convoy explain"),
     ] {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use convoy::backend::Device;
 use convoy::graph::{Graph, Role};
-use convoy::ops::{Dropout, DropoutScaling};
+use convoy::ops::{Dropout, DropoutScaling, Strip};
 use convoy::rng::{Philox, stream};
 use convoy::selftest::harness;
 use convoy::tensor::{DType, Tensor, TensorType};
@@ -31,7 +31,7 @@ fn check(device: &mut dyn Device) {
     {
         let random = Philox { seed, stream: stream::DROPOUT + layer, step };
         for rate in [0.5, 0.1] {
-            let op = Dropout { rate, stream: random.stream, scaling: DropoutScaling::Paper };
+            let op = Dropout { rate, stream: random.stream, scaling: DropoutScaling::Paper, part: Strip::WHOLE };
             let expected: Vec<bool> = (0..n).map(|i| random.word(i) >= op.threshold()).collect();
             let found = kept(device, &op, random, n as usize);
             let wrong = (0..n as usize).find(|&i| found[i] != expected[i]);

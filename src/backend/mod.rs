@@ -2,11 +2,13 @@
 
 pub mod cpu;
 pub mod select;
+pub mod several;
 pub mod wgpu;
 
 use std::collections::BTreeMap;
 
 use crate::error::Result;
+use crate::graph::partition::Report;
 use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::Tensor;
 
@@ -118,6 +120,19 @@ pub trait Device {
     /// What it is.
     fn info(&self) -> &DeviceInfo;
 
+    /// The devices that it is made of: itself, or several that run each graph together.
+    fn parts(&self) -> Vec<&DeviceInfo> {
+        vec![self.info()]
+    }
+
+    /// What several devices send each other in a step of a graph, and the memory that each needs; `None` for one device.
+    ///
+    /// # Errors
+    /// When the graph cannot be cut over so many.
+    fn exchange(&self, _graph: &Graph, _outputs: &[ValueId]) -> Result<Option<Report>> {
+        Ok(None)
+    }
+
     /// What it was opened to multiply.
     fn precision(&self) -> Precision {
         Precision::F32
@@ -151,9 +166,10 @@ pub trait Device {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Ticket(pub u64);
 
-/// A compiled graph: one step at a time, each in one submit.
-pub trait Program {
-    /// Sets an input for the next step. The type must be the input's.
+/// A compiled graph: one step at a time, each in one submit. Of one device's part of a graph, each [`crate::graph::Stage`] is a submit: `submit` runs
+/// the next one, and its outputs are what it sends, then, of the last one, the graph's.
+pub trait Program: Send {
+    /// Sets an input for the next step, or what a stage receives before it. The type must be the value's.
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()>;
 
     /// Encodes and submits one step; does not wait for it. Outputs are kept for the returned ticket until they are taken.

@@ -5,6 +5,7 @@ use super::wgpu::adapter::{Adapter, adapters};
 use super::wgpu::{WgpuDevice, WgpuOptions};
 use super::{Device, DeviceInfo, DeviceType, Precision, cpu};
 use crate::error::{Error, Result};
+use crate::graph::partition::Parallel;
 
 /// Names of interfaces that `--adapter` understands; each takes that interface's best adapter.
 const INTERFACES: [&str; 4] = ["vulkan", "metal", "dx12", "gl"];
@@ -48,6 +49,42 @@ pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn De
         Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &options)?), reason)),
         None => Ok((open_cpu(None, &options)?, reason)),
     }
+}
+
+/// Opens the devices that `selector` names: one, or several with commas between, of which one may be named more than once, to run each
+/// graph together. (A comma in a device's own name is part of it.)
+///
+/// # Errors
+/// As [`open`]; and where `parallel` says what several devices divide among them, but there is one.
+pub fn open_all(
+    selector: &str,
+    parallel: Option<Parallel>,
+    options: WgpuOptions,
+) -> Result<Vec<(Box<dyn Device>, String)>> {
+    let names: Vec<&str> = match is_name(selector) {
+        true => vec![selector],
+        false => selector.split(',').map(str::trim).collect(),
+    };
+    if let [only] = names[..] {
+        let opened = open_with(only, options)?;
+        return match parallel {
+            None => Ok(vec![opened]),
+            Some(_) => Err(Error::input(format!(
+                "--parallel says what several devices divide among them, but --adapter {only} is one; name two or more, such \
+                 as --adapter {only},{only}, or leave --parallel out"
+            ))),
+        };
+    }
+    if names.contains(&"") {
+        return Err(Error::input(format!("--adapter {selector}: expected a device before and after each comma")));
+    }
+    names.into_iter().map(|name| open_with(name, options.clone())).collect()
+}
+
+/// Whether a selector with a comma is one device's name, or a part of it.
+fn is_name(selector: &str) -> bool {
+    let lower = selector.trim().to_lowercase();
+    !lower.contains(',') || found(false).1.iter().any(|info| info.name.to_lowercase().contains(&lower))
 }
 
 /// The CPU backend, on so many threads.
@@ -147,9 +184,6 @@ fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     let matches = if whole.is_empty() { named(|name, selector| name.contains(selector)) } else { whole };
     match matches[..] {
         [only] => Ok(only.index),
-        [] if selector.contains(',') => {
-            Err(Error::input(message("several devices at once are not built yet, name one")))
-        }
         [] => Err(Error::input(message("no device has this name"))),
         _ => Err(Error::input(message(&format!("{} devices have this in their name, give an index", matches.len())))),
     }
@@ -191,7 +225,7 @@ mod tests {
         }
         for (selector, code, part) in [
             ("geforce", 2, "3 devices"),
-            ("0,1", 2, "not built yet"),
+            ("0,1", 2, "no device has this name"),
             ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
             ("metal", 3, "no such device"),
             ("5", 2, "no device has this index"),

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::backend::{Device, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
+use crate::graph::partition::Report as Exchange;
 use crate::graph::{Graph, Node, Role, ValueId, plan};
 use crate::models::{BuildOptions, EvalGraph, Model, OptimizerConfig, eval_graph, train_graph};
 use crate::rng::Philox;
@@ -80,6 +81,9 @@ pub struct Report {
     pub slot_bytes: u64,
     /// Memory of the step's values, had each its own.
     pub value_bytes: u64,
+    /// What several devices send each other, and the memory that each needs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exchange: Option<Exchange>,
     /// Each node's time, with [`BenchOptions::profile`]; the longest first.
     pub kernels: Vec<KernelTime>,
 }
@@ -126,6 +130,12 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         return Err(Error::input("a bench of 0 steps: expected 1 or more"));
     }
     let Work { graph, outputs, inputs, resident_bytes } = Work::new(device, model, options)?;
+    let exchange = device.exchange(&graph, &outputs)?;
+    if options.profile && exchange.is_some() {
+        return Err(Error::input(
+            "several devices at once are not profiled: give one to --adapter, or leave --profile out",
+        ));
+    }
     let start = Instant::now();
     let mut run = Run { program: device.compile(&graph, &outputs)?, inputs, in_flight: VecDeque::new() };
     run.step(0)?;
@@ -166,6 +176,7 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         steps: options.steps,
         slot_bytes: plan::plan(&graph, &outputs).slot_bytes() as u64,
         value_bytes: activations.map(|value| value.ty.bytes() as u64).sum(),
+        exchange,
         kernels,
     })
 }

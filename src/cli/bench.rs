@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use super::bench_data;
 use super::console::{self, Console, bytes};
+use super::exchange;
 use super::{DeviceArgs, TuneName, model_help, tune_device};
+use convoy::backend::DeviceInfo;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
@@ -125,11 +127,11 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let report = bench(&mut *device, &model, &options)?;
     match args.json {
         true => console::print_json(&report),
-        false => console::print(text(&report).trim_end()),
+        false => console::print(text(&report, &device.parts()).trim_end()),
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &Report, devices: &[&DeviceInfo]) -> String {
     let mode = match report.mode {
         Mode::Train => "training",
         Mode::Infer => "inference",
@@ -147,6 +149,10 @@ fn text(report: &Report) -> String {
         bytes(report.slot_bytes),
         bytes(report.value_bytes)
     );
+    if let Some(exchange) = &report.exchange {
+        let [line, table] = exchange::text(exchange, devices);
+        let _ = writeln!(text, "{line}\n\n{table}");
+    }
     if report.kernels.is_empty() {
         return text;
     }

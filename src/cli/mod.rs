@@ -8,6 +8,7 @@ mod compare;
 mod console;
 mod data;
 mod eval;
+mod exchange;
 mod not_yet;
 mod options;
 mod predict;
@@ -24,11 +25,14 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use console::Console;
+use convoy::backend::several::SeveralDevices;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
 use convoy::cache::tuning;
 use convoy::graph::Graph;
+use convoy::graph::partition::Parallel;
 use convoy::models::Model;
+use convoy::train::config::ParallelKind;
 use convoy::tune::{self, Gain, Tune};
 use convoy::{Error, Result};
 
@@ -80,9 +84,13 @@ fn model_help() -> String {
 /// The choice of a device.
 #[derive(clap::Args, Debug)]
 struct DeviceArgs {
-    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu
+    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu; several, with commas
+    /// between, work together
     #[arg(long, env = "CONVOY_ADAPTER", default_value = "auto", value_name = "DEVICE")]
     adapter: String,
+    /// What several devices divide among them [default: model]
+    #[arg(long)]
+    parallel: Option<ParallelKind>,
 }
 
 impl DeviceArgs {
@@ -95,7 +103,7 @@ impl DeviceArgs {
     }
 
     fn open_with(&self, options: WgpuOptions, console: &Console) -> Result<Box<dyn Device>> {
-        open_device(&self.adapter, options, console).map(|(device, _)| device)
+        open_device(&self.adapter, self.parallel, options, console).map(|(device, _)| device)
     }
 }
 
@@ -142,13 +150,33 @@ fn tune_device(device: &mut dyn Device, graph: &Graph, how: TuneName, console: &
     }
 }
 
-/// Opens the device that `selector` names and says which it is and why: the first line, returned too, of every command that uses one.
-fn open_device(selector: &str, options: WgpuOptions, console: &Console) -> Result<(Box<dyn Device>, String)> {
-    let (device, reason) = backend::select::open_with(selector, options)?;
-    let info = device.info();
-    let line = format!("device: {} ({}): {reason}", info.name, info.backend);
-    console.say(&line)?;
-    Ok((device, line))
+/// Opens the device that `selector` names, or the devices, and says which it is and why: the first line, returned too, of every command
+/// that uses one. Of several each runs the kernels that were found to be the fastest on it.
+fn open_device(
+    selector: &str,
+    parallel: Option<ParallelKind>,
+    options: WgpuOptions,
+    console: &Console,
+) -> Result<(Box<dyn Device>, String)> {
+    let mut opened = backend::select::open_all(selector, parallel.map(Parallel::from), options)?;
+    let mut lines = Vec::new();
+    for (device, reason) in &opened {
+        let (info, number) = (device.info(), lines.len());
+        let number = if opened.len() > 1 { format!(" {number}") } else { String::new() };
+        lines.push(format!("device{number}: {} ({}): {reason}", info.name, info.backend));
+        console.say(&lines[lines.len() - 1])?;
+    }
+    if opened.len() == 1 {
+        return Ok((opened.remove(0).0, lines.concat()));
+    }
+    let mut devices = Vec::new();
+    for (mut device, _) in opened {
+        let recalled = tuning().and_then(|folder| tune::recall(&mut *device, &folder));
+        recalled.unwrap_or_else(|error| console.warn(error));
+        devices.push(device);
+    }
+    let together = SeveralDevices::new(devices, parallel.map_or(Parallel::default(), Parallel::from))?;
+    Ok((Box::new(together), lines.join("; ")))
 }
 
 /// Runs the command that the process's arguments name.

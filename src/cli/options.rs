@@ -8,7 +8,8 @@ use serde::Serialize;
 
 use super::model_help;
 use convoy::train::config::{
-    ActivationChoice, Augmentation, DropoutForm, InitKind, OptimizerKind, PrecisionKind, ResizeKind, ScheduleKind,
+    ActivationChoice, Augmentation, DropoutForm, InitKind, OptimizerKind, ParallelKind, PrecisionKind, ResizeKind,
+    ScheduleKind,
 };
 use convoy::train::{Balance, Preset};
 use convoy::{Error, Result};
@@ -23,9 +24,13 @@ pub struct Options {
     /// Recipe that sets the defaults of the others [default: modern]
     #[arg(long)]
     preset: Option<Preset>,
-    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu [default: auto]
+    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu; several, with commas
+    /// between, train together [default: auto]
     #[arg(long, env = "CONVOY_ADAPTER", value_name = "DEVICE")]
     adapter: Option<String>,
+    /// What several devices divide among them [default: model]
+    #[arg(long, help_heading = "Run")]
+    parallel: Option<ParallelKind>,
     /// What convolutions and fully connected layers multiply [default: f32]
     #[arg(long, help_heading = "Run")]
     precision: Option<PrecisionKind>,

@@ -1,16 +1,18 @@
 //! `convoy summary`: layers, shapes, parameters, work, and the memory of a training step.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 
 use serde::Serialize;
 
 use super::console::{self, bytes};
-use super::model_help;
+use super::{exchange, model_help};
 use convoy::error::Result;
 use convoy::formats::{load_model, model_text};
+use convoy::graph::partition::{Report, partition};
 use convoy::graph::{Role, plan};
 use convoy::models::{BuildOptions, LayerInfo, Model, OptimizerConfig, TrainGraph, train_graph};
-use convoy::train::config::Settings;
+use convoy::train::config::{ParallelKind, Settings};
 
 /// Options of `convoy summary`.
 #[derive(clap::Args, Debug)]
@@ -29,6 +31,12 @@ pub struct Args {
     /// Height and width of the pictures, if not the model's own
     #[arg(long, value_name = "N")]
     image_size: Option<usize>,
+    /// Also what so many devices would send each other in a training step, and the memory that each would need
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=64))]
+    devices: Option<u16>,
+    /// What the devices divide among them
+    #[arg(long, value_enum, default_value_t = ParallelKind::Model, requires = "devices")]
+    parallel: ParallelKind,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -44,6 +52,8 @@ struct Summary {
     parameters: u64,
     macs: u64,
     training_memory_bytes: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exchange: Option<Report>,
     #[serde(skip)]
     memory: Memory,
     /// Multiply-accumulates of forward and backward, per picture.
@@ -70,7 +80,7 @@ pub fn run(args: Args) -> Result<()> {
     }
     let model = load_model(&args.model)?;
     let options = BuildOptions { image_size: args.image_size, ..BuildOptions::new(args.batch, args.classes) };
-    let summary = Summary::new(&model, &options)?;
+    let summary = Summary::new(&model, &options, args.devices.map(|devices| (usize::from(devices), args.parallel)))?;
     match args.json {
         true => console::print_json(&summary),
         false => console::print(summary.table(&model, args.classes).trim_end()),
@@ -78,11 +88,17 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 impl Summary {
-    fn new(model: &Model, options: &BuildOptions) -> Result<Self> {
+    /// With `divided` also of so many devices.
+    fn new(model: &Model, options: &BuildOptions, divided: Option<(usize, ParallelKind)>) -> Result<Self> {
         // With the optimizer of the default preset, for its state takes memory too.
         let train = train_graph(model, options, &OptimizerConfig::from(&Settings::merge([])?), 0.0)?;
         let [height, width] = options.network_size(model);
         let memory = Memory::of(&train);
+        let outputs = [train.loss, train.logits];
+        let exchange = |(devices, parallel): (usize, ParallelKind)| -> Result<Report> {
+            let partition = partition(&train.graph, &outputs, devices, parallel.into(), &HashMap::new())?;
+            Ok(Report::new(&train.graph, &outputs, &partition))
+        };
         Ok(Summary {
             model: model.name.clone(),
             input: [model.input[0], height, width],
@@ -90,6 +106,7 @@ impl Summary {
             parameters: train.layers.iter().map(|l| l.parameters).sum(),
             macs: train.layers.iter().map(|l| l.macs).sum(),
             training_memory_bytes: memory.total() as u64,
+            exchange: divided.map(exchange).transpose()?,
             training_macs: train.graph.nodes.iter().map(|node| train.graph.macs(node)).sum::<u64>()
                 / options.batch as u64,
             layers: train.layers,
@@ -135,6 +152,10 @@ impl Summary {
             ("pictures and labels", inputs),
         ] {
             let _ = writeln!(text, "{:>12}  {what}", bytes(size as u64));
+        }
+        if let Some(report) = &self.exchange {
+            let [line, table] = exchange::text(report, &[]);
+            let _ = writeln!(text, "\n{line}\n\n{table}");
         }
         text
     }
@@ -182,7 +203,7 @@ mod tests {
     #[test]
     fn alexnet_in_figures() {
         let model = Model::find("alexnet").unwrap();
-        let summary = Summary::new(&model, &BuildOptions::new(2, 2)).unwrap();
+        let summary = Summary::new(&model, &BuildOptions::new(2, 2), None).unwrap();
         assert_eq!(summary.parameters, 58_289_538);
         assert_eq!(summary.macs, 1_131_168_288);
         // Backward is twice forward, but for conv1's gradient to its input.

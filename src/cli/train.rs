@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::console::{Console, quoted};
+use super::exchange;
 use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
@@ -55,7 +56,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         _ => None,
     };
     let job = Job { pretrained, ..Job::new(settings, model, dataset) };
-    let TrainGraph { graph, parameters, .. } = job.train_graph()?;
+    let TrainGraph { graph, parameters, loss, logits, .. } = job.train_graph()?;
     let taken = job.pretrained.as_ref().map(|pretrained| pretrained.report(&parameters)).transpose()?;
     let position = from.as_ref().map(|(lock, checkpoint)| {
         Position::restore(checkpoint).map_err(|error| {
@@ -67,13 +68,19 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     position.as_ref().map_or(Ok(()), |position| position.check(&job))?;
     let precision = job.settings.precision.of_batch(job.settings.batch_size);
     let options = WgpuOptions { precision, ..WgpuOptions::default() };
-    let (device, line) = open_device(&job.settings.adapter, options, console)?;
+    let (device, line) = open_device(&job.settings.adapter, job.settings.parallel, options, console)?;
     let mut opened = Opened { device, lines: vec![line] };
     for line in taken.into_iter().flatten() {
         console.say(&line)?;
         opened.lines.push(line);
     }
     opened.lines.extend(tune_device(opened.device.as_mut(), &graph, args.tune, console)?);
+    if let Some(exchange) = opened.device.exchange(&graph, &[loss, logits])? {
+        let [line, table] = exchange::text(&exchange, &opened.device.parts());
+        console.say(&line)?;
+        console.detail(&table)?;
+        opened.lines.extend([line, table]);
+    }
     // From here on a run's files are touched, and Ctrl-C ends with a checkpoint.
     let stop = stop_on_ctrl_c()?;
     let (Some((lock, checkpoint)), Some(position)) = (from, position) else {

@@ -38,9 +38,7 @@ pub fn fuse(graph: &mut Graph, rewrites: Rewrites, outputs: &[ValueId]) {
     if rewrites.early_updates {
         hoist_updates(graph);
     }
-    for (index, node) in graph.nodes.iter().enumerate() {
-        node.outputs.iter().for_each(|output| graph.values[output.0].producer = Some(index));
-    }
+    graph.number_producers();
 }
 
 /// Where the gradient of a linear layer's weight has no other reader than the optimizer.

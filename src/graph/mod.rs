@@ -1,11 +1,14 @@
 //! The graph: typed values and the nodes that compute them. Plain data; shapes are fixed when a node is added.
 //!
-//! [`autodiff`] appends the backward nodes, [`fuse`] rewrites what can run faster, [`plan`] gives every value its memory, a backend compiles the result.
+//! [`autodiff`] appends the backward nodes, [`fuse`] rewrites what can run faster, [`partition`] cuts it over several devices, [`plan`] gives every value its memory, a backend compiles the result.
 
 pub mod autodiff;
 pub mod fuse;
+pub mod partition;
 pub mod plan;
 pub mod reference;
+
+use std::ops::Range;
 
 use crate::error::{Error, Result};
 use crate::ops::Op;
@@ -26,6 +29,8 @@ pub enum Role {
     State,
     /// Computed by a node within a step.
     Activation,
+    /// Written within a step, at the start of a [`Stage`]: another device computed it.
+    Received,
 }
 
 /// A tensor of the graph.
@@ -54,6 +59,17 @@ pub struct Node {
     pub outputs: Vec<ValueId>,
 }
 
+/// Nodes that a device runs in one go, when it is one of several that run a graph.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Stage {
+    /// Numbers of the nodes; there may be none.
+    pub nodes: Range<usize>,
+    /// Values of role [`Role::Received`] that are written before.
+    pub received: Vec<ValueId>,
+    /// Values that other devices need, read back after.
+    pub sent: Vec<ValueId>,
+}
+
 /// Values and nodes, in an order in which they can run.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -61,6 +77,8 @@ pub struct Graph {
     pub values: Vec<Value>,
     /// All nodes; a node's inputs are made by earlier nodes.
     pub nodes: Vec<Node>,
+    /// The nodes in stages, where this is one device's part of a graph; else none.
+    pub stages: Vec<Stage>,
 }
 
 impl Graph {
@@ -107,6 +125,22 @@ impl Graph {
     /// [`Graph::apply_all`] for an op with one output.
     pub fn apply(&mut self, layer: &str, op: impl Into<Op>, inputs: &[ValueId]) -> Result<ValueId> {
         Ok(self.apply_all(layer, op, inputs)?[0])
+    }
+
+    /// The stages of a step: those of a part, else one of all nodes.
+    pub fn stages(&self) -> Vec<Stage> {
+        match self.stages.is_empty() {
+            true => vec![Stage { nodes: 0..self.nodes.len(), ..Stage::default() }],
+            false => self.stages.clone(),
+        }
+    }
+
+    /// Says of each value which node computes it, after nodes were moved.
+    pub fn number_producers(&mut self) {
+        self.values.iter_mut().for_each(|value| value.producer = None);
+        for (index, node) in self.nodes.iter().enumerate() {
+            node.outputs.iter().for_each(|output| self.values[output.0].producer = Some(index));
+        }
     }
 
     /// Types of a node's inputs.

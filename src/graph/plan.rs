@@ -31,7 +31,8 @@ impl Plan {
     }
 }
 
-/// Plans the graph. Values in `outputs` keep their memory until the end of the step. Sizes are rounded up to 16 bytes, so that
+/// Plans the graph. Values in `outputs` keep their memory until the end of the step, those that a stage sends until its end; what it
+/// receives has memory from its beginning on. Sizes are rounded up to 16 bytes, so that
 /// kernels may read whole vec4s.
 pub fn plan(graph: &Graph, outputs: &[ValueId]) -> Plan {
     let n = graph.values.len();
@@ -49,15 +50,25 @@ pub fn plan(graph: &Graph, outputs: &[ValueId]) -> Plan {
             last_use[root[value.0].0] = Some(index);
         }
     }
+    for stage in &graph.stages {
+        for value in &stage.sent {
+            let last = &mut last_use[root[value.0].0];
+            *last = (*last).max(stage.nodes.end.checked_sub(1));
+        }
+    }
     for value in outputs {
         last_use[root[value.0].0] = Some(end);
     }
+    // Values by the node after which their memory is free.
+    let mut ending: Vec<Vec<ValueId>> = vec![Vec::new(); end + 1];
+    (0..n).map(ValueId).for_each(|v| last_use[v.0].into_iter().for_each(|last| ending[last].push(v)));
     let bytes = |v: ValueId| graph[v].ty.bytes().next_multiple_of(16).max(16);
     let mut slots: Vec<usize> = Vec::new();
     let mut free: Vec<usize> = Vec::new();
     let mut slot_of: Vec<Option<usize>> = vec![None; n];
     for (index, node) in graph.nodes.iter().enumerate() {
-        for &output in &node.outputs {
+        let received = graph.stages.iter().filter(|stage| stage.nodes.start == index && !stage.nodes.is_empty());
+        for &output in received.flat_map(|stage| &stage.received).chain(&node.outputs) {
             if root[output.0] != output {
                 continue;
             }
@@ -78,19 +89,12 @@ pub fn plan(graph: &Graph, outputs: &[ValueId]) -> Plan {
             slot_of[output.0] = Some(slot);
         }
         // Freed only now: a node's inputs and outputs never share a slot.
-        let mut touched: Vec<ValueId> = node.inputs.iter().chain(&node.outputs).map(|v| root[v.0]).collect();
-        touched.sort();
-        touched.dedup();
-        for value in touched {
-            if let (Some(slot), true) = (slot_of[value.0], last_use[value.0] == Some(index)) {
-                free.push(slot);
-            }
-        }
+        free.extend(ending[index].iter().filter_map(|value| slot_of[value.0]));
     }
     let places = (0..n)
         .map(|v| match (graph[root[v]].role, slot_of[root[v].0]) {
-            (Role::Activation, Some(slot)) => Place::Slot(slot),
-            (Role::Activation, None) => Place::Unused,
+            (Role::Activation | Role::Received, Some(slot)) => Place::Slot(slot),
+            (Role::Activation | Role::Received, None) => Place::Unused,
             _ => Place::Source(root[v]),
         })
         .collect();

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
     self, Activation, ActivationKind, Add, AvgPool2d, BatchNorm, BatchNormInference, Concat, Conv2d, Dropout,
-    DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale,
+    DropoutScaling, Linear, Lrn, MaxPool2d, Op, Reshape, RunningAverage, Scale, Strip,
 };
 use crate::rng::stream;
 use crate::tensor::{Shape, TensorType};
@@ -187,7 +187,9 @@ impl<'a> Builder<'a> {
             LayerKind::Tanh {} => self.activation(layer, ActivationKind::Tanh)?,
             LayerKind::LeakyRelu {} => self.activation(layer, ActivationKind::LeakyRelu)?,
             LayerKind::Gelu {} => self.activation(layer, ActivationKind::Gelu)?,
-            LayerKind::Lrn { size, alpha, beta, k } => self.apply(layer, Lrn { size: size.into(), alpha, beta, k })?,
+            LayerKind::Lrn { size, alpha, beta, k, groups } => {
+                self.apply(layer, Lrn { size: size.into(), alpha, beta, k, groups: groups.into() })?
+            }
             LayerKind::MaxPool2d { kernel, stride, padding, ceil_mode } => {
                 let (stride, kernel) = (stride.unwrap_or(kernel).into(), kernel.into());
                 self.apply(layer, MaxPool2d { kernel, stride, padding: padding.into(), ceil_mode })?;
@@ -355,7 +357,7 @@ impl<'a> Builder<'a> {
         }
         match (self.phase, scaling) {
             (Phase::Training, _) => {
-                let op = Dropout { rate, stream, scaling };
+                let op = Dropout { rate, stream, scaling, part: Strip::WHOLE };
                 self.x = self.graph.apply(&layer.name, op, &[self.x, self.counter])?;
                 Ok(())
             }
@@ -453,7 +455,8 @@ mod tests {
             let (graph, _) = build("alexnet", &options, phase).unwrap();
             graph.nodes.into_iter().filter(|n| n.layer.starts_with("drop")).map(|n| n.op).collect()
         };
-        let dropout = |n, scaling, rate| Op::from(Dropout { rate, stream: stream::DROPOUT + n, scaling });
+        let dropout =
+            |n, scaling, rate| Op::from(Dropout { rate, stream: stream::DROPOUT + n, scaling, part: Strip::WHOLE });
         use DropoutScaling::{Inverted, Paper};
         let expected = [dropout(0, Inverted, 0.5), dropout(1, Inverted, 0.5)];
         assert_eq!(ops(Phase::Training, Inverted, None), expected);

@@ -100,6 +100,9 @@ pub enum LayerKind {
         /// Added to the sum.
         #[serde(default = "lrn_k")]
         k: f32,
+        /// Groups of channels that do not see each other (the paper's two towers: 2).
+        #[serde(default = "one_group")]
+        groups: u16,
     },
     /// Largest of a window.
     #[serde(rename = "max_pool2d")]

@@ -33,6 +33,7 @@ impl Model {
         let training = phase == Phase::Training;
         let augment = Augment {
             output: options.network_size(self),
+            first_picture: 0,
             crop: if training { options.crop } else { Crop::Center },
             flip: training && options.flip,
             mean: options.mean,

@@ -29,7 +29,7 @@ pub enum Crop {
 /// Inputs: pictures `u8 [N, H, W, 3]` (RGB), counter `u32 [4] = [seed low, seed high, step, 0]`. Output: x `f32 [N, 3, h, w]`,
 /// `x[n,c,i,j] = (value / 255 - mean[c]) / std[c]`.
 ///
-/// Random words of picture n are `philox(seed, stream::AUGMENT, step).block(2n)` = [flip, top, left, area] and
+/// Random words of picture n, counted from `first_picture`, are `philox(seed, stream::AUGMENT, step).block(2n)` = [flip, top, left, area] and
 /// `.block(2n + 1)` = [aspect, ..]; u = `rng::unit(word)`.
 /// Flip when `flip` is set and u_flip < 0.5: column j reads column w-1-j.
 /// Center: top = floor((H-h)/2), left = floor((W-w)/2). Random: top = ((word_top >> 16) * (H-h+1)) >> 16 in u32, left alike.
@@ -43,6 +43,8 @@ pub enum Crop {
 pub struct Augment {
     /// Height and width of the output.
     pub output: [usize; 2],
+    /// The first picture's n, where these are part of a batch; else 0.
+    pub first_picture: usize,
     /// Which part of the picture.
     pub crop: Crop,
     /// Mirror half of the pictures.
@@ -164,10 +166,11 @@ impl Operator for Augment {
         let [out_h, out_w] = self.output;
         let mut x = Array::zeros([n_end, 3, out_h, out_w]);
         for n in 0..n_end {
-            let place = self.placement(random, n as u32, [h, w]);
+            let number = (self.first_picture + n) as u32;
+            let place = self.placement(random, number, [h, w]);
             let pixel = |i: usize, j: usize, c: usize| pictures.data[((n * h + i) * w + j) * 3 + c];
-            let recolor = self.color.of(random, n as u32, self.mean);
-            let gone = erased(random, n as u32, self.erase, self.output);
+            let recolor = self.color.of(random, number, self.mean);
+            let gone = erased(random, number, self.erase, self.output);
             for (i, j) in (0..out_h).flat_map(|i| (0..out_w).map(move |j| (i, j))) {
                 if gone.iter().any(|gone| gone.contains(i, j)) {
                     continue; // zeros
@@ -202,7 +205,7 @@ impl Operator for Augment {
     fn cases() -> Vec<Case> {
         let case = |name, crop, flip, n: usize, stored: [usize; 2], output: [usize; 2]| {
             let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-            let op = Augment { output, crop, flip, mean, std, color: Color::NONE, erase: 0.0 };
+            let op = Augment { output, first_picture: 0, crop, flip, mean, std, color: Color::NONE, erase: 0.0 };
             let pictures =
                 CaseInput { ty: TensorType::new([n, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
             let terms = if matches!(crop, Crop::Resized { .. }) { 4 } else { 1 };
@@ -211,7 +214,7 @@ impl Operator for Augment {
         let colored = |name, color: Color, erase| {
             let case = case(name, Crop::Resized { min_area: 0.25 }, true, 40, [24, 20], [19, 23]);
             let Op::Augment(op) = case.op else { unreachable!("it was made of one") };
-            Case::new(Augment { color, erase, ..op }, name, case.inputs, 8)
+            Case::new(Augment { color, erase, first_picture: 3, ..op }, name, case.inputs, 8)
         };
         let color = Color { brightness: 0.4, contrast: 0.3, saturation: 0.5, ..Color::NONE };
         let pca = [[0.02, -0.01, 0.005], [0.02, 0.001, -0.01], [0.019, 0.009, 0.006]];
@@ -258,7 +261,8 @@ impl Operator for Augment {
             },
         ]);
         let (flip, erase) = (draw.below(2) == 1, draw.pick([0.0, 0.25, 1.0]));
-        let op = Augment { output, crop, flip, mean, std, color, erase };
+        let first_picture = draw.pick([0, 0, 1, 77]);
+        let op = Augment { output, first_picture, crop, flip, mean, std, color, erase };
         let pictures =
             CaseInput { ty: TensorType::new([batch, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
         Case::new(op, "random", vec![pictures, CaseInput::counter()], 4)
@@ -275,7 +279,8 @@ mod tests {
         let (stored, output, min_area) = ([240usize, 310usize], [224, 200], 0.3_f64);
         let crop = Crop::Resized { min_area: min_area as f32 };
         let (mean, std) = ([0.0; 3], [1.0; 3]);
-        let op = Augment { output, crop, flip: false, mean, std, color: Color::NONE, erase: 0.0 };
+        let first_picture = 0;
+        let op = Augment { output, first_picture, crop, flip: false, mean, std, color: Color::NONE, erase: 0.0 };
         let random = Philox { seed: 3, stream: stream::AUGMENT, step: 9 };
         for n in 0..1000 {
             let [_, top, left, area] = random.block(2 * n).map(|word| unit(word) as f64);

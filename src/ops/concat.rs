@@ -166,13 +166,14 @@ fn random(draw: &mut Draw) -> (Vec<usize>, Shape) {
     ((0..inputs).map(|_| draw.between(1, 20)).collect(), x.into())
 }
 
-fn shapes() -> [(&'static str, Vec<usize>, Shape); 7] {
+fn shapes() -> [(&'static str, Vec<usize>, Shape); 8] {
     [
         ("one input", vec![3], [2, 0, 4, 5].into()),
         ("one of everything", vec![1, 1], [1, 0].into()),
         ("matrices", vec![5, 1, 7], [9, 0].into()),
         ("planes", vec![2, 3, 1, 4], [3, 0, 5, 7].into()),
         ("nine inputs", vec![1; 9], [2, 0, 3, 3].into()),
+        ("one long row", vec![70_001, 3, 30_009], [1, 0].into()),
         ("many rows", vec![3, 2], [70_003, 0].into()),
         ("squeezenet fire2", vec![64, 64], [2, 0, 55, 55].into()),
     ]

@@ -44,6 +44,15 @@ impl UpdateRule {
     }
 }
 
+impl From<UpdateRule> for Op {
+    fn from(rule: UpdateRule) -> Op {
+        match rule {
+            UpdateRule::Sgd(sgd) => sgd.into(),
+            UpdateRule::Adam(adam) => adam.into(),
+        }
+    }
+}
+
 impl LinearUpdate {
     /// The inputs of the optimizer's step: its own, with the gradient in second place.
     pub(crate) fn of_rule<T: Clone>(inputs: &[T], gradient: T) -> Vec<T> {

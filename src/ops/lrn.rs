@@ -8,12 +8,12 @@ use crate::graph::autodiff::no_gradient;
 use crate::graph::{Graph, ValueId};
 use crate::tensor::{Shape, TensorType};
 
-/// `b[c] = a[c] / (k + alpha * sum of a[j]^2 over the channels j in the window around c)^beta`.
+/// `b[c] = a[c] / (k + alpha * sum of a[j]^2 over the channels j in the window around c)^beta`, j of c's group.
 /// Input: a [N, C, H, W]. Output: b, as a. alpha is the paper's: it is NOT divided by `size` (PyTorch, Caffe, ONNX divide).
 /// The bracket and its powers must be normal numbers of f32: with |a| from 1e19 on the squares are infinite, and b is 0.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lrn {
-    /// Channels in the window, centred; odd: c - size/2 ..= c + size/2, clipped at the first and last channel.
+    /// Channels in the window, centred; odd: c - size/2 ..= c + size/2, clipped at the group's first and last channel.
     pub size: usize,
     /// Paper: 1e-4.
     pub alpha: f32,
@@ -21,6 +21,8 @@ pub struct Lrn {
     pub beta: f32,
     /// Paper: 2.
     pub k: f32,
+    /// Equal parts of the channels that do not see each other: 2 on the paper's two GPUs, else 1.
+    pub groups: usize,
 }
 
 /// Gradient of [`Lrn`]. Inputs: a, db, both [N, C, H, W]. Output: da.
@@ -41,11 +43,17 @@ impl Lrn {
 
     fn random(draw: &mut Draw) -> (Lrn, [usize; 4]) {
         let (size, alpha) = (1 + 2 * draw.below(6), draw.pick([0.5, 1e-4]));
-        (Lrn { size, alpha, beta: draw.pick([0.75, 0.5, 1.0, 1.75]), k: draw.pick([1.0, 2.0]) }, draw.nchw())
+        let (beta, k, mut x) = (draw.pick([0.75, 0.5, 1.0, 1.75]), draw.pick([1.0, 2.0]), draw.nchw());
+        let groups = draw.pick([1, 1, 1, 2, 3]);
+        x[1] = x[1].next_multiple_of(groups);
+        (Lrn { size, alpha, beta, k, groups }, x)
     }
 
     fn check(&self, x: &Shape) -> Result<(), String> {
-        x.nchw()?;
+        let [_, channels, ..] = x.nchw()?;
+        if self.groups == 0 || channels % self.groups != 0 {
+            return Err(format!("{channels} channels cannot be divided into {} groups", self.groups));
+        }
         if self.size.is_multiple_of(2) {
             return Err(format!("size must be odd (a window centred on its channel), got {}", self.size));
         }
@@ -54,7 +62,7 @@ impl Lrn {
 
     /// k + alpha * sum of squares, per element.
     fn bracket(&self, a: &Array) -> Vec<f64> {
-        let (channels, plane) = (a.shape[1], a.shape[2] * a.shape[3]);
+        let (channels, plane) = (a.shape[1] / self.groups, a.shape[2] * a.shape[3]);
         let sum = |i: usize| {
             let c = i / plane % channels;
             self.window(c, channels).map(|j| a.data[i - c * plane + j * plane].powi(2)).sum::<f64>()
@@ -158,7 +166,7 @@ impl LrnBackward {
         join: impl Fn(f64, f64) -> f64,
         part: impl Fn(f64, f64) -> f64,
     ) -> Vec<Array> {
-        let (channels, plane) = (a.shape[1], a.shape[2] * a.shape[3]);
+        let (channels, plane) = (a.shape[1] / self.lrn.groups, a.shape[2] * a.shape[3]);
         let (alpha, beta) = (self.lrn.alpha as f64, self.lrn.beta as f64);
         let term = |i: usize| part(db.data[i] * a.data[i] * s[i].powf(-beta - 1.0), s[i]);
         let da = |i: usize| {
@@ -172,9 +180,9 @@ impl LrnBackward {
 }
 
 /// The paper's constants, and large ones that make every part of the formula show.
-fn variants() -> [(&'static str, Lrn, [usize; 4]); 9] {
-    let paper = Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0 };
-    let strong = Lrn { size: 5, alpha: 0.5, beta: 0.75, k: 1.0 };
+fn variants() -> [(&'static str, Lrn, [usize; 4]); 11] {
+    let paper = Lrn { size: 5, alpha: 1e-4, beta: 0.75, k: 2.0, groups: 1 };
+    let strong = Lrn { size: 5, alpha: 0.5, beta: 0.75, k: 1.0, groups: 1 };
     [
         ("paper", paper.clone(), [2, 11, 7, 5]),
         ("paper, many channels", paper.clone(), [1, 96, 13, 13]),
@@ -184,6 +192,8 @@ fn variants() -> [(&'static str, Lrn, [usize; 4]); 9] {
         ("strong, many channels", strong.clone(), [2, 33, 3, 5]),
         ("fewer channels than the window", strong.clone(), [2, 2, 3, 5]),
         ("another beta", Lrn { beta: 0.5, size: 3, ..strong.clone() }, [2, 7, 3, 3]),
+        ("two towers", Lrn { groups: 2, ..strong.clone() }, [3, 10, 5, 7]),
+        ("groups smaller than the window, another size", Lrn { groups: 3, size: 7, ..strong.clone() }, [2, 6, 3, 5]),
         ("a window of one", Lrn { size: 1, ..strong }, [1, 4, 5, 3]),
     ]
 }

@@ -250,6 +250,6 @@ pub use augment::Crop;
 pub use augment_color::Color;
 pub use biased::Product;
 pub use cross_entropy::IGNORE;
-pub use dropout::DropoutScaling;
+pub use dropout::{DropoutScaling, Strip};
 pub use linear_update::UpdateRule;
 pub use reduce::ReduceKind;

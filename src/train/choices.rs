@@ -4,7 +4,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::Precision;
 use crate::data::Resize;
+use crate::graph::partition::Parallel;
 use crate::ops::ActivationKind;
+
+/// What is cut over several devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum ParallelKind {
+    /// Each layer's kernels and neurons: every device holds a part of the parameters and sees all pictures
+    Model,
+    /// The batch: every device sees a part of the pictures, and is sent the parameters when it needs them
+    Data,
+}
+
+impl From<ParallelKind> for Parallel {
+    fn from(kind: ParallelKind) -> Parallel {
+        match kind {
+            ParallelKind::Model => Parallel::Model,
+            ParallelKind::Data => Parallel::Data,
+        }
+    }
+}
 
 /// How the optimizer turns gradients into updates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

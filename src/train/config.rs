@@ -126,7 +126,10 @@ pub struct Settings {
     /// What products multiply.
     #[serde(default)]
     pub precision: PrecisionKind,
-    /// Device, as given to `--adapter`.
+    /// What several devices divide among them; `model` if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parallel: Option<ParallelKind>,
+    /// Device or devices, as given to `--adapter`.
     #[serde(default = "auto")]
     pub adapter: String,
 }
@@ -164,6 +167,9 @@ impl Settings {
     pub fn merge(layers: impl IntoIterator<Item = toml::Table>) -> Result<Settings> {
         let mut chosen = toml::Table::new();
         for layer in layers {
+            if layer.contains_key("adapter") {
+                chosen.remove("parallel"); // it was said of other devices
+            }
             chosen.extend(layer);
         }
         let preset = match chosen.get("preset") {
@@ -306,6 +312,16 @@ mod tests {
         let options = table("lr = 0.25");
         let settings = Settings::merge([file, options]).unwrap();
         assert_eq!((settings.preset, settings.lr, settings.epochs, settings.batch_size), (Preset::Paper, 0.25, 7, 128));
+    }
+
+    #[test]
+    fn other_devices_divide_anew() {
+        let parallel = |text: &str| {
+            Settings::merge([table("adapter = 'cpu,cpu'\nparallel = 'data'"), table(text)]).unwrap().parallel
+        };
+        assert_eq!(parallel("lr = 0.25"), Some(ParallelKind::Data));
+        assert_eq!(parallel("adapter = 'cpu'"), None);
+        assert_eq!(parallel("adapter = '0,1'\nparallel = 'model'"), Some(ParallelKind::Model));
     }
 
     #[test]

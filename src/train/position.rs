@@ -11,7 +11,8 @@ use crate::error::{Error, Result, one_line};
 use crate::formats::Checkpoint;
 
 /// Settings that may change when a run is resumed: how far it goes, where it runs, where its pictures are now.
-pub const FREE: [&str; 8] = ["epochs", "max_steps", "patience", "workers", "adapter", "dir", "val", "cache"];
+pub const FREE: [&str; 9] =
+    ["epochs", "max_steps", "patience", "workers", "adapter", "parallel", "dir", "val", "cache"];
 
 /// Name of the metadata entry of `last.safetensors`.
 const KEY: &str = "position";

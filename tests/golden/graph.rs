@@ -8,7 +8,7 @@ use convoy::ops::{
     Activation, ActivationKind, Adam, Add, Augment, AvgPool2d, BatchNorm, BatchNormInference, Bias, Biased, Broadcast,
     Color, Concat, Conv2d, Conv2dBackwardInput, Crop, CrossEntropy, Dropout, DropoutScaling, Fill, Linear,
     LinearBackwardInput, LinearBackwardWeight, Lrn, MaxPool2d, Mix, Mul, Op, Product, Reduce, ReduceKind, Reshape,
-    RunningAverage, Scale, Sgd, Softmax,
+    RunningAverage, Scale, Sgd, Softmax, Strip,
 };
 use convoy::selftest::harness;
 use convoy::tensor::Tensor;
@@ -52,7 +52,9 @@ pub fn op(name: &str, o: &Options) -> Op {
         "linear_backward_input" => LinearBackwardInput.into(),
         "linear_backward_weight" => LinearBackwardWeight.into(),
         "bias" => Bias.into(),
-        "lrn" => Lrn { size: o.get("size"), alpha: o.get("alpha"), beta: o.get("beta"), k: o.get("k") }.into(),
+        "lrn" => {
+            Lrn { size: o.get("size"), alpha: o.get("alpha"), beta: o.get("beta"), k: o.get("k"), groups: 1 }.into()
+        }
         "max_pool2d" => MaxPool2d {
             kernel: o.get("kernel"),
             stride: o.get("stride"),
@@ -78,7 +80,7 @@ pub fn op(name: &str, o: &Options) -> Op {
                 "paper" => DropoutScaling::Paper,
                 other => panic!("scaling {other}"),
             };
-            Dropout { rate: o.get("rate"), stream: o.get("stream"), scaling }.into()
+            Dropout { rate: o.get("rate"), stream: o.get("stream"), scaling, part: Strip::WHOLE }.into()
         }
         "reshape" => Reshape { shape: o.get::<Vec<usize>>("shape").into() }.into(),
         "softmax" => Softmax { log: false }.into(),
@@ -103,6 +105,7 @@ pub fn op(name: &str, o: &Options) -> Op {
             let [brightness, contrast, saturation] = o.get_or("color", [0.0; 3]);
             Augment {
                 output: o.get("output"),
+                first_picture: 0,
                 crop,
                 flip: o.get("flip"),
                 mean: o.get("mean"),

@@ -17,16 +17,17 @@ impl CpuOp for Augment {
         let random = Philox { seed, stream: stream::AUGMENT, step: counter[2] };
         let plane = self.output[0] * self.output[1];
         x.par_chunks_mut(3 * plane).zip(pictures.par_chunks(h * w * 3)).enumerate().for_each(|(n, (x, picture))| {
-            let place = self.placement(random, n as u32, [h, w]);
+            let n = (self.first_picture + n) as u32;
+            let place = self.placement(random, n, [h, w]);
             if let Crop::Resized { .. } = self.crop {
                 self.resample(x, picture, [h, w], &place);
             } else {
                 self.copy(x, picture, w, &place);
             }
             if self.color != Color::NONE {
-                recolor(x, &self.color.of(random, n as u32, self.mean).normalised(self.mean, self.std));
+                recolor(x, &self.color.of(random, n, self.mean).normalised(self.mean, self.std));
             }
-            if let Some(part) = erased(random, n as u32, self.erase, self.output) {
+            if let Some(part) = erased(random, n, self.erase, self.output) {
                 erase(x, self.output, part);
             }
         });

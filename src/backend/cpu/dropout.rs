@@ -18,8 +18,16 @@ impl CpuOp for Dropout {
         let random =
             Philox { seed: counter[0] as u64 | (counter[1] as u64) << 32, stream: self.stream, step: counter[2] };
         let (threshold, scale) = (self.threshold(), self.scale());
-        y.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).enumerate().for_each(|(chunk, (y, x))| {
-            drop_chunk(y, x, random, (chunk * CHUNK / 4) as u32, threshold, scale);
+        // Rows of a strip, or chunks of what is in one piece: either way places that follow each other.
+        let row = if self.part.width > 0 { self.part.width } else { CHUNK };
+        y.par_chunks_mut(row).zip(x.par_chunks(row)).enumerate().for_each(|(n, (y, x))| {
+            let place = self.part.place(n * row);
+            // Those before the first whole block.
+            let rest = (place.next_multiple_of(4) - place).min(y.len());
+            for i in 0..rest {
+                y[i] = if random.word((place + i) as u32) >= threshold { x[i] * scale } else { 0.0 };
+            }
+            drop_chunk(&mut y[rest..], &x[rest..], random, ((place + rest) / 4) as u32, threshold, scale);
         });
     }
 }

@@ -14,7 +14,7 @@ use crate::tensor::TensorType;
 impl CpuOp for Lrn {
     fn run(&self, mut io: Io) {
         let (a, b) = (io.f32(0), io.output(0));
-        let [_, channels, plane] = planes(io.shape(0));
+        let [_, channels, plane] = self.planes(io.shape(0));
         b.par_chunks_mut(plane).enumerate().for_each(|(i, b)| {
             let c = i % channels;
             normalise(b, &Picture { lrn: self, a: &a[(i - c) * plane..][..channels * plane], channels, plane }, c);
@@ -27,12 +27,12 @@ const TILE: usize = 128;
 
 impl CpuOp for LrnBackward {
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
-        threads * 2 * inputs[0].shape[1] * TILE
+        threads * 2 * (inputs[0].shape[1] / self.lrn.groups) * TILE
     }
 
     fn run(&self, mut io: Io) {
         let (a, db, da, lrn) = (io.f32(0), io.f32(1), io.output(0), &self.lrn);
-        let [_, channels, plane] = planes(io.shape(0));
+        let [_, channels, plane] = lrn.planes(io.shape(0));
         let scratch = Pieces::new(io.scratch(), 2 * channels * TILE, io.threads());
         let pictures = a.par_chunks(channels * plane).zip(db.par_chunks(channels * plane));
         da.par_chunks_mut(channels * plane).zip(pictures).for_each(|(da, (a, db))| {
@@ -56,9 +56,11 @@ impl CpuOp for LrnBackward {
     }
 }
 
-/// `[N, C, H * W]` of a shape `[N, C, H, W]`.
-fn planes(shape: &[usize]) -> [usize; 3] {
-    [shape[0], shape[1], shape[2] * shape[3]]
+impl Lrn {
+    /// `[N * groups, C / groups, H * W]` of a shape `[N, C, H, W]`: a group is as a picture of its own.
+    fn planes(&self, shape: &[usize]) -> [usize; 3] {
+        [shape[0] * self.groups, shape[1] / self.groups, shape[2] * shape[3]]
+    }
 }
 
 /// What is normalised.

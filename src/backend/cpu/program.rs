@@ -11,7 +11,7 @@ use super::memory::{Buffer, Io, Kept, Store, lock};
 use crate::backend::{NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::{self, Place};
-use crate::graph::{Graph, Node, Role, ValueId};
+use crate::graph::{Graph, Node, Role, Stage, ValueId};
 use crate::tensor::Tensor;
 
 /// Where a value's memory is.
@@ -46,6 +46,9 @@ pub(super) struct CpuProgram {
     store: Arc<Mutex<Store>>,
     pool: Arc<ThreadPool>,
     outputs: Vec<ValueId>,
+    stages: Vec<Stage>,
+    /// Number of the stage that comes next.
+    next: usize,
     /// Outputs of the steps that nobody asked for yet.
     done: BTreeMap<Ticket, Vec<Tensor>>,
     steps: u64,
@@ -66,7 +69,7 @@ impl CpuProgram {
         let mut sources = HashMap::new();
         for (index, value) in graph.values.iter().enumerate() {
             let location = match value.role {
-                Role::Activation => continue,
+                Role::Activation | Role::Received => continue,
                 Role::Parameter | Role::State => Location::Shared(lock(&store).find(&value.name, &value.ty)?),
                 Role::Input => {
                     own.push(value.ty.bytes());
@@ -127,6 +130,8 @@ impl CpuProgram {
             store,
             pool,
             outputs: outputs.to_vec(),
+            stages: graph.stages(),
+            next: 0,
             done: BTreeMap::new(),
             steps: 0,
         })
@@ -149,7 +154,7 @@ fn check_memory(bytes: usize) -> Result<()> {
 impl Program for CpuProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
         let value = &self.graph[input];
-        let (Role::Input, Location::Own(place)) = (value.role, self.locations[input.0]) else {
+        let (Role::Input | Role::Received, Location::Own(place)) = (value.role, self.locations[input.0]) else {
             return Err(Error::shape(&value.name, "is not an input of the graph"));
         };
         if tensor.ty() != value.ty {
@@ -164,19 +169,22 @@ impl Program for CpuProgram {
     }
 
     fn submit(&mut self) -> Result<Ticket> {
+        let Stage { nodes, sent, .. } = &self.stages[self.next];
+        self.next = (self.next + 1) % self.stages.len();
+        let outputs: &[ValueId] = if self.next == 0 { &self.outputs } else { &[] };
         let mut store = lock(&self.store);
         let Store { buffers, versions, .. } = &mut *store;
         let mut memory = Memory { own: &mut self.own, shared: buffers, versions };
         let (graph, locations, scratch, times) = (&self.graph, &self.locations, &mut self.scratch, &mut self.times);
         let kept = &mut self.kept;
         self.pool.install(|| {
-            for ((node, kept), time) in graph.nodes.iter().zip(kept).zip(times) {
+            for ((node, kept), time) in graph.nodes.iter().zip(kept).zip(times).take(nodes.end).skip(nodes.start) {
                 let start = Instant::now();
                 memory.run(graph, node, locations, scratch, kept.as_mut());
                 *time = NodeTime { calls: 1, ms: start.elapsed().as_secs_f64() * 1e3 };
             }
         });
-        let outputs = self.outputs.iter().map(|v| memory.buffer(self.locations[v.0]).read(&self.graph[*v].ty));
+        let outputs = sent.iter().chain(outputs).map(|v| memory.buffer(self.locations[v.0]).read(&self.graph[*v].ty));
         let outputs = outputs.collect::<Result<Vec<_>>>()?;
         let ticket = Ticket(self.steps);
         self.steps += 1;
@@ -195,8 +203,10 @@ impl Program for CpuProgram {
     }
 
     fn profile(&mut self) -> Result<Vec<NodeTime>> {
-        let ticket = self.submit()?;
-        self.done.remove(&ticket);
+        for _ in 0..self.stages.len() {
+            let ticket = self.submit()?;
+            self.done.remove(&ticket);
+        }
         Ok(self.times.clone())
     }
 }

@@ -37,7 +37,7 @@ impl WgpuOp for Augment {
                 .set("mean", [self.mean[0], self.mean[1], self.mean[2], 0.0])
                 .set("deviation", [self.std[0], self.std[1], self.std[2], 1.0])
                 .set("pictures", range.len() as u32)
-                .set("first_picture", range.start as u32)
+                .set("first_picture", (self.first_picture + range.start) as u32)
                 .set("pixels_first", pixels.first)
                 .set("out_first", out.first)
                 .set("stored_h", stored_h as u32)

@@ -1,11 +1,10 @@
 //! Dawn, Chromium's WebGPU, as a device for tests: its compiler of WGSL, Tint, and its checks owe nothing to naga and wgpu. It
 //! runs in a node process, `tests/compilers/dawn.mjs`, and does what it is told over a pipe.
 
-use std::cell::RefCell;
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
@@ -147,7 +146,7 @@ const TEXEL_FORMAT: &str = "rgba32float";
 pub(super) struct DawnDevice {
     info: DeviceInfo,
     capability: Capability,
-    dawn: Rc<RefCell<Dawn>>,
+    dawn: Arc<Mutex<Dawn>>,
     variables: HashMap<String, Handle>,
 }
 
@@ -175,7 +174,7 @@ impl DawnDevice {
         };
         let max_window = max_binding_bytes / ALIGNMENT * ALIGNMENT;
         let capability = Capability { software, subgroup, ..Capability::gpu(max_window) };
-        Ok(DawnDevice { info, capability, dawn: Rc::new(RefCell::new(dawn)), variables: HashMap::new() })
+        Ok(DawnDevice { info, capability, dawn: Arc::new(Mutex::new(dawn)), variables: HashMap::new() })
     }
 }
 
@@ -189,7 +188,7 @@ impl Device for DawnDevice {
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
-        let mut dawn = self.dawn.borrow_mut();
+        let mut dawn = lock(&self.dawn);
         let buffer = match self.variables.get(name) {
             Some(&buffer) => buffer,
             None => dawn.buffer(tensor.bytes().len() as u64)?,
@@ -205,7 +204,7 @@ impl Device for DawnDevice {
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
         let plan = plan(graph, outputs);
         let lowered = lower(self.capability, &Default::default(), self.info.max_buffer_bytes, graph, &plan)?;
-        let mut dawn = self.dawn.borrow_mut();
+        let mut dawn = lock(&self.dawn);
         let mut own = HashMap::new();
         for input in graph.with_role(Role::Input) {
             own.insert(Memory::Source(input), dawn.buffer(graph[input].ty.bytes() as u64)?);
@@ -259,9 +258,14 @@ impl Device for DawnDevice {
     }
 }
 
+/// The process, for one exchange.
+fn lock(dawn: &Mutex<Dawn>) -> MutexGuard<'_, Dawn> {
+    dawn.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A graph on Dawn.
 struct DawnProgram {
-    dawn: Rc<RefCell<Dawn>>,
+    dawn: Arc<Mutex<Dawn>>,
     program: Handle,
     inputs: HashMap<ValueId, Handle>,
     outputs: Vec<(TensorType, Handle)>,
@@ -273,14 +277,14 @@ struct DawnProgram {
 
 impl Program for DawnProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
-        self.dawn.borrow_mut().write(self.inputs[&input], tensor.bytes())
+        lock(&self.dawn).write(self.inputs[&input], tensor.bytes())
     }
 
     fn submit(&mut self) -> Result<Ticket> {
         let read = |(ty, buffer): &(TensorType, Handle)| json!({ "buffer": buffer, "size": padded(ty.bytes() as u64) });
         let read: Vec<Value> = self.outputs.iter().map(read).collect();
         let details = json!({ "program": self.program, "read": read });
-        let (_, bytes) = self.dawn.borrow_mut().exchange("run", details, &[])?;
+        let (_, bytes) = lock(&self.dawn).exchange("run", details, &[])?;
         let mut rest = &bytes[..];
         let mut tensor = |(ty, _): &(TensorType, Handle)| {
             let tensor = Tensor::from_bytes(ty, &rest[..ty.bytes()]);
@@ -306,7 +310,7 @@ impl Program for DawnProgram {
 
 impl Drop for DawnProgram {
     fn drop(&mut self) {
-        let _ = self.dawn.borrow_mut().ask("free", json!({ "program": self.program, "own": self.own }));
+        let _ = lock(&self.dawn).ask("free", json!({ "program": self.program, "own": self.own }));
     }
 }
 

@@ -250,6 +250,6 @@ fn no_invocation_runs_too_many_iterations() {
         counts.iter().filter(|(_, (count, _))| *count > MAX_ITERATIONS as u32).map(told).collect();
     assert!(too_many.is_empty(), "more than {MAX_ITERATIONS} iterations:\n{}", too_many.join("\n"));
     // The count is no constant: these loops run as often as their shapes say.
-    assert_eq!(counts["dropout.forward"].0, 10, "rounds of Philox");
+    assert_eq!(counts["dropout.forward"].0, 40, "rounds of Philox, for each element of a strip");
     assert!(counts["conv2d.tile_8_8_8"].0 > 10_000);
 }

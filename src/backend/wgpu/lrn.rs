@@ -1,4 +1,4 @@
-//! Lowering of local response normalisation, in pieces of whole pictures.
+//! Lowering of local response normalisation, in pieces of whole groups of channels.
 
 use super::WgpuOp;
 use super::lowering::{Lowering, ValueRef};
@@ -34,7 +34,8 @@ fn lower(
     db: Option<&ValueRef>,
     out: &ValueRef,
 ) -> Result<()> {
-    let (n, channels) = (a.ty.shape[0], a.ty.shape[1]);
+    // A group of channels is as a picture of its own.
+    let (n, channels) = (a.ty.shape[0] * lrn.groups, a.ty.shape[1] / lrn.groups);
     for range in cx.rows(n, &[a])? {
         let a_window = cx.row_window(a, n, &range)?;
         let db_window = db.map(|db| cx.row_window(db, n, &range)).transpose()?;

@@ -1,6 +1,7 @@
 //! A compiled graph: memory, bind groups and pipelines made once, and steps that encode, submit and return.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::device::{GUARD, Shared, Variable, guard};
@@ -14,23 +15,18 @@ use super::staging::{Mapped, Sent, Uploads, finished, map, staging_buffer};
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
-use crate::graph::{Graph, Role, ValueId};
+use crate::graph::{self, Graph, Role, ValueId};
 use crate::tensor::{Tensor, TensorType};
 
 /// A graph on a wgpu device.
 pub(super) struct WgpuProgram {
     shared: Arc<Shared>,
-    inputs: HashMap<ValueId, Variable>,
-    uploads: Uploads,
     steps: Vec<Step>,
     /// Of the graph.
     nodes: usize,
-    outputs: Vec<Output>,
-    /// Of poisoned buffers.
-    guards: Vec<Guard>,
-    staging_bytes: u64,
-    /// Staging buffers that no step in flight uses.
-    staging: Vec<wgpu::Buffer>,
+    stages: Vec<StagePlan>,
+    /// Number of the stage that comes next.
+    next: usize,
     in_flight: BTreeMap<Ticket, InFlight>,
     next_ticket: u64,
     memory_bytes: u64,
@@ -100,8 +96,24 @@ struct Output {
     copied: Copied,
 }
 
-/// A submitted step.
+/// A stage of a step, see [`crate::graph::Stage`]; in most programs there is one.
+struct StagePlan {
+    /// Of the first one the graph's inputs, of each what it receives.
+    inputs: HashMap<ValueId, Variable>,
+    uploads: Uploads,
+    /// Numbers of its dispatches.
+    steps: Range<usize>,
+    outputs: Vec<Output>,
+    /// Of poisoned buffers.
+    guards: Vec<Guard>,
+    staging_bytes: u64,
+    /// Staging buffers that no step in flight uses.
+    staging: Vec<wgpu::Buffer>,
+}
+
+/// A submitted stage.
 struct InFlight {
+    stage: usize,
     staging: wgpu::Buffer,
     submission: wgpu::SubmissionIndex,
     mapped: Mapped,
@@ -131,7 +143,7 @@ impl WgpuProgram {
         for id in (0..graph.values.len()).map(ValueId) {
             let value = &graph[id];
             let buffer = match value.role {
-                Role::Activation => continue,
+                Role::Activation | Role::Received => continue,
                 Role::Input => {
                     let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64)?;
                     inputs.insert(id, Variable { ty: value.ty.clone(), buffer: buffer.clone() });
@@ -152,6 +164,11 @@ impl WgpuProgram {
             let buffer = memory.allocate(&shared, "an activation", bytes as u64)?;
             memory.by_place.insert(Memory::Slot(index), buffer);
         }
+        for id in graph.with_role(Role::Received) {
+            if let Some(buffer) = memory.by_place.get(&place(&plan, id)) {
+                inputs.insert(id, Variable { ty: graph[id].ty.clone(), buffer: buffer.clone() });
+            }
+        }
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
             let buffer = memory.allocate(&shared, "scratch memory", bytes)?;
             memory.by_place.insert(Memory::Scratch(index), buffer);
@@ -161,20 +178,6 @@ impl WgpuProgram {
         }
         shared.check()?;
         let steps = steps(&shared, &mut memory, &lowered.dispatches)?;
-        let mut staging_bytes = 0;
-        let mut copied = |buffer, from, bytes| {
-            let to = staging_bytes;
-            staging_bytes += bytes;
-            Copied { buffer, from, to, bytes }
-        };
-        let outputs = outputs
-            .iter()
-            .map(|&id| {
-                let ty = graph[id].ty.clone();
-                let buffer = memory.by_place[&place(&plan, id)].clone();
-                Output { copied: copied(buffer, 0, padded(ty.bytes() as u64)), ty }
-            })
-            .collect();
         let held = |memory: &Memory| match memory {
             Memory::Source(id) => graph[*id].name.clone(),
             Memory::Slot(_) => {
@@ -183,23 +186,47 @@ impl WgpuProgram {
             }
             Memory::Scratch(index) | Memory::Texels(index) => format!("scratch memory {index}"),
         };
-        let poisoned = memory.by_place.iter().filter(|_| shared.poison).map(|(memory, buffer)| Guard {
-            of: held(memory),
-            copied: copied(buffer.clone(), buffer.size() - GUARD, GUARD),
-            words: guard(buffer),
-        });
-        let guards = poisoned.collect();
+        let all = graph.stages();
+        let last = all.len() - 1;
+        let stage = |(number, stage): (usize, &graph::Stage)| {
+            let mut staging_bytes = 0;
+            let mut copied = |buffer, from, bytes| {
+                let to = staging_bytes;
+                staging_bytes += bytes;
+                Copied { buffer, from, to, bytes }
+            };
+            let read = stage.sent.iter().chain(outputs.iter().filter(|_| number == last));
+            let read = read.map(|&id| {
+                let ty = graph[id].ty.clone();
+                let buffer = memory.by_place[&place(&plan, id)].clone();
+                Output { copied: copied(buffer, 0, padded(ty.bytes() as u64)), ty }
+            });
+            let outputs = read.collect();
+            let poisoned = memory.by_place.iter().filter(|_| shared.poison).map(|(memory, buffer)| Guard {
+                of: held(memory),
+                copied: copied(buffer.clone(), buffer.size() - GUARD, GUARD),
+                words: guard(buffer),
+            });
+            let guards = poisoned.collect();
+            let of_nodes = |before: usize| steps.iter().take_while(|step| step.node < before).count();
+            let steps = of_nodes(stage.nodes.start)..of_nodes(stage.nodes.end);
+            let own = |id: &ValueId| match graph[*id].role {
+                Role::Received => stage.received.contains(id),
+                _ => number == 0,
+            };
+            let inputs = inputs.iter().filter(|(id, _)| own(id)).map(|(id, variable)| (*id, variable.clone()));
+            let inputs: HashMap<ValueId, Variable> = inputs.collect();
+            let uploads = Uploads::new(&inputs);
+            StagePlan { inputs, uploads, steps, outputs, guards, staging_bytes, staging: Vec::new() }
+        };
+        let stages = all.iter().enumerate().map(stage).collect();
         shared.check()?;
         Ok(WgpuProgram {
             shared,
-            uploads: Uploads::new(&inputs),
-            inputs,
             steps,
             nodes: graph.nodes.len(),
-            outputs,
-            guards,
-            staging_bytes,
-            staging: Vec::new(),
+            stages,
+            next: 0,
             in_flight: BTreeMap::new(),
             next_ticket: 0,
             memory_bytes: memory.bytes,
@@ -325,7 +352,8 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
 
 impl Program for WgpuProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
-        let Some(Variable { ty, .. }) = self.inputs.get(&input) else {
+        let StagePlan { inputs, uploads, .. } = &mut self.stages[self.next];
+        let Some(Variable { ty, .. }) = inputs.get(&input) else {
             return Err(Error::input(format!("value {} is not an input of this program", input.0)));
         };
         if tensor.ty() != *ty {
@@ -333,24 +361,27 @@ impl Program for WgpuProgram {
             let message = format!("expected {:?} {}, got {:?} {}", ty.dtype, ty.shape, got.dtype, got.shape);
             return Err(Error::shape("input", message));
         }
-        self.memory_bytes += self.uploads.write(&self.shared, input, tensor.bytes())?;
+        self.memory_bytes += uploads.write(&self.shared, input, tensor.bytes())?;
         Ok(())
     }
 
     fn submit(&mut self) -> Result<Ticket> {
         self.shared.check()?;
-        let staging = match self.staging.pop() {
+        let number = self.next;
+        self.next = (number + 1) % self.stages.len();
+        let stage = &mut self.stages[number];
+        let staging = match stage.staging.pop() {
             Some(buffer) => buffer,
             None => {
-                self.memory_bytes += self.staging_bytes;
-                staging_buffer(&self.shared, self.staging_bytes)?
+                self.memory_bytes += stage.staging_bytes;
+                staging_buffer(&self.shared, stage.staging_bytes)?
             }
         };
         let mut encoder = self.shared.device.create_command_encoder(&Default::default());
-        let upload = self.uploads.encode(&mut encoder);
-        Step::encode_all(&self.steps, &mut encoder);
+        let upload = stage.uploads.encode(&mut encoder);
+        Step::encode_all(&self.steps[stage.steps.clone()], &mut encoder);
         for Copied { buffer, from, to, bytes } in
-            self.outputs.iter().map(|output| &output.copied).chain(self.guards.iter().map(|guard| &guard.copied))
+            stage.outputs.iter().map(|output| &output.copied).chain(stage.guards.iter().map(|guard| &guard.copied))
         {
             encoder.copy_buffer_to_buffer(buffer, *from, &staging, *to, *bytes);
         }
@@ -360,7 +391,7 @@ impl Program for WgpuProgram {
         self.shared.check()?;
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
-        self.in_flight.insert(ticket, InFlight { staging, submission, mapped, upload });
+        self.in_flight.insert(ticket, InFlight { stage: number, staging, submission, mapped, upload });
         Ok(ticket)
     }
 
@@ -371,13 +402,14 @@ impl Program for WgpuProgram {
         if !finished(&self.shared, &step.submission, &step.mapped, wait)? {
             return Ok(None);
         }
+        let stage = &mut self.stages[step.stage];
         let bytes = step.staging.slice(..).get_mapped_range().map_err(|e| Error::device(e.to_string()))?;
-        let tensors = self
+        let tensors = stage
             .outputs
             .iter()
             .map(|output| tensor(&output.ty, &bytes[output.copied.to as usize..]))
             .collect::<Result<Vec<_>>>()?;
-        let broken = self.guards.iter().find_map(|guard| {
+        let broken = stage.guards.iter().find_map(|guard| {
             let found = &bytes[guard.copied.to as usize..][..guard.copied.bytes as usize];
             let words = bytemuck::cast_slice::<u32, u8>(&guard.words);
             let at = (0..words.len()).find(|&i| found[i] != words[i])?;
@@ -386,8 +418,8 @@ impl Program for WgpuProgram {
         drop(bytes);
         if let Some(step) = self.in_flight.remove(&ticket) {
             step.staging.unmap();
-            self.staging.push(step.staging);
-            self.uploads.take_back(step.upload);
+            stage.staging.push(step.staging);
+            stage.uploads.take_back(step.upload);
         }
         broken.map_or(Ok(Some(tensors)), Err)
     }
@@ -398,9 +430,10 @@ impl Program for WgpuProgram {
 
     fn profile(&mut self) -> Result<Vec<NodeTime>> {
         let mut encoder = self.shared.device.create_command_encoder(&Default::default());
-        let upload = self.uploads.encode(&mut encoder);
+        let uploads = &mut self.stages[0].uploads;
+        let upload = uploads.encode(&mut encoder);
         self.shared.queue.submit([encoder.finish()]);
-        self.uploads.take_back(upload.map(Sent::new));
+        uploads.take_back(upload.map(Sent::new));
         profile(&self.shared, &self.steps, self.nodes)
     }
 }
