@@ -235,7 +235,7 @@ fn transfers_overlap_with_work() {
         (Parallel::Model, "conv3.conv2d_backward_input", "conv2d_backward_weight"),
         (Parallel::Model, "fc7.linear_backward_input", "linear_update"),
         // fc6's weight comes during the convolutions, the gradients of the last layers' weights go while those before are computed.
-        (Parallel::Data, "fc6.weight", "conv2d"),
+        (Parallel::Data, "fc6.weight", "conv2d_bias_relu"),
         (Parallel::Data, "fc7.weight.gradient", "linear_backward_input"),
         (Parallel::Data, "conv4.conv2d_backward_weight", "conv2d_backward_weight"),
     ] {
