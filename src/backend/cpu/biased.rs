@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use super::CpuOp;
 use super::memory::Io;
+use super::parallel::CHUNK;
 use super::simd::vectorised;
 use crate::ops::{Biased, Product};
 use crate::tensor::TensorType;
@@ -37,7 +38,12 @@ impl CpuOp for Biased {
         if plane == 1 {
             return y.par_chunks_mut(bias.len()).for_each(|y| add_row(y, bias, self.relu));
         }
-        y.par_chunks_mut(plane).enumerate().for_each(|(i, y)| add_to_plane(y, bias[i % bias.len()], self.relu));
+        // Small planes several at a time.
+        let planes = (CHUNK / plane).max(1);
+        y.par_chunks_mut(planes * plane).enumerate().for_each(|(task, y)| {
+            let planes = (task * planes..).zip(y.chunks_mut(plane));
+            planes.for_each(|(i, y)| add_to_plane(y, bias[i % bias.len()], self.relu));
+        });
     }
 }
 
