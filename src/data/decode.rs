@@ -16,7 +16,7 @@ const MAX_BYTES: u64 = 1 << 30;
 
 /// Which pixels a file gives: another number where a later version of convoy, or of a crate that decodes or resizes, gives others.
 /// Pixels that were kept by a version of another number are not used.
-pub(super) const PIXELS_VERSION: u32 = 1;
+pub(super) const PIXELS_VERSION: u32 = 2;
 
 /// How a picture of any shape becomes one of the given size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -95,7 +95,7 @@ impl Decoder {
     ) -> Result<Option<Damage>, String> {
         let _held = memory.take(Pixels::memory(bytes));
         caught(|| {
-            let picture = Pixels::read(bytes)?;
+            let picture = Pixels::read_for(bytes, size[0].max(size[1]))?;
             self.resized(&picture, size, resize, pixels)?;
             Ok(picture.damage)
         })

@@ -48,6 +48,14 @@ impl Pixels {
     /// # Errors
     /// A short reason, such as `truncated PNG`.
     pub(super) fn read(bytes: &[u8]) -> Result<Self, String> {
+        Self::read_for(bytes, usize::MAX)
+    }
+
+    /// The same for a picture of `wanted` pixels on its longer side: of a JPEG that is much larger, a smaller one.
+    ///
+    /// # Errors
+    /// As [`Pixels::read`].
+    pub(super) fn read_for(bytes: &[u8], wanted: usize) -> Result<Self, String> {
         let format = Format::of(bytes)?;
         let needed = Pixels::memory(bytes);
         if needed > MOST_MEMORY {
@@ -55,7 +63,7 @@ impl Pixels {
             return Err(format!("takes {} MiB of memory to decode, more than {}", mib(needed), mib(MOST_MEMORY)));
         }
         let stored = match format {
-            Format::Jpeg => jpeg(bytes),
+            Format::Jpeg => jpeg(bytes, wanted),
             Format::Png => raster::png(bytes),
             Format::WebP => raster::webp(bytes),
             Format::Bmp => raster::bmp(bytes),

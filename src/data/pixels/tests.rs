@@ -323,6 +323,33 @@ fn the_first_scans_of_a_progressive_jpeg_are_used() {
 }
 
 /// As [`decode_bytes`] needs them, and a little more.
+/// JPEGs of eight times what is wanted and more are decoded at a part of their size: in colour, grey, turned, progressive.
+#[test]
+fn large_jpegs_are_decoded_smaller() {
+    let size = [24, 32];
+    let wave =
+        |x: u32, y: u32, at: f64| (128.0 + 100.0 * ((x as f64 / 83.0 + at).sin() * (y as f64 / 59.0).cos())) as u8;
+    let colour = RgbImage::from_fn(800, 608, |x, y| Rgb([wave(x, y, 0.0), wave(x, y, 1.0), wave(y, x, 2.0)]));
+    let mut grey = Cursor::new(Vec::new());
+    JpegEncoder::new_with_quality(&mut grey, 95).encode_image(&DynamicImage::from(colour.clone()).to_luma8()).unwrap();
+    for (name, bytes) in [("colour", encoded(colour, ImageFormat::Jpeg)), ("grey", grey.into_inner())] {
+        let (whole, small) = (Pixels::read(&bytes).unwrap(), Pixels::read_for(&bytes, 32).unwrap());
+        assert_eq!([whole.width, whole.height, small.width, small.height], [800, 608, 100, 76], "{name}");
+        let mut expected = vec![0; 24 * 32 * 3];
+        let picture = convoy_codec::Picture { width: 800, height: 608, rgb: &whole.rgb };
+        let mut resizer = convoy_codec::Resizer::default();
+        resizer.resize(picture, [0, 0, 800, 608], size, &mut expected).unwrap();
+        let pixels = decode_bytes(&bytes, size, Resize::Stretch).unwrap();
+        let worst = pixels.iter().zip(&expected).map(|(a, b)| a.abs_diff(*b)).max();
+        assert!(worst <= Some(4), "{name}: {worst:?}");
+        // What ends early is read whole, for what is missing to be found.
+        let part = Pixels::read_for(&bytes[..bytes.len() * 9 / 10], 32).unwrap();
+        assert!(part.damage.is_some() && part.width == 800, "{name}");
+        let width = |wanted| Pixels::read_for(&bytes, wanted).unwrap().width;
+        assert_eq!([width(40), width(76), width(77)], [200, 200, 800], "{name}");
+    }
+}
+
 #[test]
 fn the_memory_of_a_picture_is_known_before() {
     use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};

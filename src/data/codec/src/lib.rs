@@ -5,7 +5,9 @@
 #![warn(missing_docs)]
 
 mod jpeg;
+mod reduced;
 mod resize;
 
 pub use jpeg::Jpeg;
+pub use reduced::{Reduced, reduced};
 pub use resize::{Picture, Resizer};
