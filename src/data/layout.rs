@@ -72,6 +72,16 @@ pub(super) fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
     Ok(folder("train").zip(val).map(|(train, val)| (train.path.clone(), val.path.clone())))
 }
 
+/// What is said of folders that stand beside those of [`divided`].
+pub(super) fn beside(dir: &Path, taken: [&Path; 2]) -> Result<Option<String>> {
+    let others = entries(dir)?.into_iter().filter(|entry| entry.folder && !taken.contains(&entry.path.as_path()));
+    let names: Vec<String> = others.map(|entry| entry.name).collect();
+    let [train, val] = taken.map(|path| path.file_name().unwrap_or_default().display().to_string());
+    Ok((!names.is_empty()).then(|| {
+        format!("{}: left out what is beside the folders {train} and {val}: {}", dir.display(), listed(names.iter()))
+    }))
+}
+
 /// The path from `root` to a folder inside it, however the two are written.
 fn below(dir: &Path, root: &Path) -> Option<PathBuf> {
     let inside = |dir: &Path, root: &Path| {

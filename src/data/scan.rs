@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::layout::{Found, LAYOUTS, Labelled, divided, labelled, listed, plural};
+use super::layout::{Found, LAYOUTS, Labelled, beside, divided, labelled, listed, plural};
 use super::walk::Picture;
 use super::{Dataset, Item, split};
 use crate::error::{Error, Result};
@@ -39,9 +39,12 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             options.split
         )));
     }
-    let (train_dir, own_val) = match divided(dir)? {
-        Some((train, val)) => (train, Some(val)),
-        None => (dir.to_path_buf(), None),
+    let (train_dir, own_val, others) = match divided(dir)? {
+        Some((train, val)) => {
+            let others = beside(dir, [&train, &val])?;
+            (train, Some(val), others)
+        }
+        None => (dir.to_path_buf(), None, None),
     };
     let val_dir = options.val.clone().or(own_val);
     if let Some(val_dir) = val_dir.as_deref().filter(|val_dir| same(val_dir, &train_dir)) {
@@ -52,6 +55,7 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
         )));
     }
     let Found { pictures, labels, mut notes } = labelled(&train_dir, dir, val_dir.as_deref())?;
+    notes.extend(others);
     let classes = match &options.classes {
         Some(classes) => classes.clone(),
         None => classes_of(&pictures, &train_dir)?,
@@ -246,6 +250,11 @@ mod tests {
         let dir = folder(&["train/cat/1.jpg", "train/dog/1.jpg", "val/cat.9.jpg", "val/dog.9.jpg", "test/cat.5.jpg"]);
         let dataset = scan(dir.path(), &options()).unwrap();
         assert_eq!(relatives(&dataset.train), ["train/cat/1.jpg", "train/dog/1.jpg"]);
+        assert!(
+            dataset.notes[0].ends_with("left out what is beside the folders train and val: test"),
+            "{:?}",
+            dataset.notes
+        );
         assert_eq!(relatives(&dataset.val), ["val/cat.9.jpg", "val/dog.9.jpg"]);
         let (measured, _) = scan_labelled(dir.path(), &dataset.classes).unwrap();
         assert_eq!(relatives(&measured), ["cat.9.jpg", "dog.9.jpg"]);
