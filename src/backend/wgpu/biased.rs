@@ -50,11 +50,11 @@ impl Builder<'_> {
 
 impl WgpuOp for Biased {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        let (bias, y) = (cx.whole(&inputs[2])?, &outputs[0]);
+        let (bias, values) = (cx.whole(&inputs[2])?, [&inputs[0], &inputs[1], &outputs[0]]);
         let epilogue = Some(Epilogue { bias, relu: self.relu, channels: [0; 4] });
         match &self.product {
-            Product::Conv2d(conv) => conv2d::forward(conv, cx, &inputs[0], &inputs[1], y, epilogue),
-            Product::Linear(op) => linear::forward(op, cx, &inputs[0], &inputs[1], y, epilogue),
+            Product::Conv2d(conv) => conv2d::forward(conv, cx, values, epilogue),
+            Product::Linear(op) => linear::forward(op, cx, values, epilogue),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 
 impl WgpuOp for Conv2d {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        forward(self, cx, &inputs[0], &inputs[1], &outputs[0], None)
+        forward(self, cx, [&inputs[0], &inputs[1], &outputs[0]], None)
     }
 }
 
@@ -24,9 +24,7 @@ impl WgpuOp for Conv2d {
 pub(super) fn forward(
     conv: &Conv2d,
     cx: &mut Lowering,
-    x: &ValueRef,
-    w: &ValueRef,
-    y: &ValueRef,
+    [x, w, y]: [&ValueRef; 3],
     epilogue: Option<Epilogue>,
 ) -> Result<()> {
     let e = Extents::new(conv, x, w, y);

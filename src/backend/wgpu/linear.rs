@@ -26,7 +26,7 @@ pub(super) const MAX_SUMMED: usize = 32_768;
 
 impl WgpuOp for Linear {
     fn lower(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        forward(self, cx, &inputs[0], &inputs[1], &outputs[0], None)
+        forward(self, cx, [&inputs[0], &inputs[1], &outputs[0]], None)
     }
 }
 
@@ -34,13 +34,11 @@ impl WgpuOp for Linear {
 pub(super) fn forward(
     op: &Linear,
     cx: &mut Lowering,
-    x: &ValueRef,
-    w: &ValueRef,
-    y: &ValueRef,
+    [x, w, y]: [&ValueRef; 3],
     epilogue: Option<Epilogue>,
 ) -> Result<()> {
     if let Some(layer) = texels::Layer::new(cx, x, w) {
-        return layer.forward(cx, x, w, y, epilogue);
+        return layer.forward(cx, [x, w, y], epilogue);
     }
     let e = Extents::new(x, w);
     let (kernel, rows_at_once) = match (e.element.width, e.batch) {

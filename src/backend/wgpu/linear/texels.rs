@@ -60,14 +60,7 @@ impl Layer {
     }
 
     /// y[n, o] = sum over i of x[n, i] * w[o, i]
-    pub fn forward(
-        &self,
-        cx: &mut Lowering,
-        x: &ValueRef,
-        w: &ValueRef,
-        y: &ValueRef,
-        epilogue: Option<Epilogue>,
-    ) -> Result<()> {
+    pub fn forward(&self, cx: &mut Lowering, [x, w, y]: [&ValueRef; 3], epilogue: Option<Epilogue>) -> Result<()> {
         let (batches, outputs) = (self.batches(cx, &[x, y])?, self.outputs(cx, &[w], 1)?);
         let (x_texture, w_texture) = (self.texture(cx, &batches), self.texture(cx, &outputs));
         for batch in &batches {
