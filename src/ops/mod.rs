@@ -4,7 +4,7 @@
 //!
 //! Files that are no op: `case`, `draw` and `tolerance` are what test cases are made of, drawn from and compared within;
 //! `window` is the geometry that the pools share, `augment_color` the part of `augment` that changes colours. (`reshape` has no
-//! shader: it is a view.)
+//! shader: it is a view; nor has `biased`, whose part is `epilogue.wgsl` in those of the products.)
 //!
 //! The f64 reference is the oracle of all backends: plain loops in the order of the formula, no cleverness.
 
