@@ -6,6 +6,7 @@ override CROP: u32 = 0u; // 0 centre, 1 random, 2 resized
 override FLIP: bool = false;
 override COLOR: bool = false; // whether colours are changed
 override ERASE: bool = false; // whether parts may be erased
+override MEAN_IMAGE: bool = false; // whether each place has a mean of its own
 
 struct Params {
     mean: vec4f,
@@ -33,6 +34,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> pixels: array<u32>; // four bytes a word
 @group(0) @binding(2) var<storage, read> counter: array<vec4u>;
 @group(0) @binding(3) var<storage, read_write> out: array<f32>;
+@group(0) @binding(4) var<storage, read> mean_image: array<f32>; // [3, H, W], in [0, 1]
 
 // Where output (0, 0) samples the picture, and the steps from one output to the next, in 1/65536 of a pixel: integers, so that every
 // device samples the same places to the bit. See `src/ops/augment.rs`.
@@ -108,6 +110,13 @@ fn pixel(picture_start: u32, row: u32, column: u32) -> vec3f {
     return vec3f(byte(place), byte(place + 1u), byte(place + 2u));
 }
 
+// The mean of all pictures at a pixel.
+fn mean_pixel(row: u32, column: u32) -> vec3f {
+    let place = row * params.stored_w + column;
+    let plane = params.stored_h * params.stored_w;
+    return vec3f(mean_image[place], mean_image[place + plane], mean_image[place + 2u * plane]);
+}
+
 // A nearly normal number: the sum of eight numbers of 16 bits, less its mean, by its deviation.
 fn normal(words: vec4u) -> f32 {
     let halves = (words >> vec4u(16u)) + (words & vec4u(65535u));
@@ -177,7 +186,13 @@ fn forward(@builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups:
     if (COLOR) {
         sampled = recolor(sampled, params.first_picture + picture);
     }
-    var colour = (sampled - params.mean.xyz) / params.deviation.xyz;
+    var mean = params.mean.xyz;
+    if (MEAN_IMAGE) {
+        let above = mix(mean_pixel(low.x, low.y), mean_pixel(low.x, high.y), part.y);
+        let below = mix(mean_pixel(high.x, low.y), mean_pixel(high.x, high.y), part.y);
+        mean = mix(above, below, part.x);
+    }
+    var colour = (sampled - mean) / params.deviation.xyz;
     if (ERASE) {
         if (erased(params.first_picture + picture, i, j)) {
             colour = vec3f(0.0);

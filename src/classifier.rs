@@ -10,10 +10,10 @@ use crate::backend::{Device, Program, Ticket};
 use crate::data::{Batch, Item, Loader, LoaderOptions, Skipped};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{BuildOptions, EvalGraph, Model, eval_graph};
+use crate::models::{BuildOptions, EvalGraph, MEAN_IMAGE, Model, eval_graph};
 use crate::tensor::{DType, Tensor, TensorType};
 use crate::train::metrics::{Confusion, Means, Tally, labelled_rows, score, softmax};
-use ten_crop::{VIEWS, view};
+use ten_crop::{VIEWS, view, view_of_mean};
 
 /// Batches that may be in flight.
 const IN_FLIGHT: usize = 4;
@@ -97,9 +97,11 @@ pub struct Classifier {
     checkpoint: Checkpoint,
     // Before the device: a program may hold on to what the device owns.
     evaluator: Evaluator,
-    _device: Box<dyn Device>,
+    device: Box<dyn Device>,
     batch: usize,
     views: Views,
+    /// Of ten crops of pictures less a mean image, the image of each view.
+    means_of_views: Vec<Tensor>,
 }
 
 /// How often a picture is looked at.
@@ -180,6 +182,13 @@ impl Classifier {
             options.stored_size = Some(seen);
         }
         let mut tensors = std::mem::take(&mut checkpoint.tensors);
+        let mut means_of_views = Vec::new();
+        if let (Views::TenCrop, Some(image)) = (views, tensors.get(MEAN_IMAGE).cloned()) {
+            let seen = options.network_size(&checkpoint.model);
+            let views = 0..VIEWS;
+            means_of_views = views.map(|n| view_of_mean(&image, n, seen)).collect::<Result<_>>()?;
+            tensors.insert(MEAN_IMAGE.into(), means_of_views[0].clone());
+        }
         let graph = eval_graph(&checkpoint.model, &options)?;
         graph.folds.iter().try_for_each(|fold| fold.apply(&mut tensors))?;
         for parameter in &graph.parameters {
@@ -187,7 +196,7 @@ impl Classifier {
             device.set(&parameter.name, &tensors.remove(&parameter.name).ok_or_else(missing)?)?;
         }
         let evaluator = Evaluator::new(device.as_mut(), &checkpoint.model, &options)?;
-        Ok(Classifier { checkpoint, evaluator, _device: device, batch, views })
+        Ok(Classifier { checkpoint, evaluator, device, batch, views, means_of_views })
     }
 
     /// What the network is and how pictures reach it; without its tensors.
@@ -260,11 +269,18 @@ impl Classifier {
             return self.evaluator.run(loader.batches(), each).map(drop);
         }
         let seen = self.checkpoint.build_options(1).network_size(&self.checkpoint.model);
-        let views = loader.batches().flat_map(|batch| -> Vec<Result<Batch>> {
-            match batch {
-                Ok(batch) => (0..VIEWS).map(|n| view(&batch, n, seen)).collect(),
+        let numbered = loader.batches().flat_map(|batch| -> Vec<Result<(Arc<Batch>, usize)>> {
+            match batch.map(Arc::new) {
+                Ok(batch) => (0..VIEWS).map(|n| Ok((batch.clone(), n))).collect(),
                 Err(error) => vec![Err(error)],
             }
+        });
+        let (device, means_of_views) = (&mut self.device, &self.means_of_views);
+        let views = numbered.map(|numbered| {
+            let (batch, n) = numbered?;
+            // Each view is submitted before the next is asked for.
+            means_of_views.get(n).map_or(Ok(()), |mean| device.set(MEAN_IMAGE, mean))?;
+            view(&batch, n, seen)
         });
         let (mut sums, mut count, mut failure) = (Vec::<f64>::new(), 0, Ok(()));
         self.evaluator.run(views, |batch, logits| {

@@ -237,6 +237,39 @@ fn a_folder_is_timed() {
     place.convoy("bench --data pictures --workers 0").refused(2, &["--workers 0", "1 or more"]);
 }
 
+/// The mean of all training pictures at each place is kept with the weights, and taken off wherever they are used.
+#[test]
+fn a_mean_image_is_taken_off() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let options = "--mean-image true --augment crop --batch-size 5";
+    place.convoy(&format!("{TRAIN} {options} --max-steps 8 --name run")).ok();
+    place.convoy(&format!("{TRAIN} {options} --max-steps 3 --name parted --pca-jitter 0")).ok();
+    place.convoy("train --resume parted --max-steps 8").ok();
+    assert!(place.read("run/last.safetensors") == place.read("parted/last.safetensors"), "a resumed run differs");
+    place.convoy(&format!("{TRAIN} --augment crop --batch-size 5 --max-steps 8 --name plain")).ok();
+    let loss = |line: &str| {
+        let told = place.convoy(&format!("eval {line} pictures --json")).json();
+        told["loss"].as_f64().unwrap()
+    };
+    assert_ne!(loss("run/best.safetensors"), loss("plain/best.safetensors"));
+    let once = loss("run/best.safetensors");
+    assert!((loss("run/best.safetensors --adapter vulkan") - once).abs() < 1e-4);
+    let ten = loss("run/best.safetensors --tta ten-crop --batch-size 7");
+    assert!(ten != once && (ten - once).abs() < 0.3, "{ten}, once {once}");
+    // The mean of the training pictures is what is kept.
+    let bytes = std::fs::read(place.path("run/best.safetensors")).unwrap();
+    let weights = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let kept = weights.tensor("mean_image").unwrap();
+    assert_eq!(kept.shape(), [3, 37, 37]);
+    let values: Vec<f32> = kept.data().as_chunks::<4>().0.iter().map(|&value| f32::from_le_bytes(value)).collect();
+    let mean = values.iter().sum::<f32>() / values.len() as f32;
+    assert!((0.05..0.95).contains(&mean) && values.iter().any(|value| (value - mean).abs() > 0.01), "{mean}");
+    // A run without begins from it and says what it leaves out.
+    let plain = place.convoy(&format!("{TRAIN} --max-steps 1 --name after --pretrained run/best.safetensors")).ok();
+    assert!(plain.stdout.contains("not in the model: mean_image"), "{}", plain.stdout);
+}
+
 #[test]
 fn ten_crops_are_evaluated() {
     let place = Place::new();

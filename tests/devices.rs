@@ -8,7 +8,9 @@ use convoy::backend::several::SeveralDevices;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, Program};
 use convoy::graph::partition::Parallel;
-use convoy::models::{BuildOptions, Model, OptimizerConfig, TrainGraph, eval_graph, train_graph};
+use convoy::models::{
+    BuildOptions, Initial, MEAN_IMAGE, Model, OptimizerConfig, Parameter, TrainGraph, eval_graph, train_graph,
+};
 use convoy::ops::{Crop, IGNORE};
 use convoy::rng::Philox;
 use convoy::selftest::{Selection, Suite};
@@ -53,7 +55,7 @@ fn model(text: &str) -> Model {
 
 fn options(model: &Model) -> BuildOptions {
     let stored_size = Some([model.input[1] + 2, model.input[2] + 3]);
-    BuildOptions { stored_size, crop: Crop::Random, flip: true, ..BuildOptions::new(BATCH, 3) }
+    BuildOptions { stored_size, crop: Crop::Random, flip: true, mean_image: true, ..BuildOptions::new(BATCH, 3) }
 }
 
 fn step_graph(model: &Model) -> TrainGraph {
@@ -78,7 +80,11 @@ fn several(devices: Vec<Box<dyn Device>>, parallel: Parallel) -> Box<dyn Device>
 type State = BTreeMap<String, Tensor>;
 
 fn initial(graph: &TrainGraph) -> State {
-    let parameters = graph.parameters.iter().map(|p| (p.name.clone(), p.initial(3).unwrap()));
+    let first = |p: &Parameter| match p.name == MEAN_IMAGE {
+        true => Parameter { initial: Initial::Normal(1.0), ..p.clone() }.initial(3).unwrap(),
+        false => p.initial(3).unwrap(),
+    };
+    let parameters = graph.parameters.iter().map(|p| (p.name.clone(), first(p)));
     parameters.chain(graph.states.iter().map(|(name, ty)| (name.clone(), Tensor::zeros(ty).unwrap()))).collect()
 }
 

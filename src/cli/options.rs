@@ -171,6 +171,9 @@ pub struct Options {
     /// Per channel R,G,B of pixels in 0..1: subtracted
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
     mean: Option<Vec<f64>>,
+    /// Whether the mean of the training pictures at each place is subtracted instead, as in the 2012 paper
+    #[arg(long, value_name = "BOOL", help_heading = "Data")]
+    mean_image: Option<bool>,
     /// Per channel R,G,B: divided by
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
     std: Option<Vec<f64>>,

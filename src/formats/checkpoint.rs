@@ -31,6 +31,8 @@ pub struct Checkpoint {
     pub resize: Resize,
     /// Per channel, of pixels in [0, 1], subtracted.
     pub mean: [f32; 3],
+    /// Whether the tensor [`MEAN_IMAGE`](crate::models::MEAN_IMAGE) is subtracted instead.
+    pub mean_image: bool,
     /// Per channel, of pixels in [0, 1], divided by.
     pub std: [f32; 3],
     /// Rate of every dropout layer, when it is not the model's own.
@@ -59,6 +61,8 @@ struct DropoutNote {
 struct Normalisation {
     mean: [f32; 3],
     std: [f32; 3],
+    #[serde(default)]
+    mean_image: bool,
 }
 
 impl Checkpoint {
@@ -68,6 +72,7 @@ impl Checkpoint {
             image_size: self.image_size,
             stored_size: Some(self.stored_size),
             mean: self.mean,
+            mean_image: self.mean_image,
             std: self.std,
             dropout: self.dropout,
             dropout_scaling: self.dropout_scaling,
@@ -89,6 +94,7 @@ impl Checkpoint {
             DropoutScaling::Inverted => "inverted",
             DropoutScaling::Paper => "paper",
         };
+        let normalisation = Normalisation { mean: self.mean, std: self.std, mean_image: self.mean_image };
         let own = [
             ("convoy", env!("CARGO_PKG_VERSION").to_string()),
             ("model", self.model.name.clone()),
@@ -97,7 +103,7 @@ impl Checkpoint {
             ("input_size", json(&[self.model.input[0], height, width])?),
             ("stored_size", json(&self.stored_size)?),
             ("resize", json(&self.resize)?),
-            ("normalisation", json(&Normalisation { mean: self.mean, std: self.std })?),
+            ("normalisation", json(&normalisation)?),
             ("dropout", json(&DropoutNote { rate: self.dropout, scaling: scaling.into() })?),
             ("epoch", self.epoch.to_string()),
             ("top1", json(&self.top1)?),
@@ -139,7 +145,7 @@ impl Checkpoint {
             "paper" => DropoutScaling::Paper,
             other => return Err(format!("its dropout scaling is {other:?}: expected \"inverted\" or \"paper\"")),
         };
-        let Normalisation { mean, std } = parse("normalisation", &take("normalisation")?)?;
+        let Normalisation { mean, std, mean_image } = parse("normalisation", &take("normalisation")?)?;
         let checkpoint = Checkpoint {
             model,
             classes,
@@ -147,6 +153,7 @@ impl Checkpoint {
             stored_size: parse("stored_size", &take("stored_size")?)?,
             resize: parse("resize", &take("resize")?)?,
             mean,
+            mean_image,
             std,
             dropout: dropout.rate,
             dropout_scaling,
@@ -211,6 +218,7 @@ mod tests {
             stored_size: [28, 28],
             resize: Resize::Stretch,
             mean: [0.1, 0.2, 0.3],
+            mean_image: false,
             std: [0.4, 0.5, 1.0 / 255.0],
             dropout: None,
             dropout_scaling: DropoutScaling::Paper,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use super::layer::Features;
 use super::parse::INPUT;
-use super::see::Seen;
+use super::see::{MEAN_IMAGE, Seen};
 use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, Model, Parameter, ParameterKind};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
@@ -38,7 +38,7 @@ pub struct Network {
     pub mixing: Option<ValueId>,
     /// f32 [N, classes].
     pub logits: ValueId,
-    /// In the model's order: of each layer weight, then bias, then statistics.
+    /// In the model's order: of each layer weight, then bias, then statistics; the mean image last.
     pub parameters: Vec<Parameter>,
     /// One per layer of the model.
     pub layers: Vec<LayerInfo>,
@@ -68,7 +68,7 @@ impl Model {
     /// [`Error::Shape`] with the layer's name when a layer cannot take what the one before gives;
     /// [`Error::Input`] when an option is out of range.
     pub fn build(&self, graph: &mut Graph, options: &BuildOptions, phase: Phase) -> Result<Network> {
-        let Seen { pictures, counter, mixing, x } = self.see(graph, options, phase)?;
+        let Seen { pictures, counter, mixing, mean_image, x } = self.see(graph, options, phase)?;
         let mut builder = Builder {
             model: self,
             options,
@@ -85,7 +85,12 @@ impl Model {
         for (number, layer) in self.layers.iter().enumerate() {
             layers.push(builder.layer(number).map_err(|e| self.explain(e, layer, options))?);
         }
-        let Builder { x: logits, parameters, folds, graph, .. } = builder;
+        let Builder { x: logits, mut parameters, folds, graph, .. } = builder;
+        if let Some(value) = mean_image {
+            let (number, shape) = (parameters.len() as u32, graph[value].ty.shape.clone());
+            let (initial, kind) = (Initial::Constant(0.0), ParameterKind::Statistic);
+            parameters.push(Parameter { value, name: MEAN_IMAGE.into(), shape, number, initial, kind });
+        }
         let expected = Shape::from([options.batch, options.classes]);
         if graph[logits].ty.shape != expected {
             let last = &self.layers[self.layers.len() - 1].name;

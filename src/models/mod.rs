@@ -18,6 +18,7 @@ pub use init::{Init, Initial, Parameter, ParameterKind};
 pub use layer::{Bias, Extent, Features, Layer, LayerKind, Place};
 pub use optimizer::{OptimizerConfig, Rule};
 pub use options::BuildOptions;
+pub use see::MEAN_IMAGE;
 pub use step::{EvalGraph, MixInputs, TrainGraph, ViewGraph, eval_graph, train_graph, view_graph};
 
 use serde::Serialize;

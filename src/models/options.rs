@@ -30,6 +30,8 @@ pub struct BuildOptions {
     pub weighted: bool,
     /// Per channel, of pixels in [0, 1], subtracted.
     pub mean: [f32; 3],
+    /// Whether each place of a stored picture has a mean of its own instead: the statistic [`super::MEAN_IMAGE`].
+    pub mean_image: bool,
     /// Per channel, of pixels in [0, 1], divided by.
     pub std: [f32; 3],
     /// Replaces the rate of every dropout layer.
@@ -59,6 +61,7 @@ impl BuildOptions {
             mixed: false,
             weighted: false,
             mean: [0.5; 3],
+            mean_image: false,
             std: [0.5; 3],
             dropout: None,
             dropout_scaling: DropoutScaling::Inverted,

@@ -8,12 +8,17 @@ use crate::ops::mix::PLAN;
 use crate::ops::{Augment, Color, Crop, Mix};
 use crate::tensor::{DType, TensorType};
 
+/// Name of the tensor of the training pictures' mean at each place, f32 [3, H, W] of pixels in [0, 1].
+pub const MEAN_IMAGE: &str = "mean_image";
+
 /// What comes before the first layer.
 pub(super) struct Seen {
     pub pictures: ValueId,
     pub counter: ValueId,
     /// How pictures are mixed, if they are.
     pub mixing: Option<ValueId>,
+    /// State [`MEAN_IMAGE`], f32 [3, H, W], if there is one.
+    pub mean_image: Option<ValueId>,
     /// f32 [N, 3, h, w].
     pub x: ValueId,
 }
@@ -41,13 +46,18 @@ impl Model {
             color: if training { options.color } else { Color::NONE },
             erase: if training { options.erase } else { 0.0 },
         };
-        let mut x = graph.apply("augment", augment, &[pictures, counter])?;
+        let mean_image = match options.mean_image {
+            true => Some(graph.source(MEAN_IMAGE, TensorType::f32([3, height, width]), Role::State)?),
+            false => None,
+        };
+        let inputs: Vec<ValueId> = [pictures, counter].into_iter().chain(mean_image).collect();
+        let mut x = graph.apply("augment", augment, &inputs)?;
         let mut mixing = None;
         if training && options.mixed {
             let plan = graph.source("mixing", TensorType::f32([options.batch, PLAN]), Role::Input)?;
             x = graph.apply("mix", Mix, &[x, plan])?;
             mixing = Some(plan);
         }
-        Ok(Seen { pictures, counter, mixing, x })
+        Ok(Seen { pictures, counter, mixing, mean_image, x })
     }
 }

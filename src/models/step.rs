@@ -145,7 +145,7 @@ pub struct ViewGraph {
 /// When an option is out of range.
 pub fn view_graph(model: &Model, options: &BuildOptions) -> Result<ViewGraph> {
     let mut graph = Graph::new();
-    let Seen { pictures, counter, mixing, x } = model.see(&mut graph, options, Phase::Training)?;
+    let Seen { pictures, counter, mixing, x, .. } = model.see(&mut graph, options, Phase::Training)?;
     Ok(ViewGraph { graph, pictures, counter, mixing, x })
 }
 

@@ -26,8 +26,9 @@ pub enum Crop {
     },
 }
 
-/// Inputs: pictures `u8 [N, H, W, 3]` (RGB), counter `u32 [4] = [seed low, seed high, step, 0]`. Output: x `f32 [N, 3, h, w]`,
-/// `x[n,c,i,j] = (value / 255 - mean[c]) / std[c]`.
+/// Inputs: pictures `u8 [N, H, W, 3]` (RGB), counter `u32 [4] = [seed low, seed high, step, 0]`, and, where each place has a mean of its
+/// own, the mean image `f32 [3, H, W]` of pixels in [0, 1]. Output: x `f32 [N, 3, h, w]`, `x[n,c,i,j] = (value / 255 - mean) / std[c]`,
+/// where mean is `mean[c]`, or what the mean image has at the places that value is of.
 ///
 /// Random words of picture n, counted from `first_picture`, are `philox(seed, stream::AUGMENT, step).block(2n)` = [flip, top, left, area] and
 /// `.block(2n + 1)` = [aspect, ..]; u = `rng::unit(word)`.
@@ -140,9 +141,14 @@ impl Operator for Augment {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
+        let (inputs, mean_image) = inputs.split_at(inputs.len().min(2));
         let [pictures, counter] = inputs_of([DType::U8, DType::U32], inputs)?;
         expect_shape("the random counter", &counter, &[4].into())?;
         let [n, h, w, channels] = pictures.nchw()?;
+        if !mean_image.is_empty() {
+            let [image] = inputs_of([DType::F32], mean_image)?;
+            expect_shape("the mean image", &image, &[3, h, w].into())?;
+        }
         let [out_h, out_w] = self.output;
         if channels != 3 {
             return Err(format!("expected pictures [N, H, W, 3], got {pictures}"));
@@ -168,7 +174,11 @@ impl Operator for Augment {
         for n in 0..n_end {
             let number = (self.first_picture + n) as u32;
             let place = self.placement(random, number, [h, w]);
-            let pixel = |i: usize, j: usize, c: usize| pictures.data[((n * h + i) * w + j) * 3 + c];
+            let pixel = |i: usize, j: usize, c: usize| pictures.data[((n * h + i) * w + j) * 3 + c] / 255.0;
+            let mean = |i: usize, j: usize, c: usize| match inputs.get(2) {
+                Some(image) => image.data[(c * h + i) * w + j],
+                None => self.mean[c] as f64,
+            };
             let recolor = self.color.of(random, number, self.mean);
             let gone = erased(random, number, self.erase, self.output);
             for (i, j) in (0..out_h).flat_map(|i| (0..out_w).map(move |j| (i, j))) {
@@ -178,25 +188,28 @@ impl Operator for Augment {
                 let (top, bottom, fy) = place.taps(0, i, h);
                 let (left, right, fx) = place.taps(1, if place.flip { out_w - 1 - j } else { j }, w);
                 let (fy, fx) = (fy as f64, fx as f64);
-                let sampled = std::array::from_fn(|c| {
-                    let upper = pixel(top, left, c) * (1.0 - fx) + pixel(top, right, c) * fx;
-                    let lower = pixel(bottom, left, c) * (1.0 - fx) + pixel(bottom, right, c) * fx;
-                    (upper * (1.0 - fy) + lower * fy) / 255.0
-                });
+                let sample = |of: &dyn Fn(usize, usize, usize) -> f64, c: usize| {
+                    let upper = of(top, left, c) * (1.0 - fx) + of(top, right, c) * fx;
+                    let lower = of(bottom, left, c) * (1.0 - fx) + of(bottom, right, c) * fx;
+                    upper * (1.0 - fy) + lower * fy
+                };
+                let sampled = std::array::from_fn(|c| sample(&pixel, c));
                 for (c, value) in recolor.apply(sampled).into_iter().enumerate() {
-                    x.data[((n * 3 + c) * out_h + i) * out_w + j] = (value - self.mean[c] as f64) / self.std[c] as f64;
+                    x.data[((n * 3 + c) * out_h + i) * out_w + j] = (value - sample(&mean, c)) / self.std[c] as f64;
                 }
             }
         }
         vec![x]
     }
 
-    fn scale(&self, _: &[Array], outputs: &[Array]) -> Vec<Array> {
+    fn scale(&self, inputs: &[Array], outputs: &[Array]) -> Vec<Array> {
         let mut scales = relative(outputs);
+        let means = inputs.get(2).map_or(&[][..], |image| &image.data);
+        let largest = means.iter().fold(0.0, |largest: f64, mean| largest.max(mean.abs()));
         let plane = self.output[0] * self.output[1];
         for (i, scale) in scales[0].data.iter_mut().enumerate() {
             let c = i / plane % 3;
-            *scale += 2.0 * (self.mean[c] as f64 / self.std[c] as f64).abs(); // what the mean was taken off
+            *scale += 2.0 * (largest + self.mean[c].abs() as f64) / self.std[c] as f64; // what the mean was taken off
             *scale += self.color.largest() / self.std[c] as f64; // and what colours were mixed of
         }
         scales
@@ -216,6 +229,12 @@ impl Operator for Augment {
             let Op::Augment(op) = case.op else { unreachable!("it was made of one") };
             Case::new(Augment { color, erase, first_picture: 3, ..op }, name, case.inputs, 8)
         };
+        let less_image = |name, case: Case| {
+            let [n, h, w, _] = case.inputs[0].ty.shape[..] else { unreachable!("pictures have four axes") };
+            let terms = if n == 40 { 12 } else { 8 };
+            let inputs = case.inputs.into_iter().chain([mean_image([h, w])]).collect();
+            Case::new(case.op, name, inputs, terms).without_gradient()
+        };
         let color = Color { brightness: 0.4, contrast: 0.3, saturation: 0.5, ..Color::NONE };
         let pca = [[0.02, -0.01, 0.005], [0.02, 0.001, -0.01], [0.019, 0.009, 0.006]];
         vec![
@@ -223,6 +242,9 @@ impl Operator for Augment {
             colored("PCA jitter", Color { pca, ..Color::NONE }, 0.0),
             colored("erasing", Color::NONE, 0.5),
             colored("all of it", Color { pca, ..color }, 1.0),
+            less_image("mean image", case("", Crop::Center, false, 5, [13, 10], [8, 7])),
+            less_image("mean image, random crop", case("", Crop::Random, true, 5, [13, 17], [11, 8])),
+            less_image("mean image, all of it", colored("", Color { pca, ..color }, 0.5)),
             case("whole picture", Crop::Center, false, 5, [7, 5], [7, 5]),
             case("flip", Crop::Center, true, 5, [6, 9], [6, 9]),
             case("centre", Crop::Center, false, 5, [13, 10], [8, 7]),
@@ -265,8 +287,15 @@ impl Operator for Augment {
         let op = Augment { output, first_picture, crop, flip, mean, std, color, erase };
         let pictures =
             CaseInput { ty: TensorType::new([batch, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
-        Case::new(op, "random", vec![pictures, CaseInput::counter()], 4)
+        let mean_image = (draw.below(4) == 0).then(|| mean_image(stored));
+        let inputs = [pictures, CaseInput::counter()].into_iter().chain(mean_image).collect();
+        Case::new(op, "random", inputs, 8)
     }
+}
+
+/// A mean image of cases.
+fn mean_image(stored: [usize; 2]) -> CaseInput {
+    CaseInput { ty: TensorType::f32([3, stored[0], stored[1]]), fill: Fill::Uniform(0.0, 1.0) }
 }
 
 #[cfg(test)]

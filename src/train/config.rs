@@ -112,6 +112,8 @@ pub struct Settings {
     pub resize: ResizeKind,
     /// Per channel (RGB, pixels in 0..1): subtracted.
     pub mean: [f64; 3],
+    /// Whether the training pictures' mean at each place is subtracted instead.
+    pub mean_image: bool,
     /// Per channel: divided by.
     pub std: [f64; 3],
     /// Seed of everything random.

@@ -82,6 +82,7 @@ impl Job {
             mixed: settings.mixup > 0.0 || settings.cutmix > 0.0,
             weighted: settings.balance == Balance::Loss,
             mean: settings.mean.map(|v| v as f32),
+            mean_image: settings.mean_image,
             std: settings.std.map(|v| v as f32),
             dropout: settings.dropout.map(|v| v as f32),
             dropout_scaling: match settings.dropout_form {
@@ -133,6 +134,7 @@ impl Job {
             stored_size: self.sizes().1,
             resize: self.settings.resize.into(),
             mean: options.mean,
+            mean_image: options.mean_image,
             std: options.std,
             dropout: options.dropout,
             dropout_scaling: options.dropout_scaling,

@@ -6,7 +6,6 @@
 
 pub mod balance;
 mod choices;
-mod components;
 pub mod config;
 mod event;
 mod feed;
@@ -19,6 +18,7 @@ pub mod preset;
 pub mod run_folder;
 pub mod schedule;
 mod state;
+mod statistics;
 mod trainer;
 mod unreadable;
 

@@ -1,19 +1,18 @@
-//! What a run does with its pictures beside training on them: looks whether they can be read, keeps them decoded, finds how their colours
-//! vary, draws some.
+//! What a run does with its pictures beside training on them: looks whether they can be read, keeps them decoded, finds their mean and how
+//! their colours vary, draws some.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::components::components;
 use super::feed::{Feed, counter};
-use super::position::Position;
 use super::run_folder::RunFolder;
+use super::statistics::Statistics;
 use super::{Event, Job};
 use crate::backend::Device;
 use crate::data::{Dataset, Loader, LoaderOptions, PictureCache, Place, decode};
 use crate::error::{Error, Result};
-use crate::formats::{Checkpoint, atomic};
+use crate::formats::atomic;
 use crate::models;
 use crate::ops::mix::PLAN;
 use crate::report::Samples;
@@ -67,26 +66,24 @@ pub(super) fn picture_cache(
     }
 }
 
-/// The principal components of the training pictures' colours, as the run to go on with has them or from the pictures.
-pub(super) fn principal_components(
+/// What the settings want to know of all training pictures.
+pub(super) fn statistics(
     job: &Job,
-    resumed: Option<&Checkpoint>,
     loader: &Loader,
     stop: &AtomicBool,
     folder: &mut RunFolder,
     observe: &mut dyn FnMut(&Event),
-) -> Result<[[f64; 3]; 3]> {
-    if let Some(known) = resumed.map(Position::restore).transpose()?.and_then(|position| position.components) {
-        return Ok(known);
-    }
-    let text = format!("colours: looking at {} training pictures for --pca-jitter", job.dataset.train.len());
+) -> Result<Statistics> {
+    let text = format!("looking at {} training pictures for their mean and their colours", job.dataset.train.len());
     notice(folder, observe, text, false)?;
-    let components = components(loader, |_| !stop.load(Ordering::Relaxed))?.ok_or(Error::Interrupted)?;
+    let statistics = Statistics::of(loader, job.loader_options(1).size, |_| !stop.load(Ordering::Relaxed))?;
+    let statistics = statistics.ok_or(Error::Interrupted)?;
+    let components = statistics.components;
     let length = |k: usize| (0..3).map(|c| components[c][k].powi(2)).sum::<f64>().sqrt();
     let (first, second, third) = (length(0), length(1), length(2));
     let text = format!("colours: variances {first:.4}, {second:.4}, {third:.4} along their principal components");
     notice(folder, observe, text, false)?;
-    Ok(components)
+    Ok(statistics)
 }
 
 /// Draws the first pictures of the first step as the network sees them: `samples.png`.

@@ -5,13 +5,19 @@ use super::position::Position;
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::TrainGraph;
+use crate::models::{MEAN_IMAGE, TrainGraph};
 use crate::tensor::Tensor;
 
 /// First weights, or pretrained ones where they fit, and optimizer state of zero.
-pub(super) fn initialise(device: &mut dyn Device, graph: &TrainGraph, job: &Job) -> Result<Position> {
+pub(super) fn initialise(
+    device: &mut dyn Device,
+    graph: &TrainGraph,
+    job: &Job,
+    mean_image: Option<&Tensor>,
+) -> Result<Position> {
     for parameter in &graph.parameters {
-        match job.pretrained.as_ref().and_then(|pretrained| pretrained.get(parameter)) {
+        let measured = mean_image.filter(|_| parameter.name == MEAN_IMAGE);
+        match job.pretrained.as_ref().and_then(|pretrained| pretrained.get(parameter)).or(measured) {
             Some(tensor) => device.set(&parameter.name, tensor)?,
             None => device.set(&parameter.name, &parameter.initial(job.settings.seed)?)?,
         }

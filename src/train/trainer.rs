@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use super::feed::Feed;
 use super::metrics::{Means, Tally, labelled_rows, score};
-use super::pictures::{check_readable, notice, picture_cache, principal_components, save_samples};
+use super::pictures::{check_readable, notice, picture_cache, save_samples, statistics};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
 use super::schedule::Schedule;
@@ -95,15 +95,20 @@ impl<'a> Run<'a> {
             Loader::with_cache(items.clone(), job.loader_options(batch), cache.clone())
         };
         let training = loader(&job, &job.dataset.train, job.batch());
-        if job.settings.pca_jitter > 0.0 {
-            job.components = principal_components(&job, resumed.as_ref(), &training, stop, folder, observe)?;
+        let known = resumed.as_ref().map(Position::restore).transpose()?;
+        let (components, wanted) = (known.and_then(|position| position.components), job.settings.pca_jitter > 0.0);
+        let mut mean_image = None;
+        if (wanted && components.is_none()) || (job.settings.mean_image && resumed.is_none()) {
+            let found = statistics(&job, &training, stop, folder, observe)?;
+            (job.components, mean_image) = (found.components, Some(found.mean_image));
         }
+        job.components = components.unwrap_or(job.components);
         let settings = &job.settings;
         let optimizer = job.optimizer();
         let graph = job.train_graph()?;
         let mut position = match resumed {
             Some(checkpoint) => state::restore(device, checkpoint, &graph, &job)?,
-            None => state::initialise(device, &graph, &job)?,
+            None => state::initialise(device, &graph, &job, mean_image.as_ref())?,
         };
         let program = device.compile(&graph.graph, &[graph.loss, graph.logits])?;
         // A batch of two, the tutorial's, would waste the device in evaluation.

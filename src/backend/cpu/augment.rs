@@ -12,6 +12,7 @@ use crate::rng::{Philox, stream};
 impl CpuOp for Augment {
     fn run(&self, mut io: Io) {
         let (pictures, counter, x) = (io.u8(0), io.u32(1), io.output(0));
+        let mean_image = (io.inputs() > 2).then(|| io.f32(2));
         let [h, w] = [io.shape(0)[1], io.shape(0)[2]];
         let seed = counter[0] as u64 | (counter[1] as u64) << 32;
         let random = Philox { seed, stream: stream::AUGMENT, step: counter[2] };
@@ -26,6 +27,9 @@ impl CpuOp for Augment {
             }
             if self.color != Color::NONE {
                 recolor(x, &self.color.of(random, n, self.mean).normalised(self.mean, self.std));
+            }
+            if let Some(image) = mean_image {
+                self.subtract(x, image, [h, w], &place);
             }
             if let Some(part) = erased(random, n, self.erase, self.output) {
                 erase(x, self.output, part);
@@ -67,6 +71,23 @@ impl Augment {
                     let mix = |row: &[u8]| row[left * 3 + c] as f32 * (1.0 - fx) + row[right * 3 + c] as f32 * fx;
                     let value = mix(upper) * (1.0 - fy) + mix(lower) * fy;
                     x[(c * out_h + i) * out_w + j] = value * scale[c] - shift[c];
+                }
+            }
+        }
+    }
+
+    /// Takes the mean image off in place of the mean, which is off already.
+    fn subtract(&self, x: &mut [f32], image: &[f32], [h, w]: [usize; 2], place: &Placement) {
+        let [out_h, out_w] = self.output;
+        for ((c, x), image) in x.chunks_mut(out_h * out_w).enumerate().zip(image.chunks(h * w)) {
+            for (i, x) in x.chunks_mut(out_w).enumerate() {
+                let (top, bottom, fy) = place.taps(0, i, h);
+                let (upper, lower) = (&image[top * w..][..w], &image[bottom * w..][..w]);
+                for (j, x) in x.iter_mut().enumerate() {
+                    let (left, right, fx) = place.taps(1, if place.flip { out_w - 1 - j } else { j }, w);
+                    let mix = |row: &[f32]| row[left] * (1.0 - fx) + row[right] * fx;
+                    let mean = mix(upper) * (1.0 - fy) + mix(lower) * fy;
+                    *x -= (mean - self.mean[c]) / self.std[c];
                 }
             }
         }

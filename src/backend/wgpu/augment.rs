@@ -21,6 +21,8 @@ impl WgpuOp for Augment {
         let Color { brightness, contrast, saturation, pca } = self.color;
         let pca = pca.map(|[r, g, b]| [r, g, b, 0.0]);
         let counter = cx.whole(&inputs[1])?;
+        // Without one nothing is read of what stands for it.
+        let mean_image = inputs.get(2).map(|image| cx.whole(image)).transpose()?;
         let [n, stored_h, stored_w] = [0, 1, 2].map(|axis| pictures.ty.shape[axis]);
         let side = fixed_side([stored_h, stored_w]);
         for range in cx.rows(n, &[pictures, x])? {
@@ -30,6 +32,8 @@ impl WgpuOp for Augment {
                 .bind("pixels", pixels)
                 .bind("counter", counter)
                 .bind("out", out)
+                .bind("mean_image", mean_image.unwrap_or(counter))
+                .constant("MEAN_IMAGE", mean_image.is_some())
                 .constant("CROP", crop)
                 .constant("FLIP", self.flip)
                 .constant("COLOR", self.color != Color::NONE)

@@ -325,7 +325,11 @@ impl Builder<'_> {
         self.emit(node, vec![layout.clone()], |b, d| {
             let first_picture = augment.first_picture + layout.range(d).map_or(0, |(_, range)| range.start);
             let op = Augment { first_picture, ..augment.clone() };
-            Ok((op.into(), vec![b.part(pictures, d, &layout)?, b.whole(counter, d)?]))
+            let mut inputs = vec![b.part(pictures, d, &layout)?, b.whole(counter, d)?];
+            if let Some(&mean_image) = node.inputs.get(2) {
+                inputs.push(b.whole(mean_image, d)?);
+            }
+            Ok((op.into(), inputs))
         })
     }
 }
