@@ -91,14 +91,19 @@ impl Error {
 pub fn one_line(text: &impl std::fmt::Display) -> String {
     let text = text.to_string();
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('|'));
-    let mut line = String::with_capacity(text.len());
-    for c in lines.collect::<Vec<_>>().join(" ").chars() {
+    escaped(&lines.collect::<Vec<_>>().join(" "))
+}
+
+/// A file's name or path with its control characters, line breaks among them, escaped; nothing else is changed.
+pub fn escaped(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for c in name.chars() {
         match c.is_control() {
-            true => line.extend(c.escape_debug()),
-            false => line.push(c),
+            true => text.extend(c.escape_debug()),
+            false => text.push(c),
         }
     }
-    line
+    text
 }
 
 /// `Result` with convoy's [`Error`].

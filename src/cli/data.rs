@@ -238,7 +238,7 @@ fn list(text: &mut String, what: &str, lines: impl ExactSizeIterator<Item = Stri
     let n = lines.len();
     let _ = writeln!(text, "{what}: {}", if n == 0 { "none".into() } else { n.to_string() });
     for line in lines.take(shown) {
-        let _ = writeln!(text, "  {}", convoy::error::one_line(&line));
+        let _ = writeln!(text, "  {}", convoy::error::escaped(&line));
     }
     if n > shown {
         let _ = writeln!(text, "  .. and {} more: -v lists all", n - shown);

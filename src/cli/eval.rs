@@ -63,7 +63,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         false => console::print(table(&result, classifier.classes()))?,
     }
     let skipped: HashSet<&str> = result.skipped.iter().map(|picture| picture.relative.as_str()).collect();
-    match lost_classes(classifier.classes(), items.iter(), &skipped) {
+    match lost_classes(classifier.classes(), items.iter(), |item| skipped.contains(&item.relative[..])) {
         Some(message) => Err(Error::input(message)),
         None => Ok(()),
     }

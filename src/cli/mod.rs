@@ -68,7 +68,7 @@ enum Command {
     Data(data::Args),
     /// Draw a small labelled practice set, for trying things without data
     Sample(sample::Args),
-    /// What is kept between runs: the fastest kernels of each device
+    /// What is kept between runs: decoded pictures, and the fastest kernels of each device
     Cache(cache::Args),
     /// Several runs' curves in one picture and a table
     Compare(compare::Args),

@@ -178,7 +178,7 @@ pub struct Options {
     #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
     std: Option<Vec<f64>>,
     /// Where decoded pictures are kept for later epochs and runs: auto (the user's folder of caches), off, or a folder; results do not
-    /// depend on it [default: auto]
+    /// depend on it, as long as no picture is changed during the run [default: auto]
     #[arg(long, value_name = "auto|off|DIR", help_heading = "Data")]
     cache: Option<String>,
     /// Threads that decode pictures; results do not depend on it [default: one per processor]

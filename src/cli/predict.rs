@@ -8,7 +8,7 @@ use super::DeviceArgs;
 use super::console::{self, Console};
 use convoy::classifier::{Classifier, Prediction, Score};
 use convoy::data;
-use convoy::error::one_line;
+use convoy::error::escaped;
 use convoy::formats::Checkpoint;
 use convoy::{Error, Result};
 
@@ -136,5 +136,5 @@ fn print_line(prediction: &Prediction, top: usize) -> Result<()> {
     let Ok(scores) = &prediction.scores else { return Ok(()) };
     let entry = |score: &Score| format!("{} {:.2} %", score.label, 100.0 * score.probability);
     let entries: Vec<String> = scores[..top].iter().map(entry).collect();
-    console::print(one_line(&format_args!("{}: {}", prediction.path.display(), entries.join(", "))))
+    console::print(escaped(&format!("{}: {}", prediction.path.display(), entries.join(", "))))
 }

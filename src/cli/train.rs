@@ -1,6 +1,5 @@
 //! `convoy train`: settings from preset, file and options; a run folder; the run.
 
-use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -279,8 +278,7 @@ fn ending(outcome: &Outcome) -> String {
 fn conclude(outcome: &Outcome, folder: &RunFolder, samples: &[Item], console: &Console) -> Result<()> {
     console.say(ending(outcome))?;
     let best = folder.file("best.safetensors");
-    let skipped: HashSet<&str> = folder.skipped().collect();
-    let sample = samples.iter().find(|item| !skipped.contains(&item.relative[..]));
+    let sample = samples.iter().find(|item| !folder.has_skipped(&item.relative));
     if let Some(sample) = sample.filter(|_| best.exists()) {
         console.say(format_args!("try it: convoy predict {} {}", quoted(&best), quoted(&sample.path)))?;
     }

@@ -55,7 +55,11 @@ pub struct PictureCache {
 
 /// What a picture's file was when it was read: other content has another stamp.
 fn stamp(item: &Item, metadata: &Metadata) -> Option<u128> {
-    let modified = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?.as_nanos();
+    let modified = metadata.modified().ok()?;
+    let since = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    };
     // What sets a file's time back leaves the time of the change; what puts another file in its place, as a clock ticks or in another
     // folder, leaves neither its number nor its disk's.
     #[cfg(unix)]
@@ -64,13 +68,10 @@ fn stamp(item: &Item, metadata: &Metadata) -> Option<u128> {
         [metadata.ctime() as u64, metadata.ctime_nsec() as u64, metadata.ino(), metadata.dev()]
     };
     #[cfg(not(unix))]
-    let file = {
-        let created = metadata.created().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-        [created.map_or(0, |time| time.as_nanos() as u64), xxh3_64(item.path.as_os_str().as_encoded_bytes())]
-    };
+    let file = { [metadata.created().map_or(0, since) as u64, xxh3_64(item.path.as_os_str().as_encoded_bytes())] };
     let mut bytes = Vec::with_capacity(item.relative.len() + 64);
     bytes.extend(metadata.len().to_le_bytes());
-    bytes.extend(modified.to_le_bytes());
+    bytes.extend(since(modified).to_le_bytes());
     file.iter().for_each(|number| bytes.extend(number.to_le_bytes()));
     bytes.extend(item.relative.as_bytes());
     Some(xxh3_128(&bytes))
@@ -161,11 +162,10 @@ impl PictureCache {
             true => (form::new_file(&path, &text)?, Vec::new()),
             false => (file, entries),
         };
-        let note = (wanted > allowed).then(|| {
+        let note = (pictures as u64 > most).then(|| {
             format!(
-                "{} of {pictures} decoded pictures will be kept: {why}. The others are decoded in every epoch; \
-                 --cache DIR keeps them on another disk",
-                most
+                "{most} of {pictures} decoded pictures will be kept: {why}. The others are decoded in every epoch; \
+                 --cache with a folder on another disk keeps them there"
             )
         });
         let cache = PictureCache {

@@ -8,11 +8,9 @@ use std::path::Path;
 use convoy_codec::{Picture, Resizer};
 use serde::{Deserialize, Serialize};
 
-use super::memory::Budget;
+use super::format::{Format, MAGIC_BYTES};
+use super::memory::{Held, MOST_OF_FILE, Memory};
 use super::pixels::{Damage, Pixels};
-
-/// A larger file is not read.
-const MAX_BYTES: u64 = 1 << 30;
 
 /// Which pixels a file gives: another number where a later version of convoy, or of a crate that decodes or resizes, gives others.
 /// Pixels that were kept by a version of another number are not used.
@@ -39,14 +37,14 @@ pub enum Resize {
 /// A short reason, such as `truncated JPEG`; never a panic.
 pub fn decode(path: &Path, size: [usize; 2], resize: Resize) -> Result<Vec<u8>, String> {
     let mut pixels = vec![0; size[0] * size[1] * 3];
-    Decoder::default().decode(path, size, resize, &mut pixels, &Budget::unlimited())?;
+    Decoder::default().decode(path, size, resize, &mut pixels, &Memory::new())?;
     Ok(pixels)
 }
 
 /// As [`decode`], of a file's bytes.
 pub fn decode_bytes(bytes: &[u8], size: [usize; 2], resize: Resize) -> Result<Vec<u8>, String> {
     let mut pixels = vec![0; size[0] * size[1] * 3];
-    Decoder::default().decode_bytes(bytes, size, resize, &mut pixels, &Budget::unlimited())?;
+    Decoder::default().decode_bytes(bytes, size, resize, &mut pixels, &Memory::new())?;
     Ok(pixels)
 }
 
@@ -72,10 +70,10 @@ impl Decoder {
         size: [usize; 2],
         resize: Resize,
         pixels: &mut [u8],
-        memory: &Budget,
+        memory: &Memory,
     ) -> Result<Decoded, String> {
         let mut file = std::mem::take(&mut self.file);
-        let decoded = read(path, &mut file).and_then(|metadata| {
+        let decoded = read(path, &mut file, memory).and_then(|(_held, metadata)| {
             let damage = self.decode_bytes(&file, size, resize, pixels, memory)?;
             Ok(Decoded { damage, metadata })
         });
@@ -91,9 +89,9 @@ impl Decoder {
         size: [usize; 2],
         resize: Resize,
         pixels: &mut [u8],
-        memory: &Budget,
+        memory: &Memory,
     ) -> Result<Option<Damage>, String> {
-        let _held = memory.take(Pixels::memory(bytes));
+        let _held = memory.pictures.take(memory_of(bytes));
         caught(|| {
             let picture = Pixels::read_for(bytes, size[0].max(size[1]))?;
             self.resized(&picture, size, resize, pixels)?;
@@ -128,8 +126,17 @@ pub(super) fn caught<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T,
     catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err("the decoder failed on it".to_string()))
 }
 
-/// Reads a file into `bytes`. Its metadata, if they were the same before and after.
-pub(super) fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<Option<Metadata>, String> {
+/// About how many bytes decoding a file takes.
+pub(super) fn memory_of(bytes: &[u8]) -> usize {
+    caught(|| Ok(Pixels::memory(bytes))).unwrap_or_default()
+}
+
+/// Reads a picture's file into `bytes`, when `memory` has room for it. Its metadata, if they were the same before and after.
+pub(super) fn read<'a>(
+    path: &Path,
+    bytes: &mut Vec<u8>,
+    memory: &'a Memory,
+) -> Result<(Held<'a>, Option<Metadata>), String> {
     let system = |error: std::io::Error| match error.kind() {
         ErrorKind::NotFound => "no such file".to_string(),
         ErrorKind::PermissionDenied => "permission denied".to_string(),
@@ -143,16 +150,22 @@ pub(super) fn read(path: &Path, bytes: &mut Vec<u8>) -> Result<Option<Metadata>,
         return Err("not a regular file".to_string()); // reading a pipe could block
     }
     bytes.clear();
-    bytes.reserve(found.len().min(MAX_BYTES) as usize);
     let mut file = File::open(path).map_err(system)?;
     let before = file.metadata().map_err(system)?;
-    (&mut file).take(MAX_BYTES + 1).read_to_end(bytes).map_err(system)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err("larger than 1 GiB".to_string());
+    // What is no picture shows in its first bytes.
+    (&mut file).take(MAGIC_BYTES as u64).read_to_end(bytes).map_err(system)?;
+    Format::of(bytes)?;
+    let larger = || format!("larger than {} MiB; save it smaller", MOST_OF_FILE >> 20);
+    let length = usize::try_from(before.len()).ok().filter(|&length| length <= MOST_OF_FILE).ok_or_else(larger)?;
+    let held = memory.files.take(length);
+    bytes.reserve(length.saturating_sub(bytes.len()));
+    (&mut file).take((MOST_OF_FILE + 1 - bytes.len()) as u64).read_to_end(bytes).map_err(system)?;
+    if bytes.len() > MOST_OF_FILE {
+        return Err(larger());
     }
     let after = file.metadata().map_err(system)?;
     let same = before.len() == after.len() && before.modified().ok() == after.modified().ok();
-    Ok((same && after.len() == bytes.len() as u64).then_some(after))
+    Ok((held, (same && after.len() == bytes.len() as u64).then_some(after)))
 }
 
 #[cfg(test)]
@@ -176,6 +189,23 @@ mod tests {
         assert!(cropped.chunks(3).all(|pixel| pixel == RED));
         let stretched = decode_bytes(&bytes, [16, 24], Resize::Stretch).unwrap();
         assert_eq!((stretched.len(), &stretched[..3], &stretched[12 * 3..13 * 3]), (16 * 24 * 3, &BLUE[..], &RED[..]));
+    }
+
+    /// Neither what is no picture nor what is too large is read into memory.
+    #[test]
+    fn large_files_are_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let refusal = |begin: &[u8]| {
+            let path = dir.path().join("large.jpg");
+            std::fs::write(&path, begin).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(3 << 30).unwrap();
+            let mut bytes = Vec::new();
+            let refusal = read(&path, &mut bytes, &Memory::new()).map(drop).unwrap_err();
+            assert!(bytes.capacity() < 1 << 16);
+            refusal
+        };
+        assert_eq!(refusal(b"Hello"), format!("not a picture: begins with 'Hello{}'", "\\x00".repeat(7)));
+        assert_eq!(refusal(b"\xFF\xD8\xFF\xE0"), "larger than 128 MiB; save it smaller");
     }
 
     #[test]

@@ -7,10 +7,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-use super::decode::{caught, read};
+use super::decode::{caught, memory_of, read};
 use super::format::Format;
-use super::loader::DECODING_BYTES;
-use super::memory::Budget;
+use super::memory::Memory;
 use super::pixels::{Damage, Pixels};
 use super::{Dataset, Item, Skipped};
 
@@ -43,7 +42,7 @@ pub struct Duplicate {
 /// Decodes every picture of `dataset`, on all processors; `observe` is told how many are done, from any thread.
 pub fn inspect(dataset: &Dataset, observe: impl Fn(usize) + Sync) -> Inspection {
     let items: Vec<&Item> = dataset.train.iter().chain(&*dataset.val).collect();
-    let (memory, done) = (Budget::new(DECODING_BYTES), AtomicUsize::new(0));
+    let (memory, done) = (Memory::new(), AtomicUsize::new(0));
     let look = |item: &&Item| {
         let seen = Seen::of(&item.path, &memory);
         observe(done.fetch_add(1, Ordering::Relaxed) + 1);
@@ -90,10 +89,10 @@ struct Seen {
 }
 
 impl Seen {
-    fn of(path: &Path, memory: &Budget) -> Result<Seen, String> {
+    fn of(path: &Path, memory: &Memory) -> Result<Seen, String> {
         let mut bytes = Vec::new();
-        read(path, &mut bytes)?;
-        let _held = memory.take(Pixels::memory(&bytes));
+        let _file = read(path, &mut bytes, memory)?;
+        let _held = memory.pictures.take(memory_of(&bytes));
         let picture = caught(|| Pixels::read(&bytes))?;
         Ok(Seen {
             size: [picture.width, picture.height],

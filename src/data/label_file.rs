@@ -10,8 +10,8 @@ use crate::formats::csv;
 /// The file's name.
 pub(super) const LABELS: &str = "labels.csv";
 
-/// Labels by path, with forward slashes, from the folder that the file is in. A first line `path,label` is a header; what more fields a
-/// line has means nothing.
+/// Labels by path, with forward slashes, from the folder that the file is in. A first line `path,label` is a header, and so is another that
+/// names no file and a label that no other line has; what more fields a line has means nothing.
 ///
 /// # Errors
 /// For a line without path and label, a path that leads out of the folder, and two labels of one picture.
@@ -19,7 +19,7 @@ pub(super) fn read(file: &Path) -> Result<BTreeMap<String, String>> {
     let bytes = fs::read(file).map_err(Error::io("cannot read the labels", file))?;
     let text = String::from_utf8(bytes);
     let text = text.map_err(|_| Error::input(format!("{}: not UTF-8; save it as UTF-8", file.display())))?;
-    let mut labels = BTreeMap::new();
+    let (mut labels, mut first) = (BTreeMap::new(), None);
     for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
         let wrong = |what: String| Err(Error::input(format!("{}: line {}: {what}", file.display(), number + 1)));
         let fields = csv::fields(line);
@@ -43,12 +43,22 @@ pub(super) fn read(file: &Path) -> Result<BTreeMap<String, String>> {
             let path = fields[0].trim();
             return wrong(format!("'{path}' leads out of the folder; expected a path inside it"));
         }
+        if number == 0 {
+            first = Some((path.clone(), label.to_string()));
+        }
         match labels.insert(path.clone(), label.to_string()) {
             Some(before) if before != label => {
                 return wrong(format!("'{path}' is '{label}' here and '{before}' above; expected one label"));
             }
             _ => {}
         }
+    }
+    if let Some((path, label)) = first
+        && labels.len() > 1
+        && !file.with_file_name(&path).exists()
+        && labels.values().filter(|other| **other == label).count() == 1
+    {
+        labels.remove(&path);
     }
     Ok(labels)
 }
@@ -67,6 +77,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join(LABELS);
         fs::write(&file, text).unwrap();
+        fs::write(dir.path().join("b, c.jpg"), "").unwrap();
         let refused = |error: Error| error.to_string().rsplit_once("labels.csv: ").unwrap().1.to_string();
         read(&file).map(|labels| labels.into_iter().collect()).map_err(refused)
     }
@@ -78,6 +89,7 @@ mod tests {
             "path,label\na/1.jpg,cat\n\"b, c.jpg\",big dog\n",
             "\u{feff}Path,Label\r\na\\1.jpg, cat \r\n\r\n\"b, c.jpg\",big dog,more\r\n",
             "\"b, c.jpg\",big dog\n./a/1.jpg,cat\na//./1.jpg,cat",
+            "id,breed\na/1.jpg,cat\n\"b, c.jpg\",big dog\n",
         ] {
             assert_eq!(of(text).unwrap(), expected, "{text:?}");
         }

@@ -72,10 +72,13 @@ pub(super) fn divided(dir: &Path) -> Result<Option<(PathBuf, PathBuf)>> {
     Ok(folder("train").zip(val).map(|(train, val)| (train.path.clone(), val.path.clone())))
 }
 
-/// What is said of folders that stand beside those of [`divided`].
+/// What is said of folders and pictures that stand beside those of [`divided`].
 pub(super) fn beside(dir: &Path, taken: [&Path; 2]) -> Result<Option<String>> {
-    let others = entries(dir)?.into_iter().filter(|entry| entry.folder && !taken.contains(&entry.path.as_path()));
-    let names: Vec<String> = others.map(|entry| entry.name).collect();
+    let other = |entry: &Entry| match entry.folder {
+        true => !taken.contains(&entry.path.as_path()),
+        false => entry.is_picture(),
+    };
+    let names: Vec<String> = entries(dir)?.into_iter().filter(other).map(|entry| entry.name).collect();
     let [train, val] = taken.map(|path| path.file_name().unwrap_or_default().display().to_string());
     Ok((!names.is_empty()).then(|| {
         format!("{}: left out what is beside the folders {train} and {val}: {}", dir.display(), listed(names.iter()))
@@ -128,8 +131,25 @@ pub(super) fn labelled(dir: &Path, root: &Path, except: Option<&Path>) -> Result
 
 /// The pictures in `dir` that `home`'s label file names by paths that begin with `inside`; `prefix` goes in front of these paths.
 fn by_label_file(home: &Path, dir: &Path, prefix: &str, inside: &str, except: Option<&Path>) -> Result<Found> {
-    let mut labels = label_file::read(&home.join(LABELS))?;
+    let file = home.join(LABELS);
+    let mut labels = label_file::read(&file)?;
+    if let Some(first) = labels.keys().next()
+        && !labels.keys().any(|path| home.join(path).exists())
+    {
+        return Err(Error::input(format!(
+            "{}: none of the files that it names is there, such as {first}; expected lines path,label, the paths from {} on",
+            file.display(),
+            home.display()
+        )));
+    }
     labels.retain(|path, _| path.starts_with(inside));
+    if labels.is_empty() {
+        return Err(Error::input(format!(
+            "{}: names no picture in {}; expected lines path,label, such as cats/1.jpg,cat. Write some, or remove the file",
+            file.display(),
+            dir.display()
+        )));
+    }
     // Pictures that it does not name have no class.
     let mut walk = Walk::except(except);
     let mut others = walk.files(dir, inside.trim_end_matches('/'))?;
@@ -158,10 +178,14 @@ fn by_label_file(home: &Path, dir: &Path, prefix: &str, inside: &str, except: Op
 /// The pictures in `dir` by their folders or their names.
 fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
     let (folders, files): (Vec<_>, Vec<_>) = entries(dir)?.into_iter().partition(|entry| entry.folder);
-    let (mut in_folders, mut locked) = (Vec::new(), Vec::new());
+    let (mut in_folders, mut locked, mut empty) = (Vec::new(), Vec::new(), Vec::new());
     for Entry { path, name: class, .. } in folders {
         let mut walk = Walk::except(except);
         let pictures = walk.files(&path, &format!("{prefix}{class}"))?;
+        let excepted = path.canonicalize().is_ok_and(|real| walk.leaves_out(&real));
+        if pictures.is_empty() && walk.unlisted.is_empty() && !excepted {
+            empty.push(class.clone());
+        }
         locked.append(&mut walk.unlisted);
         let class = Arc::from(class);
         in_folders.extend(pictures.into_iter().map(|picture| Labelled { picture, class: Arc::clone(&class) }));
@@ -207,7 +231,9 @@ fn by_place(dir: &Path, prefix: &str, except: Option<&Path>) -> Result<Found> {
             )
         }),
     };
-    let notes = note.into_iter().chain(unlisted(&locked)).collect();
+    let empty = (!empty.is_empty())
+        .then(|| format!("{}: no pictures in {}, which makes no class", dir.display(), listed(empty.iter())));
+    let notes = note.into_iter().chain(empty).chain(unlisted(&locked)).collect();
     Ok(Found { pictures: in_folders, labels: Labels::Folders, notes })
 }
 

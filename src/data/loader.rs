@@ -10,7 +10,7 @@ use std::thread::{self, JoinHandle};
 
 use super::cache::{Known, PictureCache};
 use super::decode::Decoder;
-use super::memory::Budget;
+use super::memory::Memory;
 use super::pixels::Damage;
 use super::rows::Rows;
 use super::{Item, Resize};
@@ -22,8 +22,6 @@ use crate::tensor::{Data, Tensor};
 const BATCHES_AHEAD: usize = 2;
 /// Bytes of pictures that workers may be ahead, if that is less: of large batches not even one.
 const BYTES_AHEAD: usize = 64 << 20;
-/// Memory for decoding: a picture of 12 megapixels takes 50 MB, all workers together no more than this.
-pub(super) const DECODING_BYTES: usize = 256 << 20;
 
 /// How a [`Loader`] makes batches.
 #[derive(Clone, Debug)]
@@ -85,7 +83,7 @@ impl Loader {
     pub fn with_cache(items: Arc<Vec<Item>>, options: LoaderOptions, cache: Option<Arc<PictureCache>>) -> Self {
         let options = LoaderOptions { batch: options.batch.max(1), workers: options.workers.max(1), ..options };
         let known = items.iter().map(|_| Known::new()).collect();
-        let memory = Budget::new(DECODING_BYTES);
+        let memory = Memory::new();
         let (spares, skipped, damaged) = Default::default();
         Loader { shared: Arc::new(Shared { items, options, cache, known, memory, spares, skipped, damaged }) }
     }
@@ -140,7 +138,7 @@ struct Shared {
     cache: Option<Arc<PictureCache>>,
     /// Where each item is in the cache.
     known: Vec<Known>,
-    memory: Budget,
+    memory: Memory,
     /// Memory of batches that are done with.
     spares: Mutex<Vec<Vec<u8>>>,
     skipped: Mutex<BTreeMap<usize, String>>,

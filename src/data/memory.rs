@@ -1,6 +1,32 @@
 //! A bound on the memory that threads take at the same time.
+//!
+//! With what else a run holds, the pipeline stays below 512 MiB: files of at most [`MOST_OF_FILE`] bytes are read, [`FILES`] at a time or one
+//! alone; pictures that take at most [`MOST_OF_PICTURE`] are decoded, [`PICTURES`] at a time or one alone.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a file that is read.
+pub(super) const MOST_OF_FILE: usize = 128 << 20;
+/// Bytes of the files that are in memory at the same time.
+const FILES: usize = 64 << 20;
+/// Bytes that a picture may take to decode.
+pub(super) const MOST_OF_PICTURE: usize = 320 << 20;
+/// Bytes that decoding takes at the same time: a picture of 12 megapixels 48 MB.
+const PICTURES: usize = 256 << 20;
+
+/// What all threads together may take. Who takes of both takes of `files` first, so that no two wait for each other.
+pub(super) struct Memory {
+    /// For the bytes of files.
+    pub files: Budget,
+    /// For what decoding them takes.
+    pub pictures: Budget,
+}
+
+impl Memory {
+    pub fn new() -> Self {
+        Memory { files: Budget::new(FILES), pictures: Budget::new(PICTURES) }
+    }
+}
 
 /// Bytes that threads share. One that wants more than there are waits for the others; one that wants more than there can be works alone.
 pub(super) struct Budget {
@@ -10,12 +36,8 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub fn new(bytes: usize) -> Self {
+    fn new(bytes: usize) -> Self {
         Budget { all: bytes, left: Mutex::new(bytes), changed: Condvar::new() }
-    }
-
-    pub fn unlimited() -> Self {
-        Budget::new(usize::MAX)
     }
 
     /// Takes bytes until what it returns is dropped.

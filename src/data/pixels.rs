@@ -5,12 +5,11 @@ use std::fmt::{self, Display};
 use super::bmp::Bmp;
 use super::format::Format;
 use super::jpeg::{JpegLayout, jpeg};
+use super::memory::MOST_OF_PICTURE;
 use super::{orientation, raster};
 
 /// A picture that claims more is not decoded.
 const MAX_MEGAPIXELS: usize = 100;
-/// Nor one that takes more: with what else a run holds, the pipeline stays below 512 MiB.
-const MOST_MEMORY: usize = 400 << 20;
 
 /// RGB pixels.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -58,9 +57,9 @@ impl Pixels {
     pub(super) fn read_for(bytes: &[u8], wanted: usize) -> Result<Self, String> {
         let format = Format::of(bytes)?;
         let needed = Pixels::memory(bytes);
-        if needed > MOST_MEMORY {
+        if needed > MOST_OF_PICTURE {
             let mib = |bytes: usize| bytes >> 20;
-            return Err(format!("takes {} MiB of memory to decode, more than {}", mib(needed), mib(MOST_MEMORY)));
+            return Err(format!("takes {} MiB of memory to decode, more than {}", mib(needed), mib(MOST_OF_PICTURE)));
         }
         let stored = match format {
             Format::Jpeg => jpeg(bytes, wanted),

@@ -54,6 +54,13 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             val_dir.display()
         )));
     }
+    if let Some(val_dir) = val_dir.as_deref().filter(|val_dir| contains(val_dir, &train_dir)) {
+        return Err(Error::input(format!(
+            "{}: the folder of the training pictures, {}, is inside; expected other pictures to validate on",
+            val_dir.display(),
+            train_dir.display()
+        )));
+    }
     let Found { pictures, labels, mut notes } = labelled(&train_dir, dir, val_dir.as_deref())?;
     notes.extend(others);
     let classes = match &options.classes {
@@ -111,6 +118,11 @@ fn counts(items: &[Item], classes: usize) -> Vec<usize> {
     let mut counts = vec![0; classes];
     items.iter().for_each(|item| counts[item.class as usize] += 1);
     counts
+}
+
+/// Whether both are there and the first is above the second.
+fn contains(outer: &Path, inner: &Path) -> bool {
+    matches!((outer.canonicalize(), inner.canonicalize()), (Ok(outer), Ok(inner)) if inner.starts_with(&outer))
 }
 
 /// Whether both are there and the same folder.
@@ -227,8 +239,21 @@ mod tests {
             "{:?}",
             dataset.notes
         );
-        write("labels.csv", "path,label\n");
-        assert!(refusal(dir.path(), &options()).contains("no pictures"));
+        for (text, refused) in [
+            ("path,label\n", "labels.csv: names no picture in"),
+            ("", "labels.csv: names no picture in"),
+            (
+                "cat,x/1.jpg\ndog,x/2.jpg\nowl,3.jpg\n",
+                "none of the files that it names is there, such as dog; expected",
+            ),
+        ] {
+            write("labels.csv", text);
+            let refusal = refusal(dir.path(), &options());
+            assert!(refusal.contains(refused), "{refusal}");
+        }
+        // A header of other words.
+        write("labels.csv", "id,breed\nx/1.jpg,cat\nx/2.jpg,dog\n3.jpg,dog\n4.jpg,cat\n");
+        assert_eq!(scan(dir.path(), &options()).unwrap().classes, ["cat", "dog"]);
     }
 
     #[test]
@@ -255,6 +280,10 @@ mod tests {
             "{:?}",
             dataset.notes
         );
+        fs::write(dir.path().join("cat.stray.jpg"), "").unwrap();
+        fs::write(dir.path().join("notes.txt"), "").unwrap();
+        let notes = scan(dir.path(), &options()).unwrap().notes;
+        assert!(notes[0].ends_with("the folders train and val: cat.stray.jpg, test"), "{notes:?}");
         assert_eq!(relatives(&dataset.val), ["val/cat.9.jpg", "val/dog.9.jpg"]);
         let (measured, _) = scan_labelled(dir.path(), &dataset.classes).unwrap();
         assert_eq!(relatives(&measured), ["cat.9.jpg", "dog.9.jpg"]);
@@ -286,6 +315,18 @@ mod tests {
         );
         let message = refusal(dir.path(), &ScanOptions { val: Some(dir.path().join("dog/..")), ..options() });
         assert!(message.contains("this is the folder of the training pictures"), "{message}");
+        let message = refusal(&dir.path().join("cat"), &ScanOptions { val: Some(dir.path().into()), ..options() });
+        assert!(message.contains("cat, is inside; expected other pictures"), "{message}");
+        assert!(dataset.notes[0].contains("no pictures of 1 of the 2 classes"), "{:?}", dataset.notes);
+        assert_eq!(dataset.notes.len(), 1);
+    }
+
+    #[test]
+    fn a_folder_without_pictures_is_told() {
+        let dir = folder(&["cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg", "bird/readme.txt"]);
+        let dataset = scan(dir.path(), &options()).unwrap();
+        assert_eq!(dataset.classes, ["cat", "dog"]);
+        assert!(dataset.notes[0].ends_with("no pictures in bird, which makes no class"), "{:?}", dataset.notes);
     }
 
     #[cfg(unix)]

@@ -107,6 +107,11 @@ impl Walk {
         Walk { visited: HashSet::new(), except, unlisted: Vec::new() }
     }
 
+    /// Whether a real path is of what is left out.
+    pub fn leaves_out(&self, real: &Path) -> bool {
+        self.except.as_ref().is_some_and(|except| real.starts_with(except))
+    }
+
     /// The pictures below `dir`, whose own path is to read `relative`.
     pub fn files(&mut self, dir: &Path, relative: &str) -> Result<Vec<Picture>> {
         let mut pictures = Vec::new();
@@ -118,8 +123,7 @@ impl Walk {
         let real = dir.canonicalize().map_err(Error::io("cannot read the folder", dir))?;
         // A link to a folder above would bring in the other classes.
         let above = dir.parent().and_then(|parent| parent.canonicalize().ok()).is_some_and(|at| at.starts_with(&real));
-        let left_out = self.except.as_ref().is_some_and(|except| real.starts_with(except));
-        if above || left_out || !self.visited.insert(real) {
+        if above || self.leaves_out(&real) || !self.visited.insert(real) {
             return Ok(());
         }
         let entries = match entries(dir) {

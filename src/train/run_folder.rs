@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::metrics::Means;
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, escaped, one_line};
 use crate::formats::{atomic, csv};
 
 /// A line of `metrics.csv`.
@@ -178,7 +178,7 @@ impl RunFolder {
     /// Adds pictures that could not be read, with the reasons, to `skipped.csv`.
     pub fn add_skipped(&mut self, pictures: impl IntoIterator<Item = (String, String)>) -> Result<()> {
         let before = self.skipped.len();
-        self.skipped.extend(pictures.into_iter().map(|(path, reason)| (one_line(&path), one_line(&reason))));
+        self.skipped.extend(pictures.into_iter().map(|(path, reason)| (escaped(&path), one_line(&reason))));
         if self.skipped.len() == before && self.file("skipped.csv").exists() {
             return Ok(());
         }
@@ -190,9 +190,9 @@ impl RunFolder {
         self.write_text("skipped.csv", &format!("path,reason\n{lines}"))
     }
 
-    /// Paths of the pictures left out so far.
-    pub fn skipped(&self) -> impl Iterator<Item = &str> {
-        self.skipped.keys().map(String::as_str)
+    /// Whether the picture of this path was left out so far.
+    pub fn has_skipped(&self, path: &str) -> bool {
+        self.skipped.contains_key(&escaped(path))
     }
 
     /// Adds a line, with the local time, to `log.txt`.
@@ -287,9 +287,15 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         let mut folder = RunFolder::create(out.path(), "run").unwrap();
         let odd = ("a \"b\", c.jpg".to_string(), "bad, \"very\"\nbad".to_string());
-        folder.add_skipped([odd, ("plain.jpg".into(), "reason".into())]).unwrap();
+        let names = [" blank/1.jpg", "|bar/1.jpg", "tab\t/1.jpg", "line\nbreak.jpg", "plain.jpg"];
+        let mut skipped: Vec<_> = names.map(|name| (name.to_string(), "reason".to_string())).into();
+        skipped.push(odd);
+        folder.add_skipped(skipped).unwrap();
         let folder = reopened(folder, 0);
-        assert_eq!(folder.skipped().collect::<Vec<_>>(), ["a \"b\", c.jpg", "plain.jpg"]);
+        assert!(
+            folder.skipped.len() == 6 && folder.has_skipped("a \"b\", c.jpg") && !folder.has_skipped("blank/1.jpg")
+        );
+        names.iter().for_each(|name| assert!(folder.has_skipped(name), "{name}"));
         assert_eq!(folder.skipped["a \"b\", c.jpg"], "bad, \"very\" bad");
     }
 }

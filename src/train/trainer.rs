@@ -17,7 +17,7 @@ use super::schedule::Schedule;
 use super::{Event, Job, Outcome, Stopped, lost_classes, state};
 use crate::backend::{Device, Program, Ticket};
 use crate::classifier::Evaluator;
-use crate::data::{Batch, Item, Loader, PictureCache};
+use crate::data::{Batch, Item, Loader, PictureCache, Skipped};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
 use crate::models::{OptimizerConfig, TrainGraph};
@@ -376,9 +376,9 @@ impl<'a> Run<'a> {
     /// Names pictures that could not be read, once, and keeps `skipped.csv` complete.
     fn save_skipped(&mut self) -> Result<()> {
         let skipped = [self.loader.skipped(), self.validation.skipped()].concat();
-        let known: HashSet<String> = self.folder.skipped().map(String::from).collect();
-        for picture in skipped.iter().filter(|picture| !known.contains(&picture.relative)) {
-            let (relative, reason) = (picture.relative.clone(), picture.reason.clone());
+        let new = skipped.iter().filter(|picture| !self.folder.has_skipped(&picture.relative));
+        for picture in new.cloned().collect::<Vec<_>>() {
+            let Skipped { relative, reason, .. } = picture;
             self.folder.log(&format!("skipped {relative}: {reason}"))?;
             (self.observe)(&Event::Skipped { relative, reason });
         }
@@ -396,10 +396,10 @@ impl<'a> Run<'a> {
 
     fn lost_classes(&self) -> Option<String> {
         let dataset = &self.job.dataset;
-        let skipped = self.folder.skipped().collect();
-        let of_all = lost_classes(&dataset.classes, dataset.train.iter().chain(&*dataset.val), &skipped);
+        let skipped = |item: &Item| self.folder.has_skipped(&item.relative);
+        let of_all = lost_classes(&dataset.classes, dataset.train.iter().chain(&*dataset.val), skipped);
         // Where many others validate, a class may lose all that was there to learn it from.
-        of_all.or_else(|| lost_classes(&dataset.classes, dataset.train.iter(), &skipped))
+        of_all.or_else(|| lost_classes(&dataset.classes, dataset.train.iter(), skipped))
     }
 }
 

@@ -26,7 +26,10 @@ pub(super) fn lock(path: &Path) -> Result<Option<File>> {
 /// for the longest time.
 pub(super) fn allowed(place: &Place, home: &Path, path: &Path, own: u64, wanted: u64) -> (u64, String) {
     let free = || fs4::available_space(home).unwrap_or(0);
-    let gib = |bytes: u64| format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64);
+    let gib = |bytes: u64| match bytes >> 30 {
+        0 => format!("{} MiB", bytes >> 20),
+        _ => format!("{:.1} GiB", bytes as f64 / (1_u64 << 30) as f64),
+    };
     // Of what is free or theirs, so that it does not grow with every run.
     let by_disk = |share: u64, others: u64, told: &str| {
         let room = own + others + free();
