@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::console::{Console, quoted};
+use super::console::{Console, bytes, quoted};
 use super::exchange;
 use super::options::{Options, absolute};
 use super::progress::Progress;
@@ -277,6 +277,9 @@ fn ending(outcome: &Outcome) -> String {
 /// Says how the run ended, where its files are and what to do with them.
 fn conclude(outcome: &Outcome, folder: &RunFolder, samples: &[Item], console: &Console) -> Result<()> {
     console.say(ending(outcome))?;
+    if let Some(peak) = data::peak_memory() {
+        console.detail(format_args!("the process took at most {} of memory", bytes(peak)))?;
+    }
     let best = folder.file("best.safetensors");
     let sample = samples.iter().find(|item| !folder.has_skipped(&item.relative));
     if let Some(sample) = sample.filter(|_| best.exists()) {

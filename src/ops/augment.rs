@@ -235,19 +235,28 @@ impl Operator for Augment {
             let inputs = case.inputs.into_iter().chain([mean_image([h, w])]).collect();
             Case::new(case.op, name, inputs, terms).without_gradient()
         };
+        let many_erased = |name, n, size| {
+            let case = case(name, Crop::Center, false, n, size, size);
+            let Op::Augment(op) = case.op else { unreachable!("it was made of one") };
+            Case::new(Augment { erase: 1.0, ..op }, name, case.inputs, 1).without_gradient()
+        };
         let color = Color { brightness: 0.4, contrast: 0.3, saturation: 0.5, ..Color::NONE };
         let pca = [[0.02, -0.01, 0.005], [0.02, 0.001, -0.01], [0.019, 0.009, 0.006]];
         vec![
             colored("colour jitter", color, 0.0),
             colored("PCA jitter", Color { pca, ..Color::NONE }, 0.0),
+            // So far that the numbers drawn show in all their digits.
+            colored("one component", Color { pca: [[10.0, 0.0, 0.0], [0.0; 3], [0.0; 3]], ..Color::NONE }, 0.0),
             colored("erasing", Color::NONE, 0.5),
+            // So many that some are erased up to the next pixel.
+            many_erased("many erased", 8000, [6, 37]),
             colored("all of it", Color { pca, ..color }, 1.0),
             less_image("mean image", case("", Crop::Center, false, 5, [13, 10], [8, 7])),
             less_image("mean image, random crop", case("", Crop::Random, true, 5, [13, 17], [11, 8])),
             less_image("mean image, all of it", colored("", Color { pca, ..color }, 0.5)),
             case("whole picture", Crop::Center, false, 5, [7, 5], [7, 5]),
             case("flip", Crop::Center, true, 5, [6, 9], [6, 9]),
-            case("centre", Crop::Center, false, 5, [13, 10], [8, 7]),
+            case("centre", Crop::Center, false, 5, [13, 11], [8, 7]),
             case("random crop and flip", Crop::Random, true, 5, [19, 23], [11, 8]),
             case("resized", Crop::Resized { min_area: 0.25 }, true, 5, [24, 20], [9, 13]),
             // So many that one of the areas is a square number.

@@ -27,7 +27,7 @@ def main():
     arguments = parser.parse_args()
     make = Maker(arguments.seed, arguments.out)
     # New ones come last: what is drawn before stays as it is.
-    for part in operators.ALL + optimizers.ALL + networks.ALL + residual.ALL + mixing.ALL + fused.ALL:
+    for part in operators.ALL + optimizers.ALL + networks.ALL + residual.ALL + mixing.ALL + fused.ALL + operators.LATER:
         part(make)
     make.write()
 

@@ -269,4 +269,23 @@ def augment(make):
             case(f"resized to {size} from {min_area:.2}, flip {flip}", slope, size, "resized", flip, tolerance, min_area=min_area)
 
 
+def mean_image(make):
+    """Taken off where the crop is taken, mirrored with it: as Caffe does."""
+    std = [f32(v) for v in (0.229, 0.224, 0.225)]
+    n, height, width = make.size(3, 6), make.size(11, 24), make.size(11, 24)
+    size = [make.size(3, 11), make.size(3, 11)]
+    for crop, flip in [("center", False), ("random", True)]:
+        def function(pictures, counter, image):
+            less = pictures.double() / 255 - image.double().permute(1, 2, 0)
+            scale = torch.tensor(std, dtype=torch.float64).reshape(-1, 1, 1)
+            return crops(less, size, crop, flip, counter.tolist()) / scale
+
+        noise = make.random.integers(0, 256, (n, height, width, 3))
+        image = torch.from_numpy(make.random.uniform(0, 1, (3, height, width))).float()
+        op = node("augment", ["input.0", "input.1", "input.2"], output=size, crop=crop, flip=flip, mean=[0.5] * 3, std=std)
+        inputs = [torch.from_numpy(noise.astype(np.uint8)), make.counter(), image]
+        make.graph("augment", f"mean image, {crop}", [op], inputs, function)
+
+
 ALL = [convolutions, pools, activations, lrn, dropout, linear, elementwise, softmax, cross_entropy, augment]
+LATER = [mean_image]
