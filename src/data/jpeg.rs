@@ -6,6 +6,7 @@
 use convoy_codec::{Jpeg, Reduced, reduced};
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::orientation;
 use super::pixels::{Damage, Refused, Stored, check_size};
 
 const END_OF_IMAGE: [u8; 2] = [0xFF, 0xD9];
@@ -104,6 +105,8 @@ pub(super) struct JpegLayout {
     pub width: usize,
     pub height: usize,
     pub progressive: bool,
+    /// Whether its EXIF block says that it must be turned.
+    pub turned: bool,
     /// Sampling factors of each component, horizontal and vertical.
     pub factors: Vec<[u8; 2]>,
     /// The components' names.
@@ -155,6 +158,10 @@ impl JpegLayout {
                     let components = segment.get(6..)?.as_chunks::<3>().0;
                     layout.components = components.iter().map(|&[name, ..]| name).collect();
                     layout.factors = components.iter().map(|&[_, factors, _]| [factors >> 4, factors & 15]).collect();
+                    at += 2 + length;
+                }
+                0xE1 => {
+                    layout.turned |= orientation::of_exif(segment).is_some_and(|orientation| orientation > 1);
                     at += 2 + length;
                 }
                 _ => at += 2 + length,

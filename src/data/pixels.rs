@@ -84,9 +84,10 @@ impl Pixels {
             digits.iter().fold(0, |number, &digit| number << 8 | digit as usize)
         };
         let [width, height, bytes_per_pixel] = match Format::of(bytes) {
-            // Progressive ones keep all coefficients until the end.
+            // Progressive ones keep all coefficients until the end; what is turned is there twice.
             Ok(Format::Jpeg) => JpegLayout::of(bytes).map_or([0; 3], |jpeg| {
-                [jpeg.width, jpeg.height, if jpeg.progressive { 3 + 2 * jpeg.factors.len() } else { 4 }]
+                let coefficients = if jpeg.progressive { 2 * jpeg.factors.len() } else { 0 };
+                [jpeg.width, jpeg.height, 3 + coefficients.max(if jpeg.turned { 3 } else { 0 })]
             }),
             Ok(Format::Png) => [number(16, 4), number(20, 4), if number(24, 1) == 16 { 12 } else { 7 }],
             Ok(Format::Gif) => {
