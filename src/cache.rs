@@ -25,11 +25,21 @@ pub fn tuning() -> Result<PathBuf> {
     Ok(folder()?.join(TUNING))
 }
 
+/// The folder of what drivers compiled.
+///
+/// # Errors
+/// As [`folder`].
+pub fn pipelines() -> Result<PathBuf> {
+    Ok(folder()?.join(PIPELINES))
+}
+
 /// Name of the folder of decoded pictures.
 pub(crate) const PICTURES: &str = "decoded";
 const TUNING: &str = "tuning";
+const PIPELINES: &str = "pipelines";
 /// The kinds of caches, and the extensions of their files, the first that of what is kept.
-const KINDS: [(&str, &[&str]); 2] = [(PICTURES, &["pictures", "lock"]), (TUNING, &["json", "tmp"])];
+const KINDS: [(&str, &[&str]); 3] =
+    [(PICTURES, &["pictures", "lock"]), (TUNING, &["json", "tmp"]), (PIPELINES, &["bin", "tmp"])];
 
 /// The folder of decoded pictures.
 ///

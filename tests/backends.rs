@@ -4,6 +4,7 @@ mod common;
 
 use common::binary::Place;
 use common::training::{train, train_with};
+use convoy::backend::wgpu::WgpuOptions;
 use convoy::graph::fuse::Rewrites;
 use convoy::models::OptimizerConfig;
 
@@ -75,5 +76,28 @@ fn rewrites_change_nothing() {
                 }
             }
         }
+    }
+}
+
+/// What a driver compiled is kept and used, and a file that is spoilt does no harm.
+#[test]
+fn what_a_driver_compiled_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let losses = || {
+        let options = WgpuOptions { pipelines: Some(folder.path().into()), ..WgpuOptions::default() };
+        let mut device = common::gpu_with(options);
+        let losses = train(&mut *device, &OptimizerConfig::sgd(0.9, 0.0), 0.01, 2).losses;
+        drop(device);
+        let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        (losses, files)
+    };
+    let (expected, files) = losses();
+    let [file] = &files[..] else { return assert!(files.is_empty(), "{files:?}") }; // an interface without
+    let bytes = std::fs::read(file).unwrap();
+    assert_eq!(losses(), (expected.clone(), files.clone()));
+    for spoilt in [&bytes[..bytes.len() / 2], &[], b"Hello, pipelines", &[&bytes[..bytes.len() - 1], &[9]].concat()] {
+        std::fs::write(file, spoilt).unwrap();
+        assert_eq!(losses(), (expected.clone(), files.clone()));
+        assert!(std::fs::read(file).unwrap().len() > 8);
     }
 }

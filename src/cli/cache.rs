@@ -9,7 +9,7 @@ use convoy::cache::{clear, entries, folder};
 /// Options of `convoy cache`.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Delete it all: decoded pictures, and the fastest kernels of each device
+    /// Delete it all: decoded pictures, the fastest kernels of each device, what its driver compiled
     #[arg(long)]
     clear: bool,
     /// The folder that was given to `convoy train --cache` [default: the user's folder of caches]

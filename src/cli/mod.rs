@@ -28,7 +28,7 @@ use console::Console;
 use convoy::backend::several::SeveralDevices;
 use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
-use convoy::cache::tuning;
+use convoy::cache::{pipelines, tuning};
 use convoy::graph::Graph;
 use convoy::graph::partition::Parallel;
 use convoy::models::Model;
@@ -68,7 +68,7 @@ enum Command {
     Data(data::Args),
     /// Draw a small labelled practice set, for trying things without data
     Sample(sample::Args),
-    /// What is kept between runs: decoded pictures, and the fastest kernels of each device
+    /// What is kept between runs: decoded pictures, the fastest kernels of each device, what its driver compiled
     Cache(cache::Args),
     /// Several runs' curves in one picture and a table
     Compare(compare::Args),
@@ -158,6 +158,7 @@ fn open_device(
     options: WgpuOptions,
     console: &Console,
 ) -> Result<(Box<dyn Device>, String)> {
+    let options = WgpuOptions { pipelines: pipelines().ok(), ..options };
     let mut opened = backend::select::open_all(selector, parallel.map(Parallel::from), options)?;
     let mut lines = Vec::new();
     for (device, reason) in &opened {

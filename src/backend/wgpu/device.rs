@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
 use super::lower::{candidates, of_case};
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Window, padded};
 use super::pipeline::Pipelines;
+use super::pipeline_cache::PipelineCache;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
 use crate::backend::{Choices, Device, DeviceInfo, Finding, Precision, Program};
@@ -50,6 +52,8 @@ pub struct WgpuOptions {
     pub default_limits: bool,
     /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
     pub checked: bool,
+    /// Folder in which what the driver compiles is kept for the next start.
+    pub pipelines: Option<PathBuf>,
     /// Texts of shaders, and what to run in their place: for tests that the tests would notice.
     pub replace: HashMap<String, String>,
 }
@@ -123,7 +127,9 @@ impl WgpuDevice {
                     max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
                     ..wgpu::Limits::default().or_worse_values_from(&supported)
                 };
-                (limits, f16 | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY)
+                let kept =
+                    options.pipelines.as_ref().map_or(wgpu::Features::empty(), |_| wgpu::Features::PIPELINE_CACHE);
+                (limits, f16 | kept | wgpu::Features::SUBGROUP | wgpu::Features::TIMESTAMP_QUERY)
             }
         };
         let max_buffer = limits.max_buffer_size;
@@ -150,6 +156,7 @@ impl WgpuDevice {
         let wgpu_info = adapter.wgpu.get_info();
         let fixed =
             wgpu_info.subgroup_min_size == wgpu_info.subgroup_max_size && features.contains(wgpu::Features::SUBGROUP);
+        let kept = options.pipelines.as_ref().and_then(|folder| PipelineCache::open(&device, &wgpu_info, folder));
         let max_window = options.max_binding_bytes.unwrap_or(max_binding).clamp(ALIGNMENT, max_binding);
         let mut shared = Shared {
             device,
@@ -166,7 +173,7 @@ impl WgpuDevice {
             max_binding,
             poison: options.poison,
             health,
-            pipelines: Mutex::new(Pipelines::new(options.checked, options.replace.clone())),
+            pipelines: Mutex::new(Pipelines::new(options.checked, options.replace.clone(), kept)),
         };
         // The order of a subgroup's invocations is asked of the device itself where kernels would make use of it.
         if shared.capability.software && fixed && !probe::subgroups(&shared)?.1 {

@@ -16,6 +16,7 @@ mod iterations;
 mod lower;
 pub(crate) mod lowering;
 mod pipeline;
+mod pipeline_cache;
 mod probe;
 mod profile;
 mod program;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::dispatch::Dispatch;
+use super::pipeline_cache::PipelineCache;
 use super::shaders::{BindingKind, Kernel};
 
 /// Format of [`super::lowering::Memory::Texels`].
@@ -23,6 +24,8 @@ pub(super) struct Pipeline {
 pub(super) struct Pipelines {
     /// Whether shaders check indices, divisors and loops when they run, and clear workgroup memory.
     checked: bool,
+    /// What the driver compiled before.
+    cache: Option<PipelineCache>,
     /// Texts of shaders, and what is run in their place.
     replace: HashMap<String, String>,
     modules: HashMap<String, wgpu::ShaderModule>,
@@ -39,8 +42,8 @@ pub(super) fn key(dispatch: &Dispatch) -> Key {
 }
 
 impl Pipelines {
-    pub fn new(checked: bool, replace: HashMap<String, String>) -> Self {
-        Pipelines { checked, replace, ..Default::default() }
+    pub fn new(checked: bool, replace: HashMap<String, String>, cache: Option<PipelineCache>) -> Self {
+        Pipelines { checked, replace, cache, ..Default::default() }
     }
 
     /// WGSL text of a kernel, or what is run in its place.
@@ -64,7 +67,7 @@ impl Pipelines {
             .into_par_iter()
             .map(|(key, dispatch)| {
                 let module = &self.modules[dispatch.kernel.source.as_ref()];
-                (key, Arc::new(build(device, module, dispatch, self.checked)))
+                (key, Arc::new(self.build(device, module, dispatch)))
             })
             .collect();
         self.pipelines.extend(made);
@@ -88,6 +91,40 @@ impl Pipelines {
         // Vulkan's image robustness, on which wgpu's own checks rely as well, makes that harmless.
         unsafe { device.create_shader_module_trusted(descriptor, checks) }
     }
+
+    fn build(&self, device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch) -> Pipeline {
+        let kernel = &dispatch.kernel;
+        let label = Some(kernel.name.as_ref());
+        let entries: Vec<_> = kernel
+            .bindings
+            .iter()
+            .map(|binding| wgpu::BindGroupLayoutEntry {
+                binding: binding.index,
+                visibility: wgpu::ShaderStages::COMPUTE,
+                ty: binding_type(binding.kind),
+                count: None,
+            })
+            .collect();
+        let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label,
+            layout: Some(&pipeline_layout),
+            module,
+            entry_point: Some(kernel.entry),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &dispatch.overrides,
+                // Kernels write workgroup memory before they read it; zeroing it takes FXC (Windows) many seconds to compile.
+                zero_initialize_workgroup_memory: self.checked,
+            },
+            cache: self.cache.as_ref().map(|kept| &kept.cache),
+        });
+        Pipeline { pipeline, layout }
+    }
 }
 
 fn binding_type(kind: BindingKind) -> wgpu::BindingType {
@@ -103,38 +140,4 @@ fn binding_type(kind: BindingKind) -> wgpu::BindingType {
         BindingKind::WriteTexels => return texels(wgpu::StorageTextureAccess::WriteOnly),
     };
     wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None }
-}
-
-fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, dispatch: &Dispatch, checked: bool) -> Pipeline {
-    let kernel = &dispatch.kernel;
-    let label = Some(kernel.name.as_ref());
-    let entries: Vec<_> = kernel
-        .bindings
-        .iter()
-        .map(|binding| wgpu::BindGroupLayoutEntry {
-            binding: binding.index,
-            visibility: wgpu::ShaderStages::COMPUTE,
-            ty: binding_type(binding.kind),
-            count: None,
-        })
-        .collect();
-    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label, entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label,
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label,
-        layout: Some(&pipeline_layout),
-        module,
-        entry_point: Some(kernel.entry),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &dispatch.overrides,
-            // Kernels write workgroup memory before they read it; zeroing it takes FXC (Windows) many seconds to compile.
-            zero_initialize_workgroup_memory: checked,
-        },
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
 }
