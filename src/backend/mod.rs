@@ -1,6 +1,7 @@
 //! Backends: what a device must do to run a graph. [`wgpu`] is what the project is about, [`cpu`] is for machines without a GPU.
 
 pub mod cpu;
+mod cuda;
 pub mod select;
 pub mod several;
 pub mod wgpu;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::safetensors;
 use crate::error::{Error, Result};
-use crate::models::Parameter;
+use crate::models::{MEAN_IMAGE, Parameter};
 use crate::tensor::Tensor;
 
 /// Names that a message lists at most.
@@ -44,9 +44,10 @@ impl Pretrained {
     /// # Errors
     /// When it takes nothing.
     pub fn report(&self, parameters: &[Parameter]) -> Result<Vec<String>> {
-        let taken = parameters.iter().filter(|parameter| self.get(parameter).is_some()).count();
+        let taken: Vec<&Parameter> = parameters.iter().filter(|parameter| self.get(parameter).is_some()).collect();
         let path = self.path.display();
-        if taken == 0 {
+        // A mean image alone fits any network of the size.
+        if !taken.iter().any(|parameter| parameter.is_trained()) {
             let own = parameters.iter().map(|parameter| format!("{} {}", parameter.name, parameter.shape));
             let there = self.tensors.iter().map(|(name, tensor)| format!("{name} {}", tensor.shape()));
             return Err(Error::input(format!(
@@ -56,8 +57,9 @@ impl Pretrained {
                 some(own.collect())
             )));
         }
-        let mut lines = vec![format!("pretrained: {taken} of {} tensors from {path}", parameters.len())];
-        let anew = parameters.iter().filter(|parameter| self.get(parameter).is_none()).map(|parameter| {
+        let mut lines = vec![format!("pretrained: {} of {} tensors from {path}", taken.len(), parameters.len())];
+        let missing = |parameter: &&Parameter| self.get(parameter).is_none() && parameter.name != MEAN_IMAGE;
+        let anew = parameters.iter().filter(missing).map(|parameter| {
             let Parameter { name, shape, .. } = parameter;
             match self.tensors.get(name) {
                 Some(tensor) => format!("{name} {shape} ({} in the file)", tensor.shape()),

@@ -42,6 +42,7 @@ impl Model {
             crop: if training { options.crop } else { Crop::Center },
             flip: training && options.flip,
             mean: options.mean,
+            mean_image: options.mean_image,
             std: options.std,
             color: if training { options.color } else { Color::NONE },
             erase: if training { options.erase } else { 0.0 },

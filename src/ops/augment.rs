@@ -52,6 +52,8 @@ pub struct Augment {
     pub flip: bool,
     /// Per channel, of pixels in [0, 1].
     pub mean: [f32; 3],
+    /// Whether there is a mean image.
+    pub mean_image: bool,
     /// Per channel, of pixels in [0, 1].
     pub std: [f32; 3],
     /// What is done to the colours.
@@ -141,12 +143,19 @@ impl Operator for Augment {
     }
 
     fn infer(&self, inputs: &[TensorType]) -> Result<Vec<TensorType>, String> {
-        let (inputs, mean_image) = inputs.split_at(inputs.len().min(2));
-        let [pictures, counter] = inputs_of([DType::U8, DType::U32], inputs)?;
+        let (pictures, counter, image) = match self.mean_image {
+            true => {
+                let [pictures, counter, image] = inputs_of([DType::U8, DType::U32, DType::F32], inputs)?;
+                (pictures, counter, Some(image))
+            }
+            false => {
+                let [pictures, counter] = inputs_of([DType::U8, DType::U32], inputs)?;
+                (pictures, counter, None)
+            }
+        };
         expect_shape("the random counter", &counter, &[4].into())?;
         let [n, h, w, channels] = pictures.nchw()?;
-        if !mean_image.is_empty() {
-            let [image] = inputs_of([DType::F32], mean_image)?;
+        if let Some(image) = image {
             expect_shape("the mean image", &image, &[3, h, w].into())?;
         }
         let [out_h, out_w] = self.output;
@@ -218,7 +227,9 @@ impl Operator for Augment {
     fn cases() -> Vec<Case> {
         let case = |name, crop, flip, n: usize, stored: [usize; 2], output: [usize; 2]| {
             let (mean, std) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-            let op = Augment { output, first_picture: 0, crop, flip, mean, std, color: Color::NONE, erase: 0.0 };
+            let mean_image = false;
+            let op =
+                Augment { output, first_picture: 0, crop, flip, mean, mean_image, std, color: Color::NONE, erase: 0.0 };
             let pictures =
                 CaseInput { ty: TensorType::new([n, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
             let terms = if matches!(crop, Crop::Resized { .. }) { 4 } else { 1 };
@@ -232,8 +243,9 @@ impl Operator for Augment {
         let less_image = |name, case: Case| {
             let [n, h, w, _] = case.inputs[0].ty.shape[..] else { unreachable!("pictures have four axes") };
             let terms = if n == 40 { 12 } else { 8 };
-            let inputs = case.inputs.into_iter().chain([mean_image([h, w])]).collect();
-            Case::new(case.op, name, inputs, terms).without_gradient()
+            let inputs = case.inputs.into_iter().chain([image([h, w])]).collect();
+            let Op::Augment(op) = case.op else { unreachable!("it was made of one") };
+            Case::new(Augment { mean_image: true, ..op }, name, inputs, terms).without_gradient()
         };
         let many_erased = |name, n, size| {
             let case = case(name, Crop::Center, false, n, size, size);
@@ -249,7 +261,7 @@ impl Operator for Augment {
             colored("one component", Color { pca: [[10.0, 0.0, 0.0], [0.0; 3], [0.0; 3]], ..Color::NONE }, 0.0),
             colored("erasing", Color::NONE, 0.5),
             // So many that some are erased up to the next pixel.
-            many_erased("many erased", 8000, [6, 37]),
+            many_erased("many erased", 12_000, [6, 37]),
             colored("all of it", Color { pca, ..color }, 1.0),
             less_image("mean image", case("", Crop::Center, false, 5, [13, 10], [8, 7])),
             less_image("mean image, random crop", case("", Crop::Random, true, 5, [13, 17], [11, 8])),
@@ -293,17 +305,18 @@ impl Operator for Augment {
         ]);
         let (flip, erase) = (draw.below(2) == 1, draw.pick([0.0, 0.25, 1.0]));
         let first_picture = draw.pick([0, 0, 1, 77]);
-        let op = Augment { output, first_picture, crop, flip, mean, std, color, erase };
+        let mean_image = draw.below(4) == 0;
+        let op = Augment { output, first_picture, crop, flip, mean, mean_image, std, color, erase };
         let pictures =
             CaseInput { ty: TensorType::new([batch, stored[0], stored[1], 3], DType::U8), fill: Fill::Bytes };
-        let mean_image = (draw.below(4) == 0).then(|| mean_image(stored));
-        let inputs = [pictures, CaseInput::counter()].into_iter().chain(mean_image).collect();
+        let image = mean_image.then(|| image(stored));
+        let inputs = [pictures, CaseInput::counter()].into_iter().chain(image).collect();
         Case::new(op, "random", inputs, 8)
     }
 }
 
 /// A mean image of cases.
-fn mean_image(stored: [usize; 2]) -> CaseInput {
+fn image(stored: [usize; 2]) -> CaseInput {
     CaseInput { ty: TensorType::f32([3, stored[0], stored[1]]), fill: Fill::Uniform(0.0, 1.0) }
 }
 
@@ -318,7 +331,8 @@ mod tests {
         let crop = Crop::Resized { min_area: min_area as f32 };
         let (mean, std) = ([0.0; 3], [1.0; 3]);
         let first_picture = 0;
-        let op = Augment { output, first_picture, crop, flip: false, mean, std, color: Color::NONE, erase: 0.0 };
+        let (flip, mean_image, color) = (false, false, Color::NONE);
+        let op = Augment { output, first_picture, crop, flip, mean, mean_image, std, color, erase: 0.0 };
         let random = Philox { seed: 3, stream: stream::AUGMENT, step: 9 };
         for n in 0..1000 {
             let [_, top, left, area] = random.block(2 * n).map(|word| unit(word) as f64);

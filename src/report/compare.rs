@@ -16,7 +16,7 @@ pub struct Curves {
     pub points: Vec<Point>,
 }
 
-/// What a run was at the end of an epoch, or where it was stopped within one.
+/// What a run was at the end of an epoch; of its only one, perhaps where it was stopped within it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Point {
     /// From 1.
@@ -78,22 +78,34 @@ impl Curves {
 
 /// The points of `epoch,step,split,loss,top1,top5,lr,images_per_second,seconds`: each a train row and its val row.
 fn parse(text: &str) -> Result<Vec<Point>, String> {
-    let mut points: Vec<Point> = Vec::new();
+    let (mut points, mut steps): (Vec<Point>, Vec<f64>) = Default::default();
     let mut training = None;
     for (number, line) in text.lines().enumerate().skip(1) {
         let wrong = || format!("line {}: expected a row of metrics, got {line:?}", number + 1);
         let fields: Vec<&str> = line.split(',').collect();
-        let [epoch, _, split, _, top1, _, _, _, seconds] = fields[..] else { return Err(wrong()) };
+        let [epoch, step, split, _, top1, _, _, _, seconds] = fields[..] else { return Err(wrong()) };
         let value = |field: &str| field.parse::<f64>().map_err(|_| wrong());
         let (epoch, top1) = (epoch.parse().map_err(|_| wrong())?, value(top1)?);
         match (split, training) {
             ("train", _) => training = Some(1.0 - top1),
             ("val", Some(training_error)) => {
                 let (seconds, validation_error) = (value(seconds)?, 1.0 - top1);
+                // Of an epoch within which the run was stopped the last row counts.
+                if points.last().is_some_and(|last| last.epoch == epoch) {
+                    points.pop();
+                    steps.pop();
+                }
                 points.push(Point { epoch, seconds, training_error, validation_error });
+                steps.push(value(step)?);
             }
             _ => return Err(wrong()),
         }
+    }
+    // The last epoch is none yet where it has fewer steps than the others.
+    if let [.., before, last] = steps[..]
+        && last - before < before / (steps.len() - 1) as f64
+    {
+        points.pop();
     }
     Ok(points)
 }
@@ -113,6 +125,11 @@ mod tests {
         assert_eq!(run.best(), 0.25);
         assert_eq!(run.reaches(0.25).map(|point| (point.epoch, point.seconds)), Some((2, 21.0)));
         assert_eq!(run.reaches(0.1), None);
+        let stopped = "3,9,train,0.4,0.9,1,0.1,3.00,22.00\n3,9,val,0.5,0.75,1,0.1,9.00,22.50\n";
+        let more = "3,12,train,0.4,0.8,1,0.1,3.00,25.00\n3,12,val,0.5,0.75,1,0.1,9.00,26.00\n";
+        assert_eq!(parse(&format!("{HEADER}{rows}{stopped}")).unwrap(), run.points);
+        let points = parse(&format!("{HEADER}{rows}{stopped}{more}")).unwrap();
+        assert_eq!((points.len(), points[2].seconds), (3, 26.0));
         assert!(parse(&format!("{HEADER}1,2,val,0,0,0,0,0,0")).unwrap_err().contains("line 2"));
         assert!(parse(&format!("{HEADER}{rows}half a row")).unwrap_err().contains("line 6"));
     }

@@ -149,6 +149,9 @@ fn give_way(preset: &mut toml::Table, chosen: &toml::Table) {
     if is("nesterov", true) {
         preset.insert("paper_sgd".into(), false.into());
     }
+    if chosen.contains_key("mean") {
+        preset.insert("mean_image".into(), false.into());
+    }
     if chosen.contains_key("bias_init") {
         preset.insert("init".into(), "model".into());
     }

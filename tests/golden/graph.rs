@@ -109,6 +109,7 @@ pub fn op(name: &str, o: &Options) -> Op {
                 crop,
                 flip: o.get("flip"),
                 mean: o.get("mean"),
+                mean_image: o.get_or("mean_image", false),
                 std: o.get("std"),
                 color: Color { brightness, contrast, saturation, pca: o.get_or("pca", [[0.0; 3]; 3]) },
                 erase: o.get_or("erase", 0.0),

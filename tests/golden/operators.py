@@ -282,7 +282,8 @@ def mean_image(make):
 
         noise = make.random.integers(0, 256, (n, height, width, 3))
         image = torch.from_numpy(make.random.uniform(0, 1, (3, height, width))).float()
-        op = node("augment", ["input.0", "input.1", "input.2"], output=size, crop=crop, flip=flip, mean=[0.5] * 3, std=std)
+        op = node("augment", ["input.0", "input.1", "input.2"], output=size, crop=crop, flip=flip, mean=[0.5] * 3,
+                  mean_image=True, std=std)
         inputs = [torch.from_numpy(noise.astype(np.uint8)), make.counter(), image]
         make.graph("augment", f"mean image, {crop}", [op], inputs, function)
 

@@ -22,7 +22,7 @@ mod profile;
 mod program;
 pub(crate) mod shaders;
 #[cfg(test)]
-mod translate;
+pub(in crate::backend) mod translate;
 
 mod activation;
 mod adam;

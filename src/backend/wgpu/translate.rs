@@ -53,7 +53,7 @@ pub(super) fn dispatches(case: &Case, capability: Capability) -> Vec<Dispatch> {
 }
 
 /// A dispatch of each pipeline.
-pub(super) fn pipelines() -> Vec<Dispatch> {
+pub(in crate::backend) fn pipelines() -> Vec<Dispatch> {
     let drawn = draw::cases(1, RANDOM).map(|(_, case, _)| case);
     let cases: Vec<Case> = Op::all_cases().into_iter().chain(drawn).collect();
     let mut found = BTreeMap::new();
@@ -77,7 +77,7 @@ pub(super) fn parse(kernel: &Kernel) -> Module {
 }
 
 /// The module of a pipeline, its constants filled in.
-fn module(dispatch: &Dispatch) -> (Module, ModuleInfo) {
+pub(in crate::backend) fn module(dispatch: &Dispatch) -> (Module, ModuleInfo) {
     let kernel = &dispatch.kernel;
     let module = parse(kernel);
     let validator = || Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16);

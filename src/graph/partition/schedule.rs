@@ -60,7 +60,7 @@ struct Order<'a> {
     graph: &'a Graph,
     /// The node that makes a value.
     maker: HashMap<ValueId, usize>,
-    /// Nodes that only make what is sent; each follows what it is made of at once.
+    /// Nodes that only make what is sent; each follows what it is made of at once, unless it would have to wait.
     only_sent: Vec<bool>,
     /// Nodes that read what is received; each comes when its result is needed.
     late: Vec<bool>,
@@ -98,7 +98,7 @@ impl<'a> Order<'a> {
     fn run(mut self) -> Vec<Node> {
         // Parts of parameters are sent before anything runs.
         for n in 0..self.done.len() {
-            if self.only_sent[n] && self.makers(n).iter().all(|&maker| self.done[maker]) {
+            if self.only_sent[n] && !self.late[n] && self.makers(n).iter().all(|&maker| self.done[maker]) {
                 self.push(n);
             }
         }
@@ -133,7 +133,8 @@ impl<'a> Order<'a> {
         self.order.push(n);
         for next in n + 1..self.done.len() {
             let makers = self.makers(next);
-            if self.only_sent[next] && makers.contains(&n) && makers.iter().all(|&maker| self.done[maker]) {
+            let ready = makers.contains(&n) && makers.iter().all(|&maker| self.done[maker]);
+            if self.only_sent[next] && !self.late[next] && ready {
                 self.push(next);
             }
         }
@@ -171,7 +172,7 @@ fn stages(graph: &Graph, Mail { sent, early }: &Mail) -> Vec<Stage> {
             awaited.sort();
             awaited.dedup();
             // What only was looked at another way can wait for more.
-            if !stage.nodes.clone().all(|n| is_view(&graph.nodes[n])) {
+            if !stage.sent.is_empty() || !stage.nodes.clone().all(|n| is_view(&graph.nodes[n])) {
                 stages.push(std::mem::take(&mut stage));
             }
             known.extend(&awaited);

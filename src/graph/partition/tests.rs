@@ -3,7 +3,7 @@
 use super::*;
 use crate::graph::plan::{Place, plan};
 use crate::graph::reference;
-use crate::models::{BuildOptions, Model, OptimizerConfig, TrainGraph, train_graph};
+use crate::models::{BuildOptions, Model, OptimizerConfig, TrainGraph, eval_graph, train_graph};
 use crate::ops::{Array, Crop};
 use crate::rng::Philox;
 use crate::tensor::DType;
@@ -339,6 +339,28 @@ fn the_zoo_can_be_cut() {
             let updates = |graph: &Graph| graph.nodes.iter().filter(|node| schedule::updates(graph, node)).count();
             for part in &partition.parts {
                 assert_eq!(updates(&part.graph), updates(&train.graph), "{name}");
+            }
+        }
+    }
+}
+
+/// The same in evaluation, and for fewer classes than devices, so that one of them alone has the logits.
+#[test]
+fn no_device_waits_for_ever() {
+    for name in Model::zoo() {
+        let model = Model::find(name).unwrap();
+        for classes in [2, 3, 10] {
+            let options = BuildOptions { fold: true, ..BuildOptions::new(5, classes) };
+            let eval = eval_graph(&model, &options).unwrap();
+            let train = train_graph(&model, &options, &OptimizerConfig::adam(0.0), 0.0).unwrap();
+            for devices in 2..=5 {
+                for parallel in [Parallel::Model, Parallel::Data] {
+                    let cut = |graph: &Graph, outputs: &[ValueId]| {
+                        partition(graph, outputs, devices, parallel, &HashMap::new()).unwrap()
+                    };
+                    walk(&cut(&eval.graph, &[eval.logits]), |_, _, _| {});
+                    walk(&cut(&train.graph, &[train.loss, train.logits]), |_, _, _| {});
+                }
             }
         }
     }
