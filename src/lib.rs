@@ -17,7 +17,7 @@
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
 //! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; [`backend::several`] devices as one; the choice of a device |
 //!
-//! Still to come, each with its place: `backend::cuda`, in [`report`] the other pictures and the HTML page of a run, and in `formats` ONNX
+//! Still to come, each with its place: the rest of `backend::cuda`, which so far translates the kernels of `shaders/`; in [`report`] the other pictures and the HTML page of a run, and in `formats` ONNX
 //! and TensorBoard.
 //!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.

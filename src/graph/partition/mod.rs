@@ -35,6 +35,7 @@ use super::{Graph, Node, Role, Value, ValueId};
 use crate::error::{Error, Result};
 use crate::tensor::TensorType;
 pub use report::{Edge, Memory, Report};
+use schedule::Order;
 
 /// What is cut over the devices.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -165,6 +166,18 @@ pub fn partition(
     parallel: Parallel,
     known: &HashMap<String, Layout>,
 ) -> Result<Partition> {
+    partition_in(&[Order::Overlapping, Order::AsGiven], graph, outputs, devices, parallel, known)
+}
+
+/// [`partition`], in the first of these orders in which no device waits for ever.
+fn partition_in(
+    orders: &[Order],
+    graph: &Graph,
+    outputs: &[ValueId],
+    devices: usize,
+    parallel: Parallel,
+    known: &HashMap<String, Layout>,
+) -> Result<Partition> {
     let mut builder = Builder {
         whole: graph.clone(),
         parallel,
@@ -182,7 +195,7 @@ pub fn partition(
         builder.layer.clone_from(&node.layer);
         builder.node(node)?;
     }
-    builder.finish(outputs)
+    builder.finish(outputs, orders)
 }
 
 /// The state of the walk over the whole graph.
@@ -271,7 +284,7 @@ impl Builder<'_> {
         ValueId(self.whole.values.len() - 1)
     }
 
-    fn finish(mut self, outputs: &[ValueId]) -> Result<Partition> {
+    fn finish(mut self, outputs: &[ValueId], orders: &[Order]) -> Result<Partition> {
         let mut places = Vec::new();
         for &output in outputs {
             let mut layout = self.layout(output)?;
@@ -299,8 +312,9 @@ impl Builder<'_> {
         let senders = self.transfers.iter().map(|transfer| transfer.from);
         let at_once: HashSet<(usize, ValueId)> =
             senders.filter(|(device, value)| self.parts[*device][*value].producer.is_none()).collect();
-        let mut parts = Vec::new();
-        for (device, graph) in std::mem::take(&mut self.parts).into_iter().enumerate() {
+        let graphs = std::mem::take(&mut self.parts);
+        let part = |device: usize, order: Order| {
+            let graph = graphs[device].clone();
             let own = places.iter().enumerate().filter(|(_, (_, layout))| device == 0 || *layout != Layout::Whole);
             let own = own.map(|(number, (output, _))| (number, self.locals[output.0][device]));
             let mut part = Part { graph, outputs: own.collect() };
@@ -309,9 +323,13 @@ impl Builder<'_> {
             let early =
                 self.transfers.iter().filter(|transfer| transfer.to.0 == device && at_once.contains(&transfer.from));
             let early = early.map(|transfer| transfer.to.1).collect();
-            schedule::schedule(&mut part, &schedule::Mail { sent, early });
-            parts.push(part);
-        }
+            schedule::schedule(&mut part, &schedule::Mail { sent, early }, order);
+            part
+        };
+        let mut cuts =
+            orders.iter().map(|&order| (0..devices).map(|device| part(device, order)).collect::<Vec<Part>>());
+        let parts = cuts.find(|parts| schedule::runs(parts, &self.transfers));
+        let parts = parts.ok_or_else(|| Error::device("the devices would wait for each other for ever"))?;
         let source = |value: &ValueId| self.whole[*value].role != Role::Activation && self.layouts[value.0].is_some();
         let sources = (0..self.whole.values.len()).map(ValueId).filter(source).map(|value| {
             let layout = self.layouts[value.0].clone().unwrap_or(Layout::Whole);

@@ -1,9 +1,9 @@
 //! The order of a device's nodes, and where it is cut into stages: what is sent is made early, what is received is used late, so that
 //! a transfer overlaps with the work between.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use super::Part;
+use super::{Part, Transfer};
 use crate::graph::{Graph, Node, Role, Stage, ValueId};
 
 /// Updates of parameters that wait for what other devices send, at most: they hold gradients.
@@ -20,12 +20,23 @@ pub(super) struct Mail {
     pub early: Vec<ValueId>,
 }
 
+/// In which order a device's nodes run.
+#[derive(Clone, Copy)]
+pub(super) enum Order {
+    /// So that transfers overlap with work.
+    Overlapping,
+    /// As in the whole graph: each device sends before it waits for what is made later, so that none waits for ever.
+    AsGiven,
+}
+
 /// Drops nodes that nothing needs, orders the others, and cuts them into stages.
-pub(super) fn schedule(part: &mut Part, mail: &Mail) {
+pub(super) fn schedule(part: &mut Part, mail: &Mail, order: Order) {
     let outputs = part.output_values();
     let graph = &mut part.graph;
     prune(graph, &mail.sent, &outputs);
-    graph.nodes = Order::new(graph, &mail.sent, &outputs).run();
+    if let Order::Overlapping = order {
+        graph.nodes = Ordering::new(graph, &mail.sent, &outputs).run();
+    }
     graph.number_producers();
     graph.stages = stages(graph, mail);
 }
@@ -55,8 +66,31 @@ fn prune(graph: &mut Graph, sent: &[ValueId], outputs: &[ValueId]) {
     graph.nodes = kept;
 }
 
+/// Whether all stages can run, none of a device waiting for what another sends only after something of the first.
+pub(super) fn runs(parts: &[Part], transfers: &[Transfer]) -> bool {
+    let mut next = vec![0; parts.len()];
+    let mut arrived: Vec<HashSet<ValueId>> = vec![HashSet::new(); parts.len()];
+    loop {
+        let mut moved = false;
+        for (device, part) in parts.iter().enumerate() {
+            while let Some(stage) = part.graph.stages.get(next[device])
+                && stage.received.iter().all(|value| arrived[device].contains(value))
+            {
+                (next[device], moved) = (next[device] + 1, true);
+                let sent = transfers.iter().filter(|t| t.from.0 == device && stage.sent.contains(&t.from.1));
+                sent.for_each(|transfer| {
+                    arrived[transfer.to.0].insert(transfer.to.1);
+                });
+            }
+        }
+        if !moved {
+            return parts.iter().zip(next).all(|(part, next)| next == part.graph.stages.len());
+        }
+    }
+}
+
 /// The nodes on their way into a new order.
-struct Order<'a> {
+struct Ordering<'a> {
     graph: &'a Graph,
     /// The node that makes a value.
     maker: HashMap<ValueId, usize>,
@@ -68,7 +102,7 @@ struct Order<'a> {
     order: Vec<usize>,
 }
 
-impl<'a> Order<'a> {
+impl<'a> Ordering<'a> {
     fn new(graph: &'a Graph, sent: &[ValueId], outputs: &[ValueId]) -> Self {
         let nodes = graph.nodes.len();
         let mut maker = HashMap::new();
@@ -88,7 +122,7 @@ impl<'a> Order<'a> {
         }
         let received = |value: &ValueId| graph[*value].role == Role::Received;
         let late = graph.nodes.iter().map(|node| node.inputs.iter().any(received)).collect();
-        Order { graph, maker, only_sent, late, done: vec![false; nodes], order: Vec::new() }
+        Ordering { graph, maker, only_sent, late, done: vec![false; nodes], order: Vec::new() }
     }
 
     fn makers(&self, n: usize) -> Vec<usize> {

@@ -355,11 +355,13 @@ fn no_device_waits_for_ever() {
             let train = train_graph(&model, &options, &OptimizerConfig::adam(0.0), 0.0).unwrap();
             for devices in 2..=5 {
                 for parallel in [Parallel::Model, Parallel::Data] {
-                    let cut = |graph: &Graph, outputs: &[ValueId]| {
-                        partition(graph, outputs, devices, parallel, &HashMap::new()).unwrap()
-                    };
-                    walk(&cut(&eval.graph, &[eval.logits]), |_, _, _| {});
-                    walk(&cut(&train.graph, &[train.loss, train.logits]), |_, _, _| {});
+                    for order in [Order::Overlapping, Order::AsGiven] {
+                        let cut = |graph: &Graph, outputs: &[ValueId]| {
+                            partition_in(&[order], graph, outputs, devices, parallel, &HashMap::new()).unwrap()
+                        };
+                        walk(&cut(&eval.graph, &[eval.logits]), |_, _, _| {});
+                        walk(&cut(&train.graph, &[train.loss, train.logits]), |_, _, _| {});
+                    }
                 }
             }
         }
