@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::console::{self, Console};
-use convoy::error::Result;
+use convoy::error::{Error, Result};
 use convoy::formats::atomic;
 use convoy::report::Curves;
 
@@ -48,6 +48,10 @@ struct Row<'a> {
 /// # Errors
 /// When a folder is no run, or the picture cannot be written.
 pub fn run(args: Args, console: &Console) -> Result<()> {
+    if args.out.extension().is_some_and(|extension| !extension.eq_ignore_ascii_case("svg")) {
+        let out = args.out.display();
+        return Err(Error::input(format!("--out {out}: the picture is SVG; give a name that ends in .svg")));
+    }
     let runs = args.runs.iter().map(|run| Curves::read(run)).collect::<Result<Vec<_>>>()?;
     atomic::write(&args.out, |file| std::io::Write::write_all(file, Curves::picture(&runs).as_bytes()))?;
     let rows: Vec<Row> = runs.iter().map(|run| row(run, args.training_error / 100.0)).collect();

@@ -93,11 +93,11 @@ impl Model {
         }
         let expected = Shape::from([options.batch, options.classes]);
         if graph[logits].ty.shape != expected {
-            let last = &self.layers[self.layers.len() - 1].name;
+            let last = &self.layers[self.layers.len() - 1];
             let got = &graph[logits].ty.shape;
             let message =
                 format!("the last layer gives {got}, expected {expected}: end with linear, out = \"classes\"");
-            return Err(Error::shape(last, message));
+            return Err(Error::shape(last.placed(&last.name), message));
         }
         Ok(Network { pictures, counter, mixing, logits, parameters, layers, folds })
     }
@@ -115,7 +115,7 @@ impl Model {
             false => message,
         };
         let layer = if layer == at.name { format!("{layer} ({})", at.kind.name()) } else { layer };
-        Error::shape(if at.place.0.is_empty() { layer } else { format!("{}: {layer}", at.place.0) }, message)
+        Error::shape(at.placed(&layer), message)
     }
 
     /// Names of what layer `number` reads.

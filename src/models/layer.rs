@@ -23,6 +23,16 @@ pub struct Layer {
     pub place: Place,
 }
 
+impl Layer {
+    /// What a message is about, with the layer's place in its file in front where that says something.
+    pub(super) fn placed(&self, about: &str) -> String {
+        match self.place.0.as_str() {
+            "" => about.into(),
+            place => format!("{place}: {about}"),
+        }
+    }
+}
+
 /// Where a layer is in its file, for messages: `my.toml line 3`; empty where that says nothing. It is no part of what a layer is, so
 /// that all places are equal.
 #[derive(Clone, Debug, Default)]

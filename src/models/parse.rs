@@ -150,7 +150,8 @@ impl Item {
         for (key, value) in table {
             let value_line = line_of(text, key.span().start);
             let key = key.into_inner().into_owned();
-            let value = toml::Value::deserialize(ValueDeserializer::from(value)).map_err(|e| one_line(&e.message()))?;
+            let value = toml::Value::deserialize(ValueDeserializer::from(value))
+                .map_err(|e| format!("line {value_line}: {key}: {}", one_line(&e.message())))?;
             lines.push((key.clone(), value_line));
             values.insert(key, value);
         }
@@ -158,6 +159,10 @@ impl Item {
         let line_of_key = |wanted: &str| lines.iter().find(|(key, _)| key == wanted).map_or(line, |(_, line)| *line);
         let name = match values.remove("name") {
             None => None,
+            Some(toml::Value::String(name)) if name == INPUT => {
+                let line = line_of_key("name");
+                return Err(format!("line {line}: name = \"{INPUT}\": that is the picture's name; choose another"));
+            }
             Some(toml::Value::String(name)) if !name.is_empty() => Some(name),
             Some(other) => {
                 return Err(format!(
@@ -326,6 +331,8 @@ mod tests {
                 "line 6: layer relu1: from = \"conv7\": no layer",
             ),
             (format!("{conv}    {{ kind = \"relu\", from = 3 }},"), "line 6: from: expected the name of a layer"),
+            (format!("{conv}    {{ kind = \"lrn\", alpha = 1e400 }},"), "line 6: alpha: floating-point number"),
+            (format!("{conv}    {{ name = \"input\", kind = \"relu\" }},"), "line 6: name = \"input\": that is the"),
             (format!("{conv}    \"add\","), "line 6: layer add1: add needs the name of another layer"),
             (
                 format!("{conv}    {{ kind = \"relu\", from = [\"conv1\", \"input\"] }},"),
