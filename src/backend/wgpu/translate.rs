@@ -220,6 +220,33 @@ fn every_kernel_translates_for_every_system() {
     println!("{} pipelines translated to SPIR-V ({spirv}), MSL, HLSL and GLSL ({glsl})", pipelines.len());
 }
 
+/// What the compiler that a script of tests/compilers drives says against each of some texts: requests in lines of JSON, the first of a
+/// text that calls an unknown function. The library, or the folder of it, is in target/compilers.
+pub(in crate::backend) fn asked(
+    script: &str,
+    library: &str,
+    arguments: &[&str],
+    requests: &[String],
+) -> Vec<Option<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let library = folder.join("target/compilers").join(library);
+    let mut command = Command::new("python3");
+    // Where a compiler is a folder of libraries, they find each other there.
+    command.arg(folder.join("tests/compilers").join(script)).arg(&library).env("LD_LIBRARY_PATH", &library);
+    let piped = command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut process = piped.spawn().unwrap();
+    process.stdin.take().unwrap().write_all(requests.join("\n").as_bytes()).unwrap();
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{script}: {}", output.status);
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut answers = lines.lines().map(|line| serde_json::from_str::<Option<String>>(line).unwrap());
+    let wrong = answers.next().flatten().unwrap_or_else(|| panic!("{script} takes an unknown function"));
+    assert!(wrong.contains("unknown"), "{wrong}");
+    let answers: Vec<Option<String>> = answers.collect();
+    assert_eq!(answers.len() + 1, requests.len());
+    answers
+}
+
 /// DXC, with which wgpu compiles for DX12 where it finds it.
 #[test]
 #[ignore = "needs `tests/compilers/install dxc`"]
@@ -237,23 +264,11 @@ fn dxc_takes_every_kernel() {
         serde_json::json!({ "text": text, "entry": entry, "f16": f16 }).to_string()
     };
     let requests: Vec<String> = shaders.iter().map(request).collect();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compilers/dxc.py");
-    let library = concat!(env!("CARGO_MANIFEST_DIR"), "/target/compilers/libdxcompiler.so");
-    let mut command = Command::new("python3");
-    let piped = command.args([script, library]).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = piped.spawn().unwrap();
-    process.stdin.take().unwrap().write_all(requests.join("\n").as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
-    assert!(output.status.success(), "dxc.py: {}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let answers: Vec<Option<String>> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [Some(wrong), answers @ ..] = &answers[..] else { panic!("DXC takes an unknown function") };
-    assert!(wrong.contains("unknown"), "{wrong}");
-    assert_eq!(answers.len(), pipelines.len());
+    let answers = asked("dxc.py", "libdxcompiler.so", &[], &requests);
     let told = |(dispatch, answer): (&Dispatch, &Option<String>)| {
         answer.as_ref().map(|e| format!("{} {:?}: {e}", dispatch.kernel.name, dispatch.overrides))
     };
-    let problems: Vec<String> = pipelines.iter().zip(answers).filter_map(told).collect();
+    let problems: Vec<String> = pipelines.iter().zip(&answers).filter_map(told).collect();
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     println!("DXC compiles {} pipelines", answers.len());
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::*;
 use crate::backend::wgpu::dispatch::Dispatch;
-use crate::backend::wgpu::translate::{module, pipelines};
+use crate::backend::wgpu::translate::{asked, module, pipelines};
 
 /// Name and CUDA text of every pipeline that any case asks for, but those for Vulkan in software, which read textures.
 fn texts() -> Vec<(String, String)> {
@@ -55,22 +55,10 @@ fn nvrtc_takes_every_kernel() {
     let prelude = include_str!("../prelude.cuh");
     let request = |(_, text): &(String, String)| serde_json::json!(format!("{prelude}\n{text}")).to_string();
     let requests: Vec<String> = [wrong].iter().chain(&texts).map(request).collect();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compilers/nvrtc.py");
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/compilers/nvrtc");
-    let mut command = Command::new("python3");
-    command.args([script, folder, "sm_75", "sm_80", "sm_90"]).env("LD_LIBRARY_PATH", folder);
-    let mut process = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    process.stdin.take().unwrap().write_all(requests.join("\n").as_bytes()).unwrap();
-    let output = process.wait_with_output().unwrap();
-    assert!(output.status.success(), "nvrtc.py: {}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
-    let answers: Vec<Option<String>> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let [Some(wrong), answers @ ..] = &answers[..] else { panic!("NVRTC takes an unknown function") };
-    assert!(wrong.contains("unknown"), "{wrong}");
-    assert_eq!(answers.len(), texts.len());
+    let answers = asked("nvrtc.py", "nvrtc", &["sm_75", "sm_80", "sm_90"], &requests);
     let told =
         |((name, _), answer): (&(String, String), &Option<String>)| answer.as_ref().map(|e| format!("{name}: {e}"));
-    let problems: Vec<String> = texts.iter().zip(answers).filter_map(told).collect();
+    let problems: Vec<String> = texts.iter().zip(&answers).filter_map(told).collect();
     assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
     println!("NVRTC compiles {} kernels, each for three architectures", answers.len());
 }
