@@ -13,8 +13,11 @@ use crate::error::{Error, Result};
 use crate::graph::ValueId;
 use crate::models::Model;
 
-/// The three kinds take turns this often, so that what else the machine does hits them alike.
-const ROUNDS: usize = 5;
+/// The three kinds take turns this often, each first in some, so that what else the machine does hits them alike.
+const ROUNDS: usize = 12;
+
+/// More batches than a step takes, so that in the last one there are still some to load.
+const AHEAD: usize = 4;
 
 /// Pictures a second that a training learns from, by where they come from; the median of rounds.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +34,29 @@ pub struct Fed {
     pub decoded_per_second: f64,
     /// From the cache: later epochs.
     pub cached_per_second: f64,
+    /// What part of the rate in memory each round's pictures came at that were decoded meanwhile.
+    pub decoded: Share,
+    /// The same of those from the cache.
+    pub cached: Share,
+}
+
+/// Ratios of two rates that were measured one after the other, over all rounds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Share {
+    /// The smallest.
+    pub least: f64,
+    /// The one in the middle.
+    pub median: f64,
+    /// The largest.
+    pub most: f64,
+}
+
+impl Share {
+    fn new(rates: &[f64], of: &[f64]) -> Share {
+        let mut shares: Vec<f64> = rates.iter().zip(of).map(|(rate, of)| rate / of).collect();
+        let median = median(&mut shares);
+        Share { least: shares[0], median, most: shares[shares.len() - 1] }
+    }
 }
 
 /// Times training steps of `model` on `items`, in the folder `root`. The cache is gone afterwards.
@@ -51,8 +77,10 @@ pub fn fed(
     let pictures = inputs[0].0;
     let mut run = Run { program: device.compile(&graph, &outputs)?, inputs, in_flight: Default::default() };
 
-    // As many pictures as the steps of a round take, each of them once or, in a small folder, in turns.
-    let order: Vec<usize> = (0..items.len()).cycle().take((warmup + options.steps) * batch).collect();
+    // As many pictures as the steps of a round take and those that are loaded ahead of them, each of them once or, in a
+    // small folder, in turns.
+    let batches = warmup + options.steps + AHEAD;
+    let order: Vec<usize> = (0..items.len()).cycle().take(batches * batch).collect();
     let items = Arc::new(items.to_vec());
     let home = tempfile::tempdir().map_err(Error::io("cannot make a temporary folder", &std::env::temp_dir()))?;
     let place = Place::Folder(home.path().into());
@@ -64,15 +92,24 @@ pub fn fed(
         cached.recycle(batch?);
     }
     let mut rates = [(); 3].map(|()| Vec::new());
-    for _ in 0..ROUNDS {
-        for (rates, loader) in rates.iter_mut().zip([None, Some(&decoded), Some(&cached)]) {
-            rates
-                .push(run.rate(pictures, loader.map(|loader| (loader, &order)), warmup, options.steps)? * batch as f64);
+    for round in 0..ROUNDS {
+        for kind in (0..3).map(|turn| (round + turn) % 3) {
+            let loader = [None, Some(&decoded), Some(&cached)][kind];
+            let steps = run.rate(pictures, loader.map(|loader| (loader, &order)), warmup, options.steps)?;
+            rates[kind].push(steps * batch as f64);
         }
     }
-    let [made_up_per_second, decoded_per_second, cached_per_second] = rates.map(|mut rates| median(&mut rates));
-    let (adapter, model, steps) = (device.info().name.clone(), model.name.clone(), options.steps);
-    Ok(Fed { adapter, model, steps, made_up_per_second, decoded_per_second, cached_per_second })
+    let [in_memory, first, later] = &mut rates;
+    Ok(Fed {
+        adapter: device.info().name.clone(),
+        model: model.name.clone(),
+        steps: options.steps,
+        decoded: Share::new(first, in_memory),
+        cached: Share::new(later, in_memory),
+        made_up_per_second: median(in_memory),
+        decoded_per_second: median(first),
+        cached_per_second: median(later),
+    })
 }
 
 impl Run {

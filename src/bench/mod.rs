@@ -2,7 +2,7 @@
 
 mod fed;
 
-pub use fed::{Fed, fed};
+pub use fed::{Fed, Share, fed};
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::console::{self, Console, bytes};
 use convoy::backend::Device;
-use convoy::bench::{BenchOptions, Fed, fed};
+use convoy::bench::{BenchOptions, Fed, Share, fed};
 use convoy::data::{Item, LoaderOptions, Resize, ScanOptions, Speed, peak_memory, scan, speed};
 use convoy::models::Model;
 use convoy::train::Settings;
@@ -120,12 +120,15 @@ fn text(report: &Report) -> String {
         let _ = writeln!(text, "\npeak memory of the process: {}", bytes(*peak));
     }
     if let Some(fed) = training {
-        let Fed { adapter, model, steps, made_up_per_second: all, decoded_per_second, cached_per_second } = fed;
+        let Fed { adapter, model, steps, made_up_per_second, decoded_per_second, cached_per_second, decoded, cached } =
+            fed;
         let _ = writeln!(text, "\ntraining {model} on {adapter}, {steps} steps at a time, in turns: pictures a second");
-        for (from, rate) in
-            [("in memory", all), ("decoded as they come", decoded_per_second), ("from the cache", cached_per_second)]
-        {
-            let _ = writeln!(text, "{rate:>9.1}  {:>5.1} %  {from}", 100.0 * rate / all);
+        let _ = writeln!(text, "{made_up_per_second:>9.1}           in memory");
+        let fed =
+            [("decoded as they come", decoded_per_second, decoded), ("from the cache", cached_per_second, cached)];
+        for (from, rate, Share { least, median, most }) in fed {
+            let [least, median, most] = [least, median, most].map(|share| 100.0 * share);
+            let _ = writeln!(text, "{rate:>9.1}  {median:>5.1} %  {from} (rounds: {least:.1} to {most:.1} %)");
         }
     }
     text
