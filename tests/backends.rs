@@ -4,7 +4,7 @@ mod common;
 
 use common::binary::Place;
 use common::training::{train, train_with};
-use convoy::backend::wgpu::WgpuOptions;
+use convoy::backend::DeviceOptions;
 use convoy::graph::fuse::Rewrites;
 use convoy::models::OptimizerConfig;
 
@@ -84,7 +84,7 @@ fn rewrites_change_nothing() {
 fn what_a_driver_compiled_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let losses = || {
-        let options = WgpuOptions { pipelines: Some(folder.path().into()), ..WgpuOptions::default() };
+        let options = DeviceOptions { pipelines: Some(folder.path().into()), ..DeviceOptions::default() };
         let mut device = common::gpu_with(options);
         let losses = train(&mut *device, &OptimizerConfig::sgd(0.9, 0.0), 0.01, 2).losses;
         drop(device);

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use convoy::backend::DeviceOptions;
 use convoy::backend::cpu::CpuDevice;
 use convoy::backend::select;
 use convoy::backend::several::SeveralDevices;
-use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, Program};
 use convoy::graph::partition::Parallel;
 use convoy::models::{
@@ -199,7 +199,7 @@ fn every_case_of_every_op_is_right() {
 fn poisoned_memory_changes_nothing() {
     let poisoned = || -> Box<dyn Device> {
         let selector = std::env::var("CONVOY_ADAPTER").unwrap_or_else(|_| "vulkan".into());
-        select::open_with(&selector, WgpuOptions { poison: true, ..WgpuOptions::default() }).unwrap().0
+        select::open_with(&selector, DeviceOptions { poison: true, ..DeviceOptions::default() }).unwrap().0
     };
     for text in [TOWERS, BRANCHES] {
         let graph = step_graph(&model(text));

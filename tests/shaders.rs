@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 use std::time::Instant;
 
 use convoy::backend::Device;
+use convoy::backend::DeviceOptions;
 use convoy::backend::cpu::CpuDevice;
-use convoy::backend::wgpu::WgpuOptions;
 use convoy::ops::case::Case;
 use convoy::ops::{Op, draw};
 use convoy::selftest::{Kind, Prepared, Selection, Suite, coverage, gradient, harness};
@@ -44,7 +44,7 @@ fn the_gpu_is_right() {
 /// enough for them.
 #[test]
 fn kernels_for_gpus_are_right() {
-    let options = WgpuOptions { poison: true, gpu_kernels: true, default_limits: true, ..WgpuOptions::default() };
+    let options = DeviceOptions { poison: true, gpu_kernels: true, default_limits: true, ..DeviceOptions::default() };
     check(&mut *common::gpu_with(options));
 }
 
@@ -73,7 +73,7 @@ fn every_kernel_of_a_choice_is_right() {
 #[test]
 fn run_time_checks_change_nothing() {
     for gpu_kernels in [true, false] {
-        let options = |checked| WgpuOptions { poison: true, gpu_kernels, checked, ..WgpuOptions::default() };
+        let options = |checked| DeviceOptions { poison: true, gpu_kernels, checked, ..DeviceOptions::default() };
         let small = |case: &Case| case.op.macs(&case.types()) <= 4_000_000;
         assert_same(&SUITE, small, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
     }

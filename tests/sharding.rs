@@ -4,7 +4,7 @@ mod common;
 
 use common::training::train;
 use convoy::backend::Device;
-use convoy::backend::wgpu::WgpuOptions;
+use convoy::backend::DeviceOptions;
 use convoy::models::OptimizerConfig;
 use convoy::ops::case::Case;
 use convoy::ops::{Op, draw};
@@ -14,12 +14,12 @@ use convoy::tensor::TensorType;
 /// The device under test, as if it could bind no more than this many bytes at once, and run 5 workgroups side by side.
 fn limited(bytes: u64, gpu_kernels: bool) -> Box<dyn Device> {
     let max_binding_bytes = Some(bytes);
-    common::gpu_with(WgpuOptions {
+    common::gpu_with(DeviceOptions {
         max_binding_bytes,
         grid_side: Some(5),
         gpu_kernels,
         poison: true,
-        ..WgpuOptions::default()
+        ..DeviceOptions::default()
     })
 }
 

@@ -1,10 +1,15 @@
 //! Backends: what a device must do to run a graph. [`wgpu`] is what the project is about, [`cpu`] is for machines without a GPU.
 
 pub mod cpu;
-mod cuda;
+#[cfg(any(feature = "cuda", test))]
+pub mod cuda;
+mod kept;
+mod options;
 pub mod select;
 pub mod several;
 pub mod wgpu;
+
+pub use options::DeviceOptions;
 
 use std::collections::BTreeMap;
 

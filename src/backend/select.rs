@@ -1,14 +1,40 @@
 //! The choice of a device: what `--adapter` accepts, and what `auto` takes.
 
 use super::cpu::CpuDevice;
-use super::wgpu::adapter::{Adapter, adapters};
-use super::wgpu::{WgpuDevice, WgpuOptions};
-use super::{Device, DeviceInfo, DeviceType, Precision, cpu};
+#[cfg(feature = "cuda")]
+use super::cuda::{self, CudaDevice};
+use super::wgpu::{self, WgpuDevice};
+use super::{Device, DeviceInfo, DeviceOptions, DeviceType, Precision, cpu};
 use crate::error::{Error, Result};
 use crate::graph::partition::Parallel;
 
 /// Names of interfaces that `--adapter` understands; each takes that interface's best adapter.
 const INTERFACES: [&str; 4] = ["vulkan", "metal", "dx12", "gl"];
+
+/// A device other than the CPU backend, not yet opened.
+enum Adapter {
+    #[cfg(feature = "cuda")]
+    Cuda(cuda::adapter::Adapter),
+    Wgpu(wgpu::adapter::Adapter),
+}
+
+impl Adapter {
+    fn info(&mut self) -> &mut DeviceInfo {
+        match self {
+            #[cfg(feature = "cuda")]
+            Adapter::Cuda(adapter) => &mut adapter.info,
+            Adapter::Wgpu(adapter) => &mut adapter.info,
+        }
+    }
+
+    fn open(&self, options: &DeviceOptions) -> Result<Box<dyn Device>> {
+        Ok(match self {
+            #[cfg(feature = "cuda")]
+            Adapter::Cuda(adapter) => Box::new(CudaDevice::open(adapter, options)?),
+            Adapter::Wgpu(adapter) => Box::new(WgpuDevice::open(adapter, options)?),
+        })
+    }
+}
 
 /// Every device that this binary can use, best first; the last is the CPU backend.
 pub fn list() -> Vec<DeviceInfo> {
@@ -21,7 +47,7 @@ pub fn list() -> Vec<DeviceInfo> {
 /// [`Error::Input`] when the selector names no device or more than one, with the list of those there are;
 /// [`Error::Device`] when the machine has no device of a named interface, or the device cannot be opened.
 pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
-    open_with(selector, WgpuOptions::default())
+    open_with(selector, DeviceOptions::default())
 }
 
 /// [`open`] with options for a wgpu device. `CONVOY_MAX_BINDING_BYTES` sets the largest binding where they leave it open: to try
@@ -29,7 +55,7 @@ pub fn open(selector: &str) -> Result<(Box<dyn Device>, String)> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn Device>, String)> {
+pub fn open_with(selector: &str, mut options: DeviceOptions) -> Result<(Box<dyn Device>, String)> {
     if options.max_binding_bytes.is_none() {
         options.max_binding_bytes = max_binding_bytes()?;
     }
@@ -39,16 +65,41 @@ pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn De
     if selector.eq_ignore_ascii_case("cpu") {
         return Ok((open_cpu(None, &options)?, reason));
     }
+    if is_cuda(selector) {
+        check_cuda()?;
+    }
     let (adapters, infos) = found(selector.eq_ignore_ascii_case("gl"));
     if ["auto", ""].contains(&selector.to_lowercase().as_str()) {
         // An empty CONVOY_ADAPTER is an unset one.
-        return automatic(&adapters, &options);
+        return automatic(&adapters, &infos, &options);
     }
     let chosen = choose(selector, &infos)?;
     match adapters.get(chosen) {
-        Some(adapter) => Ok((Box::new(WgpuDevice::open(adapter, &options)?), reason)),
+        Some(adapter) => Ok((adapter.open(&options)?, reason)),
         None => Ok((open_cpu(None, &options)?, reason)),
     }
+}
+
+/// Whether a selector is `cuda` or `cuda:NUMBER`.
+fn is_cuda(selector: &str) -> bool {
+    selector.split(':').next().is_some_and(|name| name.eq_ignore_ascii_case("cuda"))
+}
+
+/// Whether there are GPUs for the CUDA backend, and if not, why.
+#[cfg(feature = "cuda")]
+fn check_cuda() -> Result<()> {
+    match cuda::adapter::adapters()?.is_empty() {
+        true => Err(Error::device("NVIDIA's driver has no GPU; choose another --adapter")),
+        false => Ok(()),
+    }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn check_cuda() -> Result<()> {
+    Err(Error::device(
+        "the CUDA backend is not built in: build with `cargo build --release --features cuda`; NVIDIA's GPUs also work through \
+         --adapter vulkan or dx12",
+    ))
 }
 
 /// Opens the devices that `selector` names: one, or several with commas between, of which one may be named more than once, to run each
@@ -59,7 +110,7 @@ pub fn open_with(selector: &str, mut options: WgpuOptions) -> Result<(Box<dyn De
 pub fn open_all(
     selector: &str,
     parallel: Option<Parallel>,
-    options: WgpuOptions,
+    options: DeviceOptions,
 ) -> Result<Vec<(Box<dyn Device>, String)>> {
     let names: Vec<&str> = match is_name(selector) {
         true => vec![selector],
@@ -88,7 +139,7 @@ fn is_name(selector: &str) -> bool {
 }
 
 /// The CPU backend, on so many threads.
-fn open_cpu(threads: Option<usize>, options: &WgpuOptions) -> Result<Box<dyn Device>> {
+fn open_cpu(threads: Option<usize>, options: &DeviceOptions) -> Result<Box<dyn Device>> {
     match options.precision {
         Precision::F32 => Ok(Box::new(CpuDevice::new(threads)?)),
         other => Err(Error::device(format!(
@@ -100,16 +151,16 @@ fn open_cpu(threads: Option<usize>, options: &WgpuOptions) -> Result<Box<dyn Dev
 }
 
 /// `auto`: the best GPU that opens, else the CPU backend. Never a GPU interface that the processor runs.
-fn automatic(adapters: &[Adapter], options: &WgpuOptions) -> Result<(Box<dyn Device>, String)> {
+fn automatic(adapters: &[Adapter], infos: &[DeviceInfo], options: &DeviceOptions) -> Result<(Box<dyn Device>, String)> {
     let mut failures = String::new();
-    for adapter in adapters.iter().filter(|adapter| !adapter.info.software) {
-        let kind = match adapter.info.device_type {
+    for (adapter, info) in adapters.iter().zip(infos).filter(|(_, info)| !info.software) {
+        let kind = match info.device_type {
             DeviceType::Discrete => "a discrete GPU",
             DeviceType::Integrated => "an integrated GPU",
             _ => "a GPU",
         };
-        match WgpuDevice::open(adapter, options) {
-            Ok(device) => return Ok((Box::new(device), format!("the best device found: {kind}{failures}"))),
+        match adapter.open(options) {
+            Ok(device) => return Ok((device, format!("the best device found: {kind}{failures}"))),
             Err(error) => failures += &format!("; {error}"),
         }
     }
@@ -135,39 +186,53 @@ fn max_binding_bytes() -> Result<Option<u64>> {
 
 /// The adapters with index and selectors, and the whole list's descriptions: theirs and the CPU backend's.
 fn found(gl: bool) -> (Vec<Adapter>, Vec<DeviceInfo>) {
-    let mut adapters = adapters(gl);
+    let mut adapters: Vec<Adapter> = Vec::new();
+    #[cfg(feature = "cuda")]
+    adapters.extend(cuda::adapter::adapters().into_iter().flatten().map(Adapter::Cuda));
+    adapters.extend(wgpu::adapter::adapters(gl).into_iter().map(Adapter::Wgpu));
+    let infos = numbered(adapters.iter_mut().map(|adapter| adapter.info().clone()).chain([cpu::info()]).collect());
+    for (adapter, info) in adapters.iter_mut().zip(&infos) {
+        *adapter.info() = info.clone();
+    }
+    (adapters, infos)
+}
+
+/// Devices, the best first, with index and selectors.
+fn numbered(all: Vec<DeviceInfo>) -> Vec<DeviceInfo> {
     let mut infos: Vec<DeviceInfo> = Vec::new();
-    let all: Vec<DeviceInfo> = adapters.iter().map(|adapter| adapter.info.clone()).chain([cpu::info()]).collect();
     for info in all.iter().cloned() {
         let index = infos.len();
         let mut selectors = vec![index.to_string()];
-        // Of two cards of one name each is an index.
-        if all.iter().filter(|other| other.name.eq_ignore_ascii_case(&info.name)).count() == 1 {
+        // Of two cards of one name each is an index; of one card through two interfaces the first one has the name.
+        let named = |other: &&DeviceInfo| other.name.eq_ignore_ascii_case(&info.name);
+        if all.iter().filter(named).filter(|other| other.backend == info.backend).count() == 1
+            && !infos.iter().any(|other| named(&other))
+        {
             selectors.push(info.name.clone());
         }
-        if !infos.iter().any(|other| other.backend == info.backend) {
+        let before = infos.iter().filter(|other| other.backend == info.backend).count();
+        if before == 0 {
             selectors.push(info.backend.clone());
+        }
+        if info.backend == "cuda" {
+            selectors.push(format!("cuda:{before}"));
         }
         infos.push(DeviceInfo { index, selectors, ..info });
     }
-    for (adapter, info) in adapters.iter_mut().zip(&infos) {
-        adapter.info = info.clone();
-    }
-    (adapters, infos)
+    infos
 }
 
 /// The place in `infos` of the one device that a selector names.
 fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     let lower = &*selector.to_lowercase();
-    if lower.split(':').next() == Some("cuda") {
-        return Err(Error::device(
-            "the cuda backend is not built in; NVIDIA GPUs work through --adapter vulkan or dx12",
-        ));
-    }
     let message = |problem: &str| format!("--adapter {selector}: {problem}; {}", listing(infos));
     if INTERFACES.contains(&lower) {
         let best = infos.iter().position(|info| info.backend == lower);
         return best.ok_or_else(|| Error::device(message("this machine has no such device")));
+    }
+    if is_cuda(selector) {
+        let named = infos.iter().position(|info| info.selectors.iter().any(|name| name == lower));
+        return named.ok_or_else(|| Error::input(message("NVIDIA's driver has no such GPU")));
     }
     // One or two digits are an index and nothing else, for many a name holds them; the 970 of a "GTX 970" names it.
     if selector.len() <= 2
@@ -184,6 +249,10 @@ fn choose(selector: &str, infos: &[DeviceInfo]) -> Result<usize> {
     let matches = if whole.is_empty() { named(|name, selector| name.contains(selector)) } else { whole };
     match matches[..] {
         [only] => Ok(only.index),
+        // One card through several interfaces.
+        [best, ref others @ ..] if others.iter().all(|o| o.name == best.name && o.backend != best.backend) => {
+            Ok(best.index)
+        }
         [] => Err(Error::input(message("no device has this name"))),
         _ => Err(Error::input(message(&format!("{} devices have this in their name, give an index", matches.len())))),
     }
@@ -211,6 +280,7 @@ mod tests {
             device(3, "AMD EPYC", "cpu"),
             device(4, "NVIDIA GeForce RTX 4090 D", "vulkan"),
         ];
+        let infos = numbered(infos.to_vec());
         let chosen = |selector| choose(selector, &infos).map_err(|e| (e.exit_code(), e.to_string()));
         for (selector, index) in [
             ("0", 0),
@@ -229,11 +299,28 @@ mod tests {
             ("voodoo", 2, "1: NVIDIA GeForce GTX 970 (vulkan)"),
             ("metal", 3, "no such device"),
             ("5", 2, "no device has this index"),
-            ("cuda", 3, "not built in"),
-            ("cuda:1", 3, "not built in"),
+            ("cuda:2", 2, "no such GPU"),
+            ("cuda:x", 2, "no such GPU"),
         ] {
             let (got, message) = chosen(selector).unwrap_err();
             assert!(got == code && message.contains(part), "{selector}: {got} {message}");
         }
+    }
+
+    /// A card that two interfaces have goes by the better one where nothing is said of it.
+    #[test]
+    fn selectors_of_cards_of_several_interfaces() {
+        let devices = [("NVIDIA H100", "cuda"), ("NVIDIA H100", "vulkan"), ("AMD EPYC", "cpu")];
+        let infos = numbered(devices.map(|(name, backend)| device(0, name, backend)).to_vec());
+        let selectors = infos.iter().map(|info| info.selectors.join(" ")).collect::<Vec<_>>();
+        assert_eq!(selectors, ["0 NVIDIA H100 cuda cuda:0", "1 vulkan", "2 AMD EPYC cpu"]);
+        for (selector, index) in [("h100", 0), ("NVIDIA H100", 0), ("CUDA", 0), ("cuda:0", 0), ("vulkan", 1)] {
+            assert_eq!(choose(selector, &infos).unwrap(), index, "{selector}");
+        }
+        let two =
+            [("NVIDIA H100", "cuda"), ("NVIDIA H100", "cuda"), ("NVIDIA H100", "vulkan"), ("NVIDIA H100", "vulkan")];
+        let infos = numbered(two.map(|(name, backend)| device(0, name, backend)).to_vec());
+        assert_eq!(choose("cuda:1", &infos).unwrap(), 1);
+        assert!(choose("h100", &infos).unwrap_err().to_string().contains("4 devices"));
     }
 }

@@ -8,7 +8,7 @@ use super::console::{self, Console, bytes};
 use super::exchange;
 use super::{DeviceArgs, TuneName, model_help, tune_device};
 use convoy::backend::DeviceInfo;
-use convoy::backend::wgpu::WgpuOptions;
+use convoy::backend::DeviceOptions;
 use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
 use convoy::formats::load_model;
@@ -107,7 +107,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     };
     let console = &console.without_output(args.json);
     let precision = args.precision.of_batch(options.build.batch);
-    let open = || args.device.open_with(WgpuOptions { precision, ..WgpuOptions::default() }, console);
+    let open = || args.device.open_with(DeviceOptions { precision, ..DeviceOptions::default() }, console);
     if let Some(folder) = args.data {
         let size = options.build.network_size(&model).map(|side| (side * 256).div_ceil(224)); // the margin of the default preset's crops
         let mut measured = bench_data::Measured::new(folder, size, options.build.batch, &args.workers, console)?;

@@ -25,8 +25,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use console::Console;
+use convoy::backend::DeviceOptions;
 use convoy::backend::several::SeveralDevices;
-use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{self, Device};
 use convoy::cache::{pipelines, tuning};
 use convoy::graph::Graph;
@@ -96,13 +96,13 @@ struct DeviceArgs {
 impl DeviceArgs {
     /// Opens the device, with the kernels that were found to be the fastest on it.
     fn open(&self, console: &Console) -> Result<Box<dyn Device>> {
-        let mut device = self.open_with(WgpuOptions::default(), console)?;
+        let mut device = self.open_with(DeviceOptions::default(), console)?;
         let recalled = tuning().and_then(|folder| tune::recall(&mut *device, &folder));
         recalled.unwrap_or_else(|error| console.warn(error));
         Ok(device)
     }
 
-    fn open_with(&self, options: WgpuOptions, console: &Console) -> Result<Box<dyn Device>> {
+    fn open_with(&self, options: DeviceOptions, console: &Console) -> Result<Box<dyn Device>> {
         open_device(&self.adapter, self.parallel, options, console).map(|(device, _)| device)
     }
 }
@@ -155,10 +155,10 @@ fn tune_device(device: &mut dyn Device, graph: &Graph, how: TuneName, console: &
 fn open_device(
     selector: &str,
     parallel: Option<ParallelKind>,
-    options: WgpuOptions,
+    options: DeviceOptions,
     console: &Console,
 ) -> Result<(Box<dyn Device>, String)> {
-    let options = WgpuOptions { pipelines: pipelines().ok(), ..options };
+    let options = DeviceOptions { pipelines: pipelines().ok(), ..options };
     let mut opened = backend::select::open_all(selector, parallel.map(Parallel::from), options)?;
     let mut lines = Vec::new();
     for (device, reason) in &opened {

@@ -9,7 +9,7 @@ use super::options::{Options, absolute};
 use super::progress::Progress;
 use super::stop::stop_on_ctrl_c;
 use super::{TuneName, open_device, tune_device};
-use convoy::backend::wgpu::WgpuOptions;
+use convoy::backend::DeviceOptions;
 use convoy::backend::{Device, DeviceInfo};
 use convoy::data::{self, Dataset, Item, ScanOptions};
 use convoy::formats::{Checkpoint, Pretrained, load_model};
@@ -66,7 +66,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let position = position.transpose()?;
     position.as_ref().map_or(Ok(()), |position| position.check(&job))?;
     let precision = job.settings.precision.of_batch(job.settings.batch_size);
-    let options = WgpuOptions { precision, ..WgpuOptions::default() };
+    let options = DeviceOptions { precision, ..DeviceOptions::default() };
     let (device, line) = open_device(&job.settings.adapter, job.settings.parallel, options, console)?;
     let mut opened = Opened { device, lines: vec![line] };
     for line in taken.into_iter().flatten() {

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::backend::wgpu::{WgpuOptions, has_kernels, kernels};
-use crate::backend::{DeviceInfo, Precision};
+use crate::backend::wgpu::{has_kernels, kernels};
+use crate::backend::{DeviceInfo, DeviceOptions, Precision};
 use crate::ops::Op;
 use crate::ops::case::Case;
 use crate::tensor::{Data, Tensor};
@@ -24,13 +24,13 @@ pub struct Kind {
     /// What a report adds to the names of cases.
     pub name: Cow<'static, str>,
     /// How to open it.
-    pub options: WgpuOptions,
+    pub options: DeviceOptions,
 }
 
 impl Kind {
     /// As training has it, but with memory that holds NaN.
     pub fn plain() -> Kind {
-        Kind { name: "".into(), options: WgpuOptions { poison: true, ..WgpuOptions::default() } }
+        Kind { name: "".into(), options: DeviceOptions { poison: true, ..DeviceOptions::default() } }
     }
 
     /// The others that make a difference to this device: run-time checks of indices, divisors and loops; small windows, as if
@@ -38,11 +38,11 @@ impl Kind {
     /// that an op chooses between; and where the device has them, products of 16-bit floats.
     pub fn others(device: &DeviceInfo) -> Vec<Kind> {
         let plain = || Kind::plain().options;
-        let windows = |bytes| WgpuOptions { max_binding_bytes: Some(bytes), grid_side: Some(5), ..plain() };
-        let gpu = || WgpuOptions { gpu_kernels: true, ..plain() };
+        let windows = |bytes| DeviceOptions { max_binding_bytes: Some(bytes), grid_side: Some(5), ..plain() };
+        let gpu = || DeviceOptions { gpu_kernels: true, ..plain() };
         let kind = |name: &'static str, options| Kind { name: name.into(), options };
         let mut kinds = vec![
-            kind("checked", WgpuOptions { checked: true, ..plain() }),
+            kind("checked", DeviceOptions { checked: true, ..plain() }),
             kind("windows of 56 KiB", windows(56 * 1024)),
             kind("windows of 4 KiB", windows(4 * 1024)),
         ];
@@ -52,13 +52,13 @@ impl Kind {
         let most = Op::all_cases().iter().map(kernels).max().unwrap_or(1);
         kinds.extend((1..most).map(|candidate| {
             let name = format!("kernel {} of {most}", candidate + 1);
-            Kind { name: name.into(), options: WgpuOptions { candidate, ..gpu() } }
+            Kind { name: name.into(), options: DeviceOptions { candidate, ..gpu() } }
         }));
         if device.f16 {
             let precision = Precision::F16 { loss_scale: LOSS_SCALE };
             kinds.extend((0..most).map(|candidate| {
                 let name = format!("16-bit floats, kernel {} of {most}", candidate + 1);
-                Kind { name: name.into(), options: WgpuOptions { candidate, precision, ..gpu() } }
+                Kind { name: name.into(), options: DeviceOptions { candidate, precision, ..gpu() } }
             }));
         }
         // The CPU backend has one way.

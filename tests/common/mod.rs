@@ -5,8 +5,8 @@
 pub mod binary;
 pub mod training;
 
+use convoy::backend::DeviceOptions;
 use convoy::backend::cpu::CpuDevice;
-use convoy::backend::wgpu::WgpuOptions;
 use convoy::backend::{Device, select};
 use convoy::tensor::Tensor;
 
@@ -37,11 +37,11 @@ pub fn gpu_selector() -> String {
 
 /// The wgpu device under test, see [`gpu_selector`]; its fresh memory holds NaN.
 pub fn gpu() -> Box<dyn Device> {
-    gpu_with(WgpuOptions { poison: true, ..WgpuOptions::default() })
+    gpu_with(DeviceOptions { poison: true, ..DeviceOptions::default() })
 }
 
 /// The same device with options of its own.
-pub fn gpu_with(options: WgpuOptions) -> Box<dyn Device> {
+pub fn gpu_with(options: DeviceOptions) -> Box<dyn Device> {
     let selector = gpu_selector();
     let (device, _) = select::open_with(&selector, options).unwrap_or_else(|e| panic!("--adapter {selector}: {e}"));
     assert_ne!(device.info().backend, "cpu", "CONVOY_ADAPTER={selector} names no GPU interface: leave it unset");

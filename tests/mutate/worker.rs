@@ -11,8 +11,9 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use convoy::backend::DeviceOptions;
+use convoy::backend::wgpu::WgpuDevice;
 use convoy::backend::wgpu::adapter::{Adapter, adapters};
-use convoy::backend::wgpu::{WgpuDevice, WgpuOptions};
 use convoy::backend::{Device, Finding, Precision};
 use convoy::ops::case::Case;
 use convoy::selftest::{Kind, Selection, Suite};
@@ -137,16 +138,16 @@ impl Process {
 }
 
 /// Kinds of devices, as tests/shaders.rs and tests/sharding.rs have them: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [WgpuOptions; 8] {
-    let options = |gpu_kernels, max_binding_bytes| WgpuOptions {
+fn devices() -> [DeviceOptions; 8] {
+    let options = |gpu_kernels, max_binding_bytes| DeviceOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
         gpu_kernels,
         max_binding_bytes,
         grid_side: max_binding_bytes.map(|_| 5),
-        ..WgpuOptions::default()
+        ..DeviceOptions::default()
     };
-    let candidate = |candidate| WgpuOptions { candidate, ..options(true, None) };
+    let candidate = |candidate| DeviceOptions { candidate, ..options(true, None) };
     [
         options(true, None),
         options(false, None),
@@ -156,7 +157,7 @@ fn devices() -> [WgpuOptions; 8] {
         // Of tiles those that are not square.
         candidate(2),
         candidate(3),
-        WgpuOptions { precision: Precision::F16 { loss_scale: 8.0 }, ..options(true, None) },
+        DeviceOptions { precision: Precision::F16 { loss_scale: 8.0 }, ..options(true, None) },
     ]
 }
 
@@ -259,7 +260,7 @@ impl<'a> Judge<'a> {
         }
         let open = |device: usize| {
             let options = devices().into_iter().nth(device).expect("a kind of device");
-            WgpuDevice::open(&self.adapter, &WgpuOptions { replace: replace.clone(), ..options })
+            WgpuDevice::open(&self.adapter, &DeviceOptions { replace: replace.clone(), ..options })
         };
         // The checks of the device itself are no case of an op.
         if mutant.file.to_string_lossy().contains("probe") {

@@ -1,4 +1,18 @@
-//! NVIDIA's own interface. So far the kernels: those of `shaders/`, translated to CUDA C++.
+//! The CUDA backend: NVIDIA's GPUs through their own driver.
+//!
+//! It runs the same kernels that the wgpu backend runs: `wgpu::lower` turns a graph into dispatches, `translate` their WGSL into CUDA C++,
+//! `compiler` that into machine code, and `program` records a step's launches, to be run as a whole. NVIDIA's libraries are looked for
+//! when a device is asked for (`library`): nothing of them is needed to build.
 
+pub mod adapter;
+mod compiler;
+mod device;
+mod driver;
 #[cfg(test)]
-mod translate;
+mod fake;
+mod kernels;
+mod library;
+mod program;
+pub(in crate::backend) mod translate;
+
+pub use device::CudaDevice;

@@ -11,20 +11,47 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
-use naga::valid::{FunctionInfo, GlobalUse, ModuleInfo};
+use naga::back::pipeline_constants::process_overrides;
+use naga::valid::{Capabilities, FunctionInfo, GlobalUse, ModuleInfo, ValidationFlags, Validator};
 use naga::{
     AddressSpace, ArraySize, BuiltIn, Expression, Function, GlobalVariable, Handle, Literal, Module, Scalar,
-    ScalarKind, StorageAccess, Type, TypeInner,
+    ScalarKind, ShaderStage, StorageAccess, Type, TypeInner,
 };
 
+use crate::backend::wgpu::dispatch::Dispatch;
 use body::Body;
 
-/// The CUDA text of an entry point of a module whose overrides have their values. The kernel's parameters are the bindings that it uses, in
-/// the order of their numbers: pointers to buffers, uniform structs by value.
+/// A kernel in CUDA C++.
+pub(in crate::backend) struct Translated {
+    /// To be compiled after `prelude.cuh`.
+    pub text: String,
+    /// Numbers of the bindings that are its parameters, in order: pointers to buffers, uniform structs by value.
+    pub bindings: Vec<u32>,
+}
+
+/// What stands in front of every kernel.
+pub(in crate::backend) const PRELUDE: &str = include_str!("prelude.cuh");
+
+/// The module of a dispatch, its pipeline's constants filled in.
+///
+/// # Errors
+/// What naga says against the kernel.
+pub(in crate::backend) fn module(dispatch: &Dispatch) -> Result<(Module, ModuleInfo), String> {
+    let kernel = &dispatch.kernel;
+    let module = naga::front::wgsl::parse_str(&kernel.source).map_err(|e| e.to_string())?;
+    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16);
+    let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
+    let constants = dispatch.overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
+    let entry = Some((ShaderStage::Compute, kernel.entry));
+    let (module, info) = process_overrides(&module, &info, entry, &constants).map_err(|e| e.to_string())?;
+    Ok((module.into_owned(), info.into_owned()))
+}
+
+/// Translates an entry point of a module whose overrides have their values.
 ///
 /// # Errors
 /// What cannot be translated.
-pub(in crate::backend) fn kernel(module: &Module, info: &ModuleInfo, entry: &str) -> Result<String, String> {
+pub(in crate::backend) fn kernel(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Translated, String> {
     let index = module.entry_points.iter().position(|point| point.name == entry).ok_or("no such entry point")?;
     let mut writer = Writer { module, info, text: String::new() };
     let point = &module.entry_points[index];
@@ -44,7 +71,8 @@ pub(in crate::backend) fn kernel(module: &Module, info: &ModuleInfo, entry: &str
     }
     let size = point.workgroup_size.iter().product();
     writer.function(&point.function, info.get_entry_point(index), Head::Kernel { size })?;
-    Ok(writer.text)
+    let bindings = used.iter().filter_map(|(_, variable)| variable.binding).map(|binding| binding.binding).collect();
+    Ok(Translated { text: writer.text, bindings })
 }
 
 fn told(error: std::fmt::Error) -> String {

@@ -8,10 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, Key};
 use super::lower::{lower, place};
 use super::lowering::{ALIGNMENT, Capability, Memory, TEXTURE_WIDTH, padded};
-use super::pipeline::{Key, key};
 use super::program::uniforms;
 use super::shaders::{BindingKind, Kernel};
 use super::translate::{RANDOM, dispatches, parse, pipelines, uses_f16, uses_subgroups};
@@ -84,7 +83,7 @@ impl Dawn {
 
     /// The pipeline of a dispatch, made now or before.
     pub fn pipeline(&mut self, dispatch: &Dispatch) -> Result<Handle> {
-        let key = key(dispatch);
+        let key = dispatch.key();
         if let Some(&known) = self.pipelines.get(&key) {
             return Ok(known);
         }
@@ -319,7 +318,7 @@ fn check(software: bool) {
     let mut device = DawnDevice::open(software).unwrap();
     let keys = |case: &Case, software| {
         let capability = Capability { software, ..device.capability };
-        dispatches(case, capability).iter().map(key).collect::<Vec<_>>()
+        dispatches(case, capability).iter().map(Dispatch::key).collect::<Vec<_>>()
     };
     let wanted = |case: &Case| !software || keys(case, true) != keys(case, false);
     let suite = Suite::new(&Selection { random: RANDOM, ..Selection::default() });

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
@@ -13,7 +12,7 @@ use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
-use crate::backend::{Choices, Device, DeviceInfo, Finding, Precision, Program};
+use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::case::Case;
@@ -30,32 +29,6 @@ pub(super) fn guard(buffer: &wgpu::Buffer) -> Vec<u32> {
     buffer.hash(&mut hasher);
     let words = GUARD as u32 / 4;
     (0..words).map(|i| 0x5f00_0000 | (hasher.finish() as u32).wrapping_add(i) & 0x007f_ffff).collect()
-}
-
-/// How to open a device.
-#[derive(Clone, Debug, Default)]
-pub struct WgpuOptions {
-    /// Bind at most this many bytes at once, as if the device could no more: for tests of large values.
-    pub max_binding_bytes: Option<u64>,
-    /// Run at most this many workgroups in a row of a grid of two dimensions: for tests of grids that are folded.
-    pub grid_side: Option<usize>,
-    /// Fill fresh memory with NaN, and give every buffer a guard past its end, within the kernels' reach: a test sees what a kernel
-    /// forgot to write, and a step fails that writes where it must not.
-    pub poison: bool,
-    /// Use the kernels that are for GPUs also where the processor runs Vulkan: for tests of them on such a machine.
-    pub gpu_kernels: bool,
-    /// What products multiply.
-    pub precision: Precision,
-    /// Run the kernel of this number where there are several for an op, and nothing else is known: for tests of them.
-    pub candidate: usize,
-    /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.
-    pub default_limits: bool,
-    /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.
-    pub checked: bool,
-    /// Folder in which what the driver compiles is kept for the next start.
-    pub pipelines: Option<PathBuf>,
-    /// Texts of shaders, and what to run in their place: for tests that the tests would notice.
-    pub replace: HashMap<String, String>,
 }
 
 /// A device opened through wgpu.
@@ -107,7 +80,7 @@ impl WgpuDevice {
     ///
     /// # Errors
     /// [`Error::Device`] when the driver refuses.
-    pub fn open(adapter: &Adapter, options: &WgpuOptions) -> Result<Self> {
+    pub fn open(adapter: &Adapter, options: &DeviceOptions) -> Result<Self> {
         let supported = adapter.wgpu.limits();
         let f16 = match options.precision {
             Precision::F32 => wgpu::Features::empty(),

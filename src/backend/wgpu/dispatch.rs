@@ -27,6 +27,17 @@ pub(crate) struct Dispatch {
     pub groups: [u32; 3],
 }
 
+/// What tells pipelines apart: kernel name, and the constants' names and bits.
+pub(crate) type Key = (String, Vec<(&'static str, u64)>);
+
+impl Dispatch {
+    /// The key of its pipeline.
+    pub fn key(&self) -> Key {
+        let constants = self.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
+        (self.kernel.name.to_string(), constants)
+    }
+}
+
 /// Elements of a buffer, four by four, into texels of a texture.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct TexelCopy {

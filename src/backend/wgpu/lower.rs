@@ -14,7 +14,7 @@ use crate::selftest::harness::OneOp;
 use crate::tensor::TensorType;
 
 /// Where a value lives. Whatever a node computes has a slot or lives in a source.
-pub(super) fn place(plan: &Plan, id: ValueId) -> Memory {
+pub(in crate::backend) fn place(plan: &Plan, id: ValueId) -> Memory {
     match plan.places[id.0] {
         Place::Source(source) => Memory::Source(source),
         Place::Slot(slot) => Memory::Slot(slot),
@@ -23,7 +23,7 @@ pub(super) fn place(plan: &Plan, id: ValueId) -> Memory {
 }
 
 /// Lowers every node, for a device whose largest buffer has `max_buffer` bytes.
-pub(super) fn lower(
+pub(in crate::backend) fn lower(
     capability: Capability,
     choices: &Arc<Choices>,
     max_buffer: u64,
@@ -56,7 +56,7 @@ pub(super) fn lower(
 ///
 /// # Errors
 /// When the device is too small for it.
-pub(super) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
+pub(in crate::backend) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatch>> {
     Ok(lower_alone(&case.op, &case.types(), capability)?.dispatches)
 }
 
@@ -64,7 +64,7 @@ pub(super) fn of_case(case: &Case, capability: Capability) -> Result<Vec<Dispatc
 ///
 /// # Errors
 /// When the device is too small for it.
-pub(super) fn candidates(op: &Op, types: &[TensorType], capability: Capability) -> Result<Vec<String>> {
+pub(in crate::backend) fn candidates(op: &Op, types: &[TensorType], capability: Capability) -> Result<Vec<String>> {
     Ok(lower_alone(op, types, capability)?.candidates().to_vec())
 }
 

@@ -13,7 +13,7 @@ pub(crate) mod dispatch;
 mod expand; // used by build.rs
 #[cfg(test)]
 mod iterations;
-mod lower;
+pub(in crate::backend) mod lower;
 pub(crate) mod lowering;
 mod pipeline;
 mod pipeline_cache;
@@ -50,7 +50,7 @@ mod staging;
 mod texels;
 mod tile;
 
-pub use device::{WgpuDevice, WgpuOptions};
+pub use device::WgpuDevice;
 
 use crate::error::Result;
 use crate::ops::case::Case;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, Key};
 use super::pipeline_cache::PipelineCache;
 use super::shaders::{BindingKind, Kernel};
 
@@ -32,15 +32,6 @@ pub(super) struct Pipelines {
     pipelines: HashMap<Key, Arc<Pipeline>>,
 }
 
-/// What tells pipelines apart: kernel name, and the constants' names and bits.
-pub(super) type Key = (String, Vec<(&'static str, u64)>);
-
-/// The key of a dispatch's pipeline.
-pub(super) fn key(dispatch: &Dispatch) -> Key {
-    let constants = dispatch.overrides.iter().map(|&(name, value)| (name, value.to_bits())).collect();
-    (dispatch.kernel.name.to_string(), constants)
-}
-
 impl Pipelines {
     pub fn new(checked: bool, replace: HashMap<String, String>, cache: Option<PipelineCache>) -> Self {
         Pipelines { checked, replace, cache, ..Default::default() }
@@ -54,7 +45,7 @@ impl Pipelines {
 
     /// The pipelines of the dispatches, made now, all at once, or before.
     pub fn get(&mut self, device: &wgpu::Device, dispatches: &[Dispatch]) -> Vec<Arc<Pipeline>> {
-        let missing: HashMap<Key, &Dispatch> = dispatches.iter().map(|dispatch| (key(dispatch), dispatch)).collect();
+        let missing: HashMap<Key, &Dispatch> = dispatches.iter().map(|dispatch| (dispatch.key(), dispatch)).collect();
         let missing: Vec<_> = missing.into_iter().filter(|(key, _)| !self.pipelines.contains_key(key)).collect();
         // The entry points of a file share a module.
         let kernels = missing.iter().map(|(_, dispatch)| (dispatch.kernel.source.as_ref(), &dispatch.kernel));
@@ -71,7 +62,7 @@ impl Pipelines {
             })
             .collect();
         self.pipelines.extend(made);
-        dispatches.iter().map(|dispatch| self.pipelines[&key(dispatch)].clone()).collect()
+        dispatches.iter().map(|dispatch| self.pipelines[&dispatch.key()].clone()).collect()
     }
 
     fn module(&self, device: &wgpu::Device, kernel: &Kernel) -> wgpu::ShaderModule {

@@ -6,17 +6,17 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-use naga::back::{glsl, hlsl, msl, pipeline_constants::process_overrides, spv};
-use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::back::{glsl, hlsl, msl, spv};
+use naga::valid::ModuleInfo;
 use naga::{Module, ShaderStage};
 use rayon::prelude::*;
 
 use super::dispatch::Dispatch;
 use super::lower::of_case;
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS};
-use super::pipeline::key;
 use super::shaders::Kernel;
 use crate::backend::Precision;
+use crate::backend::cuda::translate;
 use crate::ops::case::Case;
 use crate::ops::{Op, draw};
 
@@ -65,7 +65,7 @@ pub(in crate::backend) fn pipelines() -> Vec<Dispatch> {
                 dispatch.label,
                 dispatch.groups
             );
-            found.entry(key(&dispatch)).or_insert(dispatch);
+            found.entry(dispatch.key()).or_insert(dispatch);
         }
     }
     found.into_values().collect()
@@ -77,16 +77,8 @@ pub(super) fn parse(kernel: &Kernel) -> Module {
 }
 
 /// The module of a pipeline, its constants filled in.
-pub(in crate::backend) fn module(dispatch: &Dispatch) -> (Module, ModuleInfo) {
-    let kernel = &dispatch.kernel;
-    let module = parse(kernel);
-    let validator = || Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16);
-    let info = validator().validate(&module).unwrap_or_else(|e| panic!("{}: {e:?}", kernel.name));
-    let constants = dispatch.overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
-    let entry = Some((ShaderStage::Compute, kernel.entry));
-    let (module, info) =
-        process_overrides(&module, &info, entry, &constants).unwrap_or_else(|e| panic!("{}: {e}", kernel.name));
-    (module.into_owned(), info.into_owned())
+fn module(dispatch: &Dispatch) -> (Module, ModuleInfo) {
+    translate::module(dispatch).unwrap_or_else(|e| panic!("{}: {e}", dispatch.kernel.name))
 }
 
 fn to_spirv(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Vec<u32>, String> {

@@ -1,0 +1,181 @@
+//! NVRTC: from CUDA C++ to machine code, kept in files from run to run.
+
+use std::ffi::{CString, c_char, c_int, c_void};
+use std::path::{Path, PathBuf};
+use std::ptr::{null, null_mut};
+
+use libloading::Library;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::library;
+use crate::backend::kept;
+use crate::error::{Error, Result};
+
+type Program = *mut c_void;
+
+/// NVRTC's functions that are used, by their names. All of them return 0 or what went wrong.
+macro_rules! functions {
+    ($($name:ident($($argument:ty),*);)*) => {
+        #[allow(non_snake_case)]
+        struct Functions {
+            $($name: unsafe extern "C" fn($($argument),*) -> c_int,)*
+        }
+
+        impl Functions {
+            fn of(library: &'static Library) -> std::result::Result<Functions, libloading::Error> {
+                // SAFETY: these are their types in every NVRTC since 11.1.
+                unsafe { Ok(Functions { $($name: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)* }) }
+            }
+        }
+    };
+}
+
+functions! {
+    nvrtcVersion(*mut c_int, *mut c_int);
+    nvrtcGetNumSupportedArchs(*mut c_int);
+    nvrtcGetSupportedArchs(*mut c_int);
+    nvrtcCreateProgram(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char);
+    nvrtcCompileProgram(Program, c_int, *const *const c_char);
+    nvrtcGetProgramLogSize(Program, *mut usize);
+    nvrtcGetProgramLog(Program, *mut c_char);
+    nvrtcGetCUBINSize(Program, *mut usize);
+    nvrtcGetCUBIN(Program, *mut c_char);
+    nvrtcGetPTXSize(Program, *mut usize);
+    nvrtcGetPTX(Program, *mut c_char);
+    nvrtcDestroyProgram(*mut Program);
+}
+
+/// Compiles kernels for one kind of GPU.
+pub(super) struct Compiler {
+    nvrtc: Functions,
+    /// `--gpu-architecture`.
+    architecture: String,
+    /// Whether it is that of the GPU: else the driver goes on from NVRTC's assembly (PTX).
+    native: bool,
+    version: [c_int; 2],
+    /// Folder of what was compiled before.
+    kept: Option<PathBuf>,
+}
+
+impl Compiler {
+    /// For a GPU of compute capability `major`.`minor`; what is compiled is kept in `kept`.
+    ///
+    /// # Errors
+    /// Where there is no NVRTC, or one that knows no GPU so old.
+    pub fn new([major, minor]: [c_int; 2], kept: Option<&Path>) -> Result<Compiler> {
+        let nvrtc = Functions::of(library::compiler()?);
+        let nvrtc = nvrtc.map_err(|e| {
+            Error::device(format!("NVIDIA's compiler of kernels, NVRTC, is too old: {e}; install 12 or newer"))
+        })?;
+        let (mut version, mut count) = ([0; 2], 0);
+        let [of_major, of_minor] = &mut version;
+        // SAFETY: places for as many numbers as are written.
+        let known = unsafe {
+            check((nvrtc.nvrtcVersion)(of_major, of_minor))?;
+            check((nvrtc.nvrtcGetNumSupportedArchs)(&mut count))?;
+            let mut known = vec![0; count.max(0) as usize];
+            check((nvrtc.nvrtcGetSupportedArchs)(known.as_mut_ptr()))?;
+            known
+        };
+        let wanted = 10 * major + minor;
+        let best = known.iter().copied().filter(|&known| known <= wanted).max().ok_or_else(|| {
+            let (least, [of, number]) = (known.iter().min().copied().unwrap_or(0), version);
+            Error::device(format!(
+                "the GPU has compute capability {major}.{minor}, but NVRTC {of}.{number} compiles for {}.{} and newer; install an older \
+                 one, or use --adapter vulkan",
+                least / 10, least % 10
+            ))
+        })?;
+        let native = best == wanted;
+        let architecture = format!("--gpu-architecture={}_{best}", if native { "sm" } else { "compute" });
+        Ok(Compiler { nvrtc, architecture, native, version, kept: kept.map(Path::to_path_buf) })
+    }
+
+    /// The machine code, or assembly, of a text, to be loaded as a module. Ends with a zero.
+    ///
+    /// # Errors
+    /// What NVRTC says against the text.
+    pub fn compile(&self, name: &str, text: &str) -> Result<Vec<u8>> {
+        let key = format!("{:?} {} {text}", self.version, self.architecture);
+        let file = self.kept.as_ref().map(|folder| folder.join(format!("cuda-{:016x}.bin", xxh3_64(key.as_bytes()))));
+        if let Some(code) = file.as_deref().and_then(kept::read) {
+            return Ok(code);
+        }
+        let code = self.compiled(name, text)?;
+        if let Some(file) = file {
+            kept::write(&file, &code);
+        }
+        Ok(code)
+    }
+
+    fn compiled(&self, name: &str, text: &str) -> Result<Vec<u8>> {
+        let text = CString::new(text).map_err(|_| Error::device(format!("{name}: its text has a zero")))?;
+        let options = [c"--std=c++17".to_owned(), CString::new(&*self.architecture).unwrap_or_default()];
+        let options = options.each_ref().map(|option| option.as_ptr());
+        let nvrtc = &self.nvrtc;
+        let mut program = Made { program: null_mut(), nvrtc };
+        // SAFETY: the strings end with zeros and live until the end of the calls; buffers have the sizes that were asked for.
+        unsafe {
+            check((nvrtc.nvrtcCreateProgram)(
+                &mut program.program,
+                text.as_ptr(),
+                c"kernel.cu".as_ptr(),
+                0,
+                null(),
+                null(),
+            ))?;
+            let program = program.program;
+            if (nvrtc.nvrtcCompileProgram)(program, options.len() as c_int, options.as_ptr()) != 0 {
+                let log = bytes(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)?;
+                let log = String::from_utf8_lossy(&log).replace('\0', "");
+                return Err(Error::device(format!("NVRTC does not compile {name}: {}", log.trim())));
+            }
+            match self.native {
+                true => bytes(program, nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN),
+                false => bytes(program, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX),
+            }
+        }
+    }
+}
+
+/// A program that is destroyed when it is dropped.
+struct Made<'a> {
+    program: Program,
+    nvrtc: &'a Functions,
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        if !self.program.is_null() {
+            // SAFETY: it was created, and nobody uses it any more.
+            unsafe { (self.nvrtc.nvrtcDestroyProgram)(&mut self.program) };
+        }
+    }
+}
+
+/// What a pair of functions gives of a program, and a zero.
+///
+/// # Safety
+/// The functions are NVRTC's, the first for the size, and the program is alive.
+unsafe fn bytes(
+    program: Program,
+    size: unsafe extern "C" fn(Program, *mut usize) -> c_int,
+    get: unsafe extern "C" fn(Program, *mut c_char) -> c_int,
+) -> Result<Vec<u8>> {
+    let mut count = 0;
+    // SAFETY: the caller's; the buffer has the size that was asked for.
+    unsafe {
+        check(size(program, &mut count))?;
+        let mut bytes = vec![0; count + 1];
+        check(get(program, bytes.as_mut_ptr().cast()))?;
+        Ok(bytes)
+    }
+}
+
+fn check(code: c_int) -> Result<()> {
+    match code {
+        0 => Ok(()),
+        1 => Err(Error::device("NVRTC is out of memory")),
+        other => Err(Error::device(format!("NVRTC fails with error {other}"))),
+    }
+}

@@ -1,0 +1,155 @@
+//! An open GPU: parameters by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::adapter::{Adapter, MAX_WINDOW};
+use super::compiler::Compiler;
+use super::driver::{Context, Memory, Stream};
+use super::kernels::Kernels;
+use super::program::CudaProgram;
+use crate::backend::wgpu::lower::candidates;
+use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, padded};
+use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Node, ValueId};
+use crate::tensor::{Tensor, TensorType};
+
+/// A GPU of NVIDIA's, through its own driver.
+pub struct CudaDevice {
+    info: DeviceInfo,
+    shared: Arc<Shared>,
+    variables: HashMap<String, Variable>,
+    choices: Arc<Choices>,
+}
+
+/// A parameter or state.
+#[derive(Clone)]
+pub(super) struct Variable {
+    pub ty: TensorType,
+    pub memory: Arc<Memory>,
+}
+
+/// What the device and its programs share.
+pub(super) struct Shared {
+    pub context: Arc<Context>,
+    /// Where steps run, and all that must not overtake them.
+    pub stream: Stream,
+    /// Where inputs come in meanwhile.
+    pub uploads: Stream,
+    pub capability: Capability,
+    pub max_buffer: u64,
+    pub poison: bool,
+    kernels: Mutex<Kernels>,
+}
+
+/// Bytes past the end of a poisoned range of memory, which no kernel may write.
+pub(super) const GUARD: u64 = 4096;
+
+/// What each byte of such a guard is: together large numbers, so that one that is read spoils a sum.
+pub(super) const GUARD_BYTE: u8 = 0x5e;
+
+impl Shared {
+    /// Zeros, or for tests what is no number, and behind it a guard.
+    ///
+    /// # Errors
+    /// When the device has no more.
+    pub fn memory(&self, bytes: u64) -> Result<Memory> {
+        let memory = Memory::new(&self.context, bytes + if self.poison { GUARD } else { 0 })?;
+        self.stream.fill(memory.address, if self.poison { 0xff } else { 0 }, bytes as usize)?;
+        if self.poison {
+            self.stream.fill(memory.address + bytes, GUARD_BYTE, GUARD as usize)?;
+        }
+        Ok(memory)
+    }
+
+    /// The kernels made so far.
+    pub fn kernels(&self) -> MutexGuard<'_, Kernels> {
+        self.kernels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CudaDevice {
+    /// Opens a GPU.
+    ///
+    /// # Errors
+    /// Where NVIDIA's compiler of kernels is not installed, or the driver refuses.
+    pub fn open(adapter: &Adapter, options: &DeviceOptions) -> Result<CudaDevice> {
+        let compiler = Compiler::new(adapter.gpu.compute_capability()?, options.pipelines.as_deref())?;
+        let context = Context::open(adapter.gpu)?;
+        let max_window = options.max_binding_bytes.unwrap_or(MAX_WINDOW).clamp(ALIGNMENT, MAX_WINDOW);
+        let shared = Shared {
+            stream: Stream::new(&context)?,
+            uploads: Stream::new(&context)?,
+            context,
+            capability: Capability {
+                grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
+                precision: options.precision,
+                candidate: options.candidate,
+                ..Capability::gpu(max_window / ALIGNMENT * ALIGNMENT)
+            },
+            max_buffer: adapter.info.max_buffer_bytes,
+            poison: options.poison,
+            kernels: Mutex::new(Kernels::new(compiler)),
+        };
+        let info = adapter.info.clone();
+        Ok(CudaDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default() })
+    }
+}
+
+impl Device for CudaDevice {
+    fn info(&self) -> &DeviceInfo {
+        &self.info
+    }
+
+    fn precision(&self) -> Precision {
+        self.shared.capability.precision
+    }
+
+    fn probe(&mut self) -> Result<Vec<Finding>> {
+        Ok(Vec::new())
+    }
+
+    fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
+        let (ty, shared) = (tensor.ty(), &self.shared);
+        let memory = match self.variables.get(name) {
+            Some(variable) if variable.ty == ty => variable.memory.clone(),
+            Some(variable) => {
+                return Err(Error::shape(name, format!("has shape {}, got {}", variable.ty.shape, ty.shape)));
+            }
+            None => Arc::new(shared.memory(padded(ty.bytes() as u64))?),
+        };
+        shared.context.bind()?;
+        shared.stream.upload(memory.address, tensor.bytes())?;
+        shared.stream.wait()?;
+        self.variables.insert(name.into(), Variable { ty, memory });
+        Ok(())
+    }
+
+    fn get(&mut self, name: &str) -> Result<Tensor> {
+        let variable = self.variables.get(name);
+        let Variable { ty, memory } =
+            variable.ok_or_else(|| Error::input(format!("the device holds no parameter \"{name}\"")))?;
+        let mut bytes = vec![0; ty.bytes()];
+        self.shared.context.bind()?;
+        self.shared.stream.download(&mut bytes, memory.address)?;
+        self.shared.stream.wait()?;
+        Tensor::from_bytes(ty, &bytes).map_err(Error::device)
+    }
+
+    fn remove(&mut self, name: &str) {
+        self.variables.remove(name);
+    }
+
+    fn candidates(&self, graph: &Graph, node: &Node) -> Vec<String> {
+        candidates(&node.op, &graph.types(node), self.shared.capability).unwrap_or_default()
+    }
+
+    fn choose(&mut self, choices: Choices) {
+        self.choices = Arc::new(choices);
+    }
+
+    fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
+        Ok(Box::new(CudaProgram::compile(self.shared.clone(), &self.variables, &self.choices, graph, outputs)?))
+    }
+}

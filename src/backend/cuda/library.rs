@@ -1,0 +1,95 @@
+//! Where NVIDIA's libraries are: the driver's where the system looks, the compiler's also in a toolkit's folder and those of Python
+//! packages. Nothing of them is needed to build convoy.
+
+use std::env;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use libloading::Library;
+
+use crate::error::{Error, Result};
+
+/// What the system calls the driver's library.
+const DRIVER: &[&str] = if cfg!(windows) { &["nvcuda.dll"] } else { &["libcuda.so.1", "libcuda.so"] };
+
+/// What the system calls the compiler's, the newest first.
+const COMPILER: &[&str] = if cfg!(windows) {
+    &["nvrtc64_130_0.dll", "nvrtc64_120_0.dll"]
+} else {
+    &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]
+};
+
+/// NVIDIA's driver: once it is loaded here, cudarc finds it.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn driver() -> Result<()> {
+    static DRIVER_LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
+    let loaded = DRIVER_LIBRARY.get_or_init(|| load(DRIVER, &[]));
+    let because = |tried: &String| {
+        Error::device(format!(
+            "NVIDIA's driver is not installed: {tried}. Install the driver of the GPU, 525 or newer, or choose another --adapter"
+        ))
+    };
+    loaded.as_ref().map(drop).map_err(because)
+}
+
+/// NVRTC, which compiles kernels.
+///
+/// # Errors
+/// When there is none, with what to install.
+pub(super) fn compiler() -> Result<&'static Library> {
+    static COMPILER_LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
+    let loaded = COMPILER_LIBRARY.get_or_init(|| load(COMPILER, &folders()));
+    loaded.as_ref().map_err(|tried| {
+        Error::device(format!(
+            "NVIDIA's compiler of kernels, NVRTC, is not installed: {tried}. Install a CUDA toolkit, 12 or newer, and set CUDA_PATH to its \
+             folder, or `pip install nvidia-cuda-nvrtc` in the Python environment that is active; or choose another --adapter"
+        ))
+    })
+}
+
+/// The first library of these names, where the system looks, else in one of the folders.
+fn load(names: &[&str], folders: &[PathBuf]) -> std::result::Result<Library, String> {
+    let places = names.iter().map(PathBuf::from);
+    let further = folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name)));
+    let mut broken = String::new();
+    for place in places.chain(further.filter(|path| path.is_file())) {
+        // SAFETY: NVIDIA's libraries run nothing of note when they are loaded.
+        match unsafe { Library::new(&place) } {
+            Ok(library) => return Ok(library),
+            Err(error) if place.is_absolute() => broken += &format!("; {}: {error}", place.display()),
+            Err(_) => (),
+        }
+    }
+    let searched = match folders.len() {
+        0 => String::new(),
+        _ => format!(" and in {}", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")),
+    };
+    Err(format!("looked for {} where the system has its libraries{searched}{broken}", names.join(", ")))
+}
+
+/// Folders of libraries: of CUDA toolkits, and of the packages of Python environments. Only those that are there.
+fn folders() -> Vec<PathBuf> {
+    let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let mut toolkits: Vec<PathBuf> = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(variable).collect();
+    if cfg!(unix) {
+        toolkits.push("/usr/local/cuda".into());
+    }
+    let of_toolkit = |toolkit: PathBuf| ["lib64", "lib", "bin", "bin/x64"].map(|folder| toolkit.join(folder));
+    let mut folders: Vec<PathBuf> = toolkits.into_iter().flat_map(of_toolkit).collect();
+    let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable);
+    let users = dirs::home_dir().map(|home| home.join(".local"));
+    let systems = cfg!(unix).then_some(["/usr/local", "/usr"]).into_iter().flatten().map(PathBuf::from);
+    for root in environments.chain(users).chain(systems) {
+        // lib/python3.12/site-packages/nvidia/cu13/lib, and before CUDA 13 nvidia/cuda_nvrtc/lib; Lib/site-packages on Windows.
+        for packages in ["lib/python3*/site-packages", "lib/python3*/dist-packages", "Lib/site-packages"] {
+            let pattern = root.join(packages).join("nvidia/*/{}").display().to_string();
+            for folder in ["lib", "bin", "bin/x86_64"] {
+                folders.extend(glob::glob(&pattern.replace("{}", folder)).into_iter().flatten().flatten());
+            }
+        }
+    }
+    folders.retain(|folder| folder.is_dir());
+    folders
+}

@@ -1,0 +1,414 @@
+//! A compiled graph: one block of memory as the plan divides it, and the launches of a step recorded once, to be run as a whole (a CUDA
+//! graph). Inputs come in on a stream of their own while the step before computes; nothing waits but for a step's outputs.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ffi::c_void;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::device::{GUARD, GUARD_BYTE, Shared, Variable};
+use super::driver::{Event, Memory, Pinned, Recorded};
+use super::kernels::Kernel;
+use crate::backend::wgpu::dispatch::Dispatch;
+use crate::backend::wgpu::lower::{lower, place};
+use crate::backend::wgpu::lowering::{ALIGNMENT, Memory as Place, padded};
+use crate::backend::{Choices, NodeTime, Program, Ticket};
+use crate::error::{Error, Result};
+use crate::graph::plan::plan;
+use crate::graph::{Graph, Role, ValueId};
+use crate::tensor::{Tensor, TensorType};
+
+/// A graph on a GPU.
+pub(super) struct CudaProgram {
+    stages: Vec<Stage>,
+    launches: Vec<Launch>,
+    /// Of the graph.
+    nodes: usize,
+    /// Number of the stage that comes next.
+    next: usize,
+    in_flight: BTreeMap<Ticket, InFlight>,
+    next_ticket: u64,
+    /// Ends of ranges of memory, what lies before them, for tests.
+    guards: Vec<(u64, String)>,
+    memory_bytes: u64,
+    /// Of inputs, slots and scratch.
+    _arena: Memory,
+    /// Kept as long as the launches need them.
+    _variables: Vec<Arc<Memory>>,
+    shared: Arc<Shared>,
+}
+
+/// A kernel with what it is given.
+struct Launch {
+    /// Number of the node in the graph.
+    node: usize,
+    kernel: Arc<Kernel>,
+    groups: [u32; 3],
+    arguments: Vec<Argument>,
+}
+
+/// What a kernel is given for a binding.
+enum Argument {
+    Address(u64),
+    Uniform(Vec<u8>),
+}
+
+/// A stage of a step, see [`crate::graph::Stage`]; in most programs there is one.
+struct Stage {
+    inputs: HashMap<ValueId, Input>,
+    /// Of all inputs, as they lie in an [`Upload`].
+    upload_bytes: u64,
+    /// Uploads that no step in flight uses.
+    idle: Vec<Upload>,
+    /// The one of the next step, and what it holds so far.
+    written: Option<(Upload, BTreeSet<ValueId>)>,
+    recorded: Option<Recorded>,
+    outputs: Vec<Output>,
+    output_bytes: u64,
+    /// Host memory for outputs that no step in flight uses.
+    results: Vec<Pinned>,
+}
+
+/// An input of a stage.
+struct Input {
+    ty: TensorType,
+    /// In an [`Upload`].
+    offset: u64,
+    address: u64,
+}
+
+/// Inputs on their way: in memory of the host, and in memory of the device where the step before does not look.
+struct Upload {
+    host: Pinned,
+    landing: Memory,
+    arrived: Event,
+}
+
+/// An output, and where its bytes come from and go.
+struct Output {
+    ty: TensorType,
+    address: u64,
+    offset: usize,
+}
+
+/// A submitted stage.
+struct InFlight {
+    stage: usize,
+    done: Event,
+    results: Pinned,
+    upload: Option<Upload>,
+}
+
+impl CudaProgram {
+    pub fn compile(
+        shared: Arc<Shared>,
+        variables: &HashMap<String, Variable>,
+        choices: &Arc<Choices>,
+        graph: &Graph,
+        outputs: &[ValueId],
+    ) -> Result<Self> {
+        let plan = plan(graph, outputs);
+        let lowered = lower(shared.capability, choices, shared.max_buffer, graph, &plan)?;
+        let ids = || (0..graph.values.len()).map(ValueId);
+        let mut arena = Arena { guard: if shared.poison { GUARD } else { 0 }, ..Arena::default() };
+        let mut addresses: HashMap<Place, u64> = HashMap::new();
+        let (mut used, mut guards) = (Vec::new(), Vec::new());
+        for id in ids() {
+            let value = &graph[id];
+            match value.role {
+                Role::Activation | Role::Received => (),
+                Role::Input => arena.add(Place::Source(id), value.ty.bytes() as u64, &value.name),
+                Role::Parameter | Role::State => match variables.get(&value.name) {
+                    Some(variable) if variable.ty == value.ty => {
+                        let address = variable.memory.address;
+                        addresses.insert(Place::Source(id), address);
+                        guards.push((address + padded(value.ty.bytes() as u64), value.name.clone()));
+                        used.push(variable.memory.clone());
+                    }
+                    Some(v) => {
+                        let message = format!("the graph expects {}, the device holds {}", value.ty.shape, v.ty.shape);
+                        return Err(Error::shape(&value.name, message));
+                    }
+                    None => return Err(Error::shape(&value.name, "is not on the device: set it before compiling")),
+                },
+            }
+        }
+        for (index, &bytes) in plan.slots.iter().enumerate() {
+            let held = ids().filter(|&id| place(&plan, id) == Place::Slot(index)).map(|id| graph[id].name.as_str());
+            arena.add(Place::Slot(index), bytes as u64, &held.collect::<Vec<_>>().join(" or "));
+        }
+        for (index, &bytes) in lowered.scratch.iter().enumerate() {
+            arena.add(Place::Scratch(index), bytes, &format!("scratch memory {index}"));
+        }
+        let memory = shared.memory(arena.bytes)?;
+        for Part { place, offset, bytes, name } in arena.parts {
+            let address = memory.address + offset;
+            addresses.insert(place, address);
+            guards.push((address + bytes, name));
+        }
+        if shared.poison {
+            guards.iter().try_for_each(|(end, _)| shared.stream.fill(*end, GUARD_BYTE, GUARD as usize))?;
+        } else {
+            guards.clear();
+        }
+        let launches = launches(&shared, &addresses, &lowered.dispatches)?;
+        let all = graph.stages();
+        let mut stages = Vec::new();
+        for (number, stage) in all.iter().enumerate() {
+            let (mut upload_bytes, mut output_bytes) = (0, 0);
+            let received = stage.received.iter().copied().filter(|&id| addresses.contains_key(&place(&plan, id)));
+            let own = graph.with_role(Role::Input).filter(|_| number == 0);
+            let mut inputs = HashMap::new();
+            for id in own.chain(received) {
+                let ty = graph[id].ty.clone();
+                let offset = upload_bytes;
+                upload_bytes += padded(ty.bytes() as u64);
+                inputs.insert(id, Input { offset, address: addresses[&place(&plan, id)], ty });
+            }
+            let sent = stage.sent.iter().chain(outputs.iter().filter(|_| number + 1 == all.len()));
+            let output = |&id: &ValueId| {
+                let ty = graph[id].ty.clone();
+                let offset = output_bytes;
+                output_bytes += padded(ty.bytes() as u64);
+                Output { address: addresses[&place(&plan, id)], offset: offset as usize, ty }
+            };
+            let outputs = sent.map(output).collect();
+            let recorded = record(&shared, of_nodes(&launches, &stage.nodes))?;
+            stages.push(Stage {
+                inputs,
+                upload_bytes,
+                idle: Vec::new(),
+                written: None,
+                recorded,
+                outputs,
+                output_bytes,
+                results: Vec::new(),
+            });
+        }
+        shared.stream.wait()?;
+        Ok(CudaProgram {
+            stages,
+            launches,
+            nodes: graph.nodes.len(),
+            next: 0,
+            in_flight: BTreeMap::new(),
+            next_ticket: 0,
+            guards,
+            memory_bytes: arena.bytes,
+            _arena: memory,
+            _variables: used,
+            shared,
+        })
+    }
+
+    /// Has the inputs that were written for the next step be where its kernels look.
+    fn land(&mut self, stage: usize) -> Result<Option<Upload>> {
+        let Shared { stream, uploads, .. } = &*self.shared;
+        let stage = &mut self.stages[stage];
+        let Some((upload, written)) = stage.written.take() else { return Ok(None) };
+        let inputs = || written.iter().map(|id| &stage.inputs[id]);
+        for Input { ty, offset, .. } in inputs() {
+            uploads.upload(upload.landing.address + offset, &upload.host.bytes()[*offset as usize..][..ty.bytes()])?;
+        }
+        upload.arrived.record(uploads)?;
+        stream.after(&upload.arrived)?;
+        for Input { ty, offset, address } in inputs() {
+            stream.copy(*address, upload.landing.address + offset, ty.bytes())?;
+        }
+        Ok(Some(upload))
+    }
+
+    /// That no guard was written.
+    fn check_guards(&self) -> Result<()> {
+        let mut found = vec![0; GUARD as usize];
+        for (end, name) in &self.guards {
+            self.shared.stream.download(&mut found, *end)?;
+            self.shared.stream.wait()?;
+            if let Some(at) = found.iter().position(|&byte| byte != GUARD_BYTE) {
+                return Err(Error::device(format!("a kernel wrote {at} bytes past the end of {name}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A block of memory that is being divided.
+#[derive(Default)]
+struct Arena {
+    parts: Vec<Part>,
+    bytes: u64,
+    /// Bytes behind each part.
+    guard: u64,
+}
+
+struct Part {
+    place: Place,
+    offset: u64,
+    bytes: u64,
+    /// What lies there.
+    name: String,
+}
+
+impl Arena {
+    fn add(&mut self, place: Place, bytes: u64, name: &str) {
+        let bytes = padded(bytes);
+        self.parts.push(Part { place, offset: self.bytes, bytes, name: name.into() });
+        self.bytes = (self.bytes + bytes + self.guard).next_multiple_of(ALIGNMENT);
+    }
+}
+
+/// The kernels of dispatches, with their arguments.
+fn launches(shared: &Shared, addresses: &HashMap<Place, u64>, dispatches: &[Dispatch]) -> Result<Vec<Launch>> {
+    let kernels = shared.kernels().get(&shared.context, dispatches)?;
+    let launch = |(dispatch, kernel): (&Dispatch, Arc<Kernel>)| {
+        let argument = |binding: &u32| match dispatch.windows.iter().find(|(index, _)| index == binding) {
+            Some((_, window)) => Argument::Address(addresses[&window.memory] + window.offset),
+            None => Argument::Uniform(dispatch.uniform.clone()),
+        };
+        let arguments = kernel.bindings.iter().map(argument).collect();
+        Launch { node: dispatch.node, kernel, groups: dispatch.groups, arguments }
+    };
+    Ok(dispatches.iter().zip(kernels).map(launch).collect())
+}
+
+impl Launch {
+    fn launch(&self, shared: &Shared) -> Result<()> {
+        let at = |argument: &Argument| match argument {
+            Argument::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
+            Argument::Uniform(bytes) => bytes.as_ptr().cast_mut().cast(),
+        };
+        let mut arguments: Vec<*mut c_void> = self.arguments.iter().map(at).collect();
+        shared.stream.launch(&self.kernel.function, self.groups, &mut arguments)
+    }
+}
+
+/// The launches of some of a graph's nodes.
+fn of_nodes<'a>(launches: &'a [Launch], nodes: &Range<usize>) -> &'a [Launch] {
+    let before = |node: usize| launches.partition_point(|launch| launch.node < node);
+    &launches[before(nodes.start)..before(nodes.end)]
+}
+
+/// None for no launches, of which nothing can be made.
+fn record(shared: &Shared, launches: &[Launch]) -> Result<Option<Recorded>> {
+    match launches {
+        [] => Ok(None),
+        _ => shared.stream.record(|| launches.iter().try_for_each(|launch| launch.launch(shared))).map(Some),
+    }
+}
+
+impl Program for CudaProgram {
+    fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
+        let stage = &mut self.stages[self.next];
+        let Some(Input { ty, offset, .. }) = stage.inputs.get(&input) else {
+            return Err(Error::input(format!("value {} is not an input of this program", input.0)));
+        };
+        if tensor.ty() != *ty {
+            let got = tensor.ty();
+            let message = format!("expected {:?} {}, got {:?} {}", ty.dtype, ty.shape, got.dtype, got.shape);
+            return Err(Error::shape("input", message));
+        }
+        if stage.written.is_none() {
+            let upload = match stage.idle.pop() {
+                Some(upload) => upload,
+                None => {
+                    self.memory_bytes += stage.upload_bytes;
+                    Upload {
+                        host: Pinned::new(&self.shared.context, stage.upload_bytes as usize)?,
+                        landing: self.shared.memory(stage.upload_bytes)?,
+                        arrived: Event::new(&self.shared.context)?,
+                    }
+                }
+            };
+            stage.written = Some((upload, BTreeSet::new()));
+        }
+        if let Some((upload, written)) = &mut stage.written {
+            upload.host.bytes_mut()[*offset as usize..][..ty.bytes()].copy_from_slice(tensor.bytes());
+            written.insert(input);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) -> Result<Ticket> {
+        let shared = self.shared.clone();
+        shared.context.bind()?;
+        let number = self.next;
+        self.next = (number + 1) % self.stages.len();
+        let upload = self.land(number)?;
+        let stage = &mut self.stages[number];
+        if let Some(recorded) = &stage.recorded {
+            shared.stream.run(recorded)?;
+        }
+        let mut results = match stage.results.pop() {
+            Some(results) => results,
+            None => Pinned::new(&shared.context, stage.output_bytes as usize)?,
+        };
+        for Output { ty, address, offset } in &stage.outputs {
+            shared.stream.download(&mut results.bytes_mut()[*offset..][..ty.bytes()], *address)?;
+        }
+        let done = Event::new(&shared.context)?;
+        done.record(&shared.stream)?;
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.in_flight.insert(ticket, InFlight { stage: number, done, results, upload });
+        Ok(ticket)
+    }
+
+    fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>> {
+        let Some(step) = self.in_flight.get(&ticket) else {
+            return Err(Error::input(format!("the outputs of step {} were taken already", ticket.0)));
+        };
+        self.shared.context.bind()?;
+        if wait {
+            step.done.wait()?;
+        } else if !step.done.is_done()? {
+            return Ok(None);
+        }
+        let Some(InFlight { stage, results, upload, .. }) = self.in_flight.remove(&ticket) else { return Ok(None) };
+        let stage = &mut self.stages[stage];
+        let read = |output: &Output| {
+            let bytes = &results.bytes()[output.offset..][..output.ty.bytes()];
+            Tensor::from_bytes(&output.ty, bytes).map_err(Error::device)
+        };
+        let tensors = stage.outputs.iter().map(read).collect::<Result<Vec<_>>>()?;
+        stage.results.push(results);
+        stage.idle.extend(upload);
+        self.check_guards()?;
+        Ok(Some(tensors))
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.memory_bytes
+    }
+
+    fn profile(&mut self) -> Result<Vec<NodeTime>> {
+        let shared = self.shared.clone();
+        shared.context.bind()?;
+        let upload = self.land(0)?;
+        let stamp = || {
+            let event = Event::timed(&shared.context)?;
+            event.record(&shared.stream)?;
+            Ok(event)
+        };
+        let timed = |launch: &Launch| {
+            let start = stamp()?;
+            launch.launch(&shared)?;
+            Ok((launch.node, start, stamp()?))
+        };
+        let timed = self.launches.iter().map(timed).collect::<Result<Vec<_>>>()?;
+        shared.stream.wait()?;
+        self.stages[0].idle.extend(upload);
+        let mut times = vec![NodeTime::default(); self.nodes];
+        for (node, start, end) in timed {
+            times[node].calls += 1;
+            times[node].ms += end.since(&start)?;
+        }
+        Ok(times)
+    }
+}
+
+impl Drop for CudaProgram {
+    /// Nothing is freed that a step in flight uses.
+    fn drop(&mut self) {
+        let _ = self.shared.context.bind().and_then(|()| self.shared.stream.wait());
+    }
+}
