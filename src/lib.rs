@@ -43,6 +43,10 @@
 
 #![warn(missing_docs)]
 
+// Unit tests share code with those of tests/, which know the crate by its name.
+#[cfg(test)]
+extern crate self as convoy;
+
 pub mod backend;
 pub mod bench;
 pub mod cache;

@@ -3,8 +3,10 @@
 // the driver would refuse, or would not notice, and keeps a log of the calls that cost something.
 #include <dlfcn.h>
 #include <sys/mman.h>
+#include <ucontext.h>
 #include <unistd.h>
 
+#include <csetjmp>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
@@ -24,11 +26,15 @@ constexpr size_t MEMORY = size_t(4) << 30;
 struct Dim {
     unsigned x, y, z;
 };
-struct HostKernel {
+struct HostKernel {  // as in host.h
     int parameters;
     const unsigned* sizes;
     const bool* pointers;
-    void (*run)(Dim grid, Dim block, void** parameters);
+    void (*thread)(void** parameters);
+    bool barriers;
+    Dim *grid, *block, *block_index, *thread_index;
+    void (**barrier)();
+    char *shared, *shared_end;
 };
 struct Event {
     int wanted = 0, done = 0;
@@ -70,6 +76,91 @@ static bool inside(const std::map<uintptr_t, size_t>& ranges, uintptr_t at, size
     if (next == ranges.begin()) return false;
     auto [start, size] = *--next;
     return at >= start && at + bytes <= start + size;
+}
+
+// The threads of a block: fibers, where the kernel has barriers.
+namespace block {
+constexpr unsigned MOST_THREADS = 1024;
+constexpr size_t STACK = 64 * 1024;
+
+struct Fiber {
+    jmp_buf at;
+    bool begun, done;
+};
+static Fiber fibers[MOST_THREADS];
+static unsigned running;
+static jmp_buf scheduler;
+static const HostKernel* kernel;
+static void** parameters;
+
+static void barrier() {
+    if (_setjmp(fibers[running].at) == 0) _longjmp(scheduler, 1);
+}
+
+static void fiber() {
+    for (;;) {
+        kernel->thread(parameters);
+        fibers[running].done = true;
+        barrier();
+    }
+}
+
+static void resume(unsigned i) {
+    if (_setjmp(scheduler) != 0) return;
+    running = i;
+    if (fibers[i].begun) _longjmp(fibers[i].at, 1);
+    static ucontext_t made, here;
+    fibers[i].begun = true;
+    getcontext(&made);
+    made.uc_stack.ss_sp = malloc(STACK);
+    made.uc_stack.ss_size = STACK;
+    makecontext(&made, fiber, 0);
+    swapcontext(&here, &made);
+}
+
+// Runs every thread up to its next barrier, or its end, in turns: forwards, then backwards, so that what depends on an order that nothing
+// promises comes out otherwise. All threads come to each barrier.
+static int run(const std::vector<Dim>& threads) {
+    unsigned count = threads.size();
+    for (unsigned i = 0; i < count; i++) fibers[i].done = false;
+    for (unsigned round = 0;; round++) {
+        unsigned done = 0;
+        for (unsigned n = 0; n < count; n++) {
+            unsigned i = round % 2 ? count - 1 - n : n;
+            *kernel->thread_index = threads[i];
+            resume(i);
+            done += fibers[i].done;
+        }
+        if (done == count) return OK;
+        if (done != 0) {
+            // The others stay where they are: no block runs any more.
+            return refuse(ILLEGAL, "a barrier that some threads miss");
+        }
+    }
+}
+}  // namespace block
+
+static int run(const HostKernel* f, Dim grid, Dim size, void** parameters) {
+    std::vector<Dim> threads;
+    for (unsigned i = 0; i < size.x * size.y * size.z; i++) {
+        threads.push_back({i % size.x, i / size.x % size.y, i / size.x / size.y});
+    }
+    *f->grid = grid, *f->block = size, *f->barrier = block::barrier;
+    block::kernel = f, block::parameters = parameters;
+    for (unsigned i = 0; i < grid.x * grid.y * grid.z; i++) {
+        *f->block_index = {i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y};
+        // A block finds no numbers in its shared memory.
+        memset(f->shared, 0xff, f->shared_end - f->shared);
+        if (f->barriers) {
+            if (int code = block::run(threads)) return code;
+            continue;
+        }
+        for (auto& thread : threads) {
+            *f->thread_index = thread;
+            f->thread(parameters);
+        }
+    }
+    return OK;
 }
 
 // Does the next work of a stream.
@@ -303,7 +394,7 @@ API cuModuleGetFunction(const HostKernel** f, Module* m, const char* name) {
 API cuLaunchKernel(const HostKernel* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
     Stream* s, void** parameters, void** extra) {
     ENTER
-    if (shared || extra || !gx || !gy || !gz || gy > 65535 || gz > 65535 || bx * by * bz > 1024) return refuse(INVALID, "a launch");
+    if (shared || extra || !gx || !gy || !gz || gy > 65535 || gz > 65535 || bx * by * bz > block::MOST_THREADS) return refuse(INVALID, "a launch");
     // The parameters are copied now.
     auto bytes = std::make_shared<std::vector<std::vector<char>>>();
     for (int i = 0; i < f->parameters; i++) {
@@ -318,8 +409,7 @@ API cuLaunchKernel(const HostKernel* f, unsigned gx, unsigned gy, unsigned gz, u
     return put(s, [=] {
         std::vector<void*> at;
         for (auto& of : *bytes) at.push_back(of.data());
-        f->run({gx, gy, gz}, {bx, by, bz}, at.data());
-        return int(OK);
+        return run(f, {gx, gy, gz}, {bx, by, bz}, at.data());
     });
 }
 

@@ -1,14 +1,9 @@
-// CUDA as a C++ compiler for the processor knows it, so that a kernel becomes a library that the processor runs, a block at a time: each
-// thread of a block that has barriers is a fiber. In front of a translated kernel's text; EXPORT(name) comes behind it.
+// CUDA as a C++ compiler for the processor knows it, so that a kernel becomes a library that driver.cpp runs on the processor. In front
+// of a translated kernel's text; EXPORT(name) comes behind it.
 #define HOST 1
-#include <ucontext.h>
-
-#include <csetjmp>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <type_traits>
@@ -52,131 +47,38 @@ static inline float half_value(unsigned short h) {
     return h & 0x8000 ? -size : size;
 }
 
-// What the driver's stand-in needs to know of a kernel.
+// What driver.cpp needs to know of a kernel.
 struct HostKernel {
     int parameters;
     const unsigned* sizes;  // bytes of each
     const bool* pointers;   // whether each is an address
-    void (*run)(dim3 grid, dim3 block, void** parameters);
+    void (*thread)(void** parameters);
+    bool barriers;
+    dim3 *grid, *block, *block_index, *thread_index;
+    void (**barrier)();
+    char *shared, *shared_end;
 };
 
 extern char __start_shared_memory[] __attribute__((weak));
 extern char __stop_shared_memory[] __attribute__((weak));
 
-namespace host {
-constexpr size_t STACK = 64 * 1024;
-constexpr unsigned MOST_THREADS = 1024;
-
-struct Fiber {
-    jmp_buf at;
-    char* stack;
-    dim3 thread;
-    bool done;
-};
-static Fiber fibers[MOST_THREADS];
-static unsigned current;
-static jmp_buf scheduler;
-static void (*body)(void**);
-static void** arguments;
-static bool barriers;
-
-static inline void yield() {
-    if (_setjmp(fibers[current].at) == 0) _longjmp(scheduler, 1);
-}
-
-static void fiber() {
-    for (;;) {
-        body(arguments);
-        fibers[current].done = true;
-        yield();
-    }
-}
-
-static void begin(unsigned i) {
-    static ucontext_t made, here;
-    Fiber& f = fibers[i];
-    f.stack = static_cast<char*>(malloc(STACK));
-    getcontext(&made);
-    made.uc_stack.ss_sp = f.stack;
-    made.uc_stack.ss_size = STACK;
-    made.uc_link = nullptr;
-    makecontext(&made, fiber, 0);
-    if (_setjmp(scheduler) == 0) swapcontext(&here, &made);
-}
-
-// Runs every thread of a block up to its next barrier, or its end, in turns: forwards, then backwards, so that what depends on an order
-// that nothing promises comes out otherwise. All threads come to each barrier.
-static void block(unsigned threads) {
-    for (unsigned i = 0; i < threads; i++) fibers[i].done = false;
-    for (unsigned round = 0;; round++) {
-        unsigned done = 0;
-        for (unsigned n = 0; n < threads; n++) {
-            unsigned i = round % 2 ? threads - 1 - n : n;
-            current = i;
-            threadIdx = fibers[i].thread;
-            if (!fibers[i].stack) {
-                begin(i);
-            } else if (_setjmp(scheduler) == 0) {
-                _longjmp(fibers[i].at, 1);
-            }
-            done += fibers[i].done;
-        }
-        if (done == threads) return;
-        if (done != 0) {
-            fprintf(stderr, "%u of %u threads come to a barrier\n", threads - done, threads);
-            abort();
-        }
-    }
-}
-
-static void run(void (*kernel)(void**), dim3 grid, dim3 size, void** parameters) {
-    unsigned threads = size.x * size.y * size.z;
-    if (threads > MOST_THREADS) abort();
-    gridDim = grid, blockDim = size, body = kernel, arguments = parameters;
-    for (unsigned i = 0; i < threads; i++) {
-        fibers[i].thread = {i % size.x, i / size.x % size.y, i / size.x / size.y};
-    }
-    for (unsigned z = 0; z < grid.z; z++) {
-        for (unsigned y = 0; y < grid.y; y++) {
-            for (unsigned x = 0; x < grid.x; x++) {
-                blockIdx = {x, y, z};
-                // A block finds no numbers in its shared memory.
-                if (__start_shared_memory) memset(__start_shared_memory, 0xff, __stop_shared_memory - __start_shared_memory);
-                if (barriers) {
-                    block(threads);
-                    continue;
-                }
-                for (unsigned i = 0; i < threads; i++) {
-                    threadIdx = fibers[i].thread;
-                    kernel(parameters);
-                }
-            }
-        }
-    }
-    for (unsigned i = 0; i < threads; i++) {
-        free(fibers[i].stack);
-        fibers[i].stack = nullptr;
-    }
-}
+static void (*barrier)();
+static inline void __syncthreads() { barrier(); }
 
 template <auto kernel> struct Export;
 template <class... P, void (*kernel)(P...)> struct Export<kernel> {
     template <size_t... I> static void call(void** p, std::integer_sequence<size_t, I...>) {
         kernel(*static_cast<std::remove_reference_t<P>*>(p[I])...);
     }
-    static void called(void** p) { call(p, std::make_integer_sequence<size_t, sizeof...(P)>()); }
-    static void run(dim3 grid, dim3 block, void** p) { host::run(called, grid, block, p); }
+    static void thread(void** p) { call(p, std::make_integer_sequence<size_t, sizeof...(P)>()); }
     static constexpr unsigned sizes[] = {sizeof(P)..., 0};
     static constexpr bool pointers[] = {std::is_pointer_v<P>..., false};
 };
-}  // namespace host
 
-#define EXPORT(name, with_barriers)                                                                              \
+#define EXPORT(name, barriers)                                                                                   \
     extern "C" const HostKernel* host_kernel_##name() {                                                         \
-        using E = host::Export<&name>;                                                                           \
-        static const HostKernel kernel{int(sizeof(E::pointers)) - 1, E::sizes, E::pointers, E::run};             \
-        host::barriers = with_barriers;                                                                          \
+        using E = Export<&name>;                                                                                 \
+        static const HostKernel kernel{int(sizeof(E::pointers)) - 1, E::sizes, E::pointers, E::thread, barriers, \
+            &gridDim, &blockDim, &blockIdx, &threadIdx, &barrier, __start_shared_memory, __stop_shared_memory};  \
         return &kernel;                                                                                          \
     }
-
-static inline void __syncthreads() { host::yield(); }

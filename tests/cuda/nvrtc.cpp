@@ -46,7 +46,7 @@ API nvrtcCompileProgram(Program* program, int count, const char* const* options)
     file << program->text;
     if (std::regex_search(program->text, found, kernel)) file << "\nEXPORT(" << found[1] << ", " << barriers << ")\n";
     file.close();
-    std::string command = "c++ -std=c++17 -O1 -w -shared -fPIC -U_FORTIFY_SOURCE -include " HOST_HEADER " -o " + at + "/kernel.so " + at +
+    std::string command = "c++ -std=c++17 -O1 -w -shared -fPIC -include " HOST_HEADER " -o " + at + "/kernel.so " + at +
         "/kernel.cpp 2> " + at + "/log";
     int status = system(command.c_str());
     program->log = read(at + "/log");

@@ -62,9 +62,13 @@ impl Compiler {
     ///
     /// # Errors
     /// Where there is no NVRTC, or one that knows no GPU so old.
-    pub fn new([major, minor]: [c_int; 2], kept: Option<&Path>) -> Result<Compiler> {
-        let nvrtc = Functions::of(library::compiler()?);
-        let nvrtc = nvrtc.map_err(|e| {
+    pub fn new(capability: [c_int; 2], kept: Option<&Path>) -> Result<Compiler> {
+        Compiler::of(library::compiler()?, capability, kept)
+    }
+
+    /// [`Compiler::new`] of this NVRTC.
+    fn of(library: &'static Library, [major, minor]: [c_int; 2], kept: Option<&Path>) -> Result<Compiler> {
+        let nvrtc = Functions::of(library).map_err(|e| {
             Error::device(format!("NVIDIA's compiler of kernels, NVRTC, is too old: {e}; install 12 or newer"))
         })?;
         let (mut version, mut count) = ([0; 2], 0);
@@ -177,5 +181,49 @@ fn check(code: c_int) -> Result<()> {
         0 => Ok(()),
         1 => Err(Error::device("NVRTC is out of memory")),
         other => Err(Error::device(format!("NVRTC fails with error {other}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::prelude::*;
+
+    use super::*;
+    use crate::backend::cuda::kernels::text;
+    use crate::backend::wgpu::dispatch::Dispatch;
+    use crate::backend::wgpu::translate::pipelines;
+
+    /// NVRTC itself takes every kernel, for the architectures from Turing to Hopper, and for a GPU that it does not know.
+    #[test]
+    #[ignore = "needs `tests/compilers/install nvrtc`"]
+    fn nvrtc_takes_every_kernel() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compilers/nvrtc");
+        let library = library::load(&["libnvrtc.so.13"], &[folder]).unwrap_or_else(|e| panic!("{e}"));
+        let library: &'static Library = Box::leak(Box::new(library));
+        let compilers =
+            [[7, 5], [8, 0], [9, 0], [99, 0]].map(|capability| Compiler::of(library, capability, None).unwrap());
+        assert_eq!(compilers.each_ref().map(|compiler| compiler.native), [true, true, true, false]);
+        let error = Compiler::of(library, [3, 5], None).err().unwrap().to_string();
+        assert!(error.contains("compute capability 3.5") && error.contains("--adapter vulkan"), "{error}");
+        let wrong = compilers[0].compile("wrong", "__global__ void wrong() { unknown(); }").unwrap_err().to_string();
+        assert!(wrong.contains("does not compile wrong") && wrong.contains("unknown"), "{wrong}");
+        let mut dispatches = pipelines();
+        dispatches.retain(|dispatch| !dispatch.kernel.source.contains("texture_storage_2d"));
+        let named = |dispatch: &Dispatch| {
+            (format!("{} {:?}", dispatch.kernel.name, dispatch.overrides), text(dispatch).unwrap().text)
+        };
+        let texts: Vec<(String, String)> = dispatches.iter().map(named).collect();
+        assert!(texts.len() > 300, "only {} kernels", texts.len());
+        let compile = |(number, (name, text)): (usize, &(String, String))| {
+            // Assembly of a few: the driver, which goes on from it, is not at hand.
+            let of = if number % 20 == 0 { &compilers[..] } else { &compilers[..3] };
+            let codes: Result<Vec<Vec<u8>>> = of.iter().map(|compiler| compiler.compile(name, text)).collect();
+            let short =
+                |codes: Vec<Vec<u8>>| codes.iter().any(|code| code.len() < 100).then(|| format!("{name}: no code"));
+            codes.map_or_else(|e| Some(e.to_string()), short)
+        };
+        let problems: Vec<String> = texts.par_iter().enumerate().filter_map(compile).collect();
+        assert!(problems.is_empty(), "{} problems:\n{}", problems.len(), problems.join("\n"));
+        println!("NVRTC compiles {} kernels, each for three architectures", texts.len());
     }
 }

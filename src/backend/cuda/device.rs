@@ -97,6 +97,13 @@ impl CudaDevice {
     }
 }
 
+#[cfg(test)]
+impl CudaDevice {
+    pub(super) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+}
+
 impl Device for CudaDevice {
     fn info(&self) -> &DeviceInfo {
         &self.info

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::compiler::Compiler;
 use super::driver::{Context, Function};
-use super::translate::{self, PRELUDE, Translated};
+use super::translate::{self, Translated};
 use crate::backend::wgpu::dispatch::{Dispatch, Key};
 use crate::error::{Error, Result};
 
@@ -43,12 +43,20 @@ impl Kernels {
     }
 }
 
+/// The CUDA C++ of a dispatch's kernel, whole.
+///
+/// # Errors
+/// What cannot be translated.
+pub(super) fn text(dispatch: &Dispatch) -> Result<Translated> {
+    let Dispatch { kernel, .. } = dispatch;
+    let translated =
+        translate::module(dispatch).and_then(|(module, info)| translate::kernel(&module, &info, kernel.entry));
+    translated.map_err(|e| Error::device(format!("{} cannot be translated for CUDA: {e}", kernel.name)))
+}
+
 fn load(compiler: &Compiler, context: &Arc<Context>, dispatch: &Dispatch) -> Result<Kernel> {
-    let name = &dispatch.kernel.name;
-    let entry = dispatch.kernel.entry;
-    let translated = translate::module(dispatch).and_then(|(module, info)| translate::kernel(&module, &info, entry));
-    let Translated { text, bindings } =
-        translated.map_err(|e| Error::device(format!("{name} cannot be translated for CUDA: {e}")))?;
-    let code = compiler.compile(name, &format!("{PRELUDE}\n{text}"))?;
-    Ok(Kernel { function: Function::load(context, &code, entry, dispatch.kernel.workgroup)?, bindings })
+    let Dispatch { kernel, .. } = dispatch;
+    let Translated { text, bindings } = text(dispatch)?;
+    let code = compiler.compile(&kernel.name, &text)?;
+    Ok(Kernel { function: Function::load(context, &code, kernel.entry, kernel.workgroup)?, bindings })
 }

@@ -2,7 +2,7 @@
 //! packages. Nothing of them is needed to build convoy.
 
 use std::env;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use libloading::Library;
@@ -50,11 +50,12 @@ pub(super) fn compiler() -> Result<&'static Library> {
 }
 
 /// The first library of these names, where the system looks, else in one of the folders.
-fn load(names: &[&str], folders: &[PathBuf]) -> std::result::Result<Library, String> {
+pub(super) fn load(names: &[&str], folders: &[PathBuf]) -> std::result::Result<Library, String> {
     let places = names.iter().map(PathBuf::from);
     let further = folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name)));
     let mut broken = String::new();
     for place in places.chain(further.filter(|path| path.is_file())) {
+        load_builtins(&place);
         // SAFETY: NVIDIA's libraries run nothing of note when they are loaded.
         match unsafe { Library::new(&place) } {
             Ok(library) => return Ok(library),
@@ -67,6 +68,18 @@ fn load(names: &[&str], folders: &[PathBuf]) -> std::result::Result<Library, Str
         _ => format!(" and in {}", folders.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")),
     };
     Err(format!("looked for {} where the system has its libraries{searched}{broken}", names.join(", ")))
+}
+
+/// NVRTC asks for its second library by name only: where the system does not look, it has to be there already.
+fn load_builtins(place: &Path) {
+    let Some(folder) = place.parent().filter(|_| place.is_absolute()) else { return };
+    let pattern = folder.join("*nvrtc-builtins*").display().to_string();
+    for path in glob::glob(&pattern).into_iter().flatten().flatten() {
+        // SAFETY: as any of NVIDIA's libraries.
+        if let Ok(library) = unsafe { Library::new(path) } {
+            std::mem::forget(library);
+        }
+    }
 }
 
 /// Folders of libraries: of CUDA toolkits, and of the packages of Python environments. Only those that are there.

@@ -5,8 +5,6 @@
 //! that only say a place (pointers) are written where they are used.
 
 mod body;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -23,14 +21,14 @@ use body::Body;
 
 /// A kernel in CUDA C++.
 pub(in crate::backend) struct Translated {
-    /// To be compiled after `prelude.cuh`.
+    /// All of it.
     pub text: String,
     /// Numbers of the bindings that are its parameters, in order: pointers to buffers, uniform structs by value.
     pub bindings: Vec<u32>,
 }
 
 /// What stands in front of every kernel.
-pub(in crate::backend) const PRELUDE: &str = include_str!("prelude.cuh");
+const PRELUDE: &str = include_str!("prelude.cuh");
 
 /// The module of a dispatch, its pipeline's constants filled in.
 ///
@@ -53,7 +51,7 @@ pub(in crate::backend) fn module(dispatch: &Dispatch) -> Result<(Module, ModuleI
 /// What cannot be translated.
 pub(in crate::backend) fn kernel(module: &Module, info: &ModuleInfo, entry: &str) -> Result<Translated, String> {
     let index = module.entry_points.iter().position(|point| point.name == entry).ok_or("no such entry point")?;
-    let mut writer = Writer { module, info, text: String::new() };
+    let mut writer = Writer { module, info, text: format!("{PRELUDE}\n") };
     let point = &module.entry_points[index];
     let used = writer.globals(info.get_entry_point(index));
     for (handle, ty) in module.types.iter() {

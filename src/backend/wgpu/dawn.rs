@@ -313,6 +313,13 @@ impl Drop for DawnProgram {
     }
 }
 
+/// Which part of how many to run, of `CONVOY_PART`, such as 1/2: all of them take five minutes on two processors.
+fn part() -> (usize, usize) {
+    let Ok(text) = std::env::var("CONVOY_PART") else { return (0, 1) };
+    let numbers = text.split_once('/').map(|(part, parts)| (part.parse().unwrap(), parts.parse().unwrap()));
+    numbers.filter(|(part, parts)| part < parts).expect("CONVOY_PART is a part and of how many, such as 1/2")
+}
+
 /// Runs the cases with the kernels for GPUs, or with `software` those that have others there.
 fn check(software: bool) {
     let mut device = DawnDevice::open(software).unwrap();
@@ -322,7 +329,9 @@ fn check(software: bool) {
     };
     let wanted = |case: &Case| !software || keys(case, true) != keys(case, false);
     let suite = Suite::new(&Selection { random: RANDOM, ..Selection::default() });
-    let cases: Vec<&Prepared> = suite.cases().iter().filter(|prepared| wanted(&prepared.case)).collect();
+    let (part, parts) = part();
+    let cases = suite.cases().iter().filter(|prepared| wanted(&prepared.case));
+    let cases: Vec<&Prepared> = cases.skip(part).step_by(parts).collect();
     assert!(!cases.is_empty());
     let (mut worst, mut failures) = ((0.0, String::new()), Vec::new());
     for prepared in &cases {

@@ -214,12 +214,7 @@ fn every_kernel_translates_for_every_system() {
 
 /// What the compiler that a script of tests/compilers drives says against each of some texts: requests in lines of JSON, the first of a
 /// text that calls an unknown function. The library, or the folder of it, is in target/compilers.
-pub(in crate::backend) fn asked(
-    script: &str,
-    library: &str,
-    arguments: &[&str],
-    requests: &[String],
-) -> Vec<Option<String>> {
+fn asked(script: &str, library: &str, arguments: &[&str], requests: &[String]) -> Vec<Option<String>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let library = folder.join("target/compilers").join(library);
     let mut command = Command::new("python3");
