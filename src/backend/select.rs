@@ -161,6 +161,8 @@ fn automatic(adapters: &[Adapter], infos: &[DeviceInfo], options: &DeviceOptions
         };
         match adapter.open(options) {
             Ok(device) => return Ok((device, format!("the best device found: {kind}{failures}"))),
+            // Of several cards often the same.
+            Err(error) if failures.contains(&error.to_string()) => (),
             Err(error) => failures += &format!("; {error}"),
         }
     }

@@ -84,8 +84,8 @@ fn model_help() -> String {
 /// The choice of a device.
 #[derive(clap::Args, Debug)]
 struct DeviceArgs {
-    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu; several, with commas
-    /// between, work together
+    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl, cuda or cpu; several, with
+    /// commas between, work together
     #[arg(long, env = "CONVOY_ADAPTER", default_value = "auto", value_name = "DEVICE")]
     adapter: String,
     /// What several devices divide among them [default: model]

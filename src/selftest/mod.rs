@@ -378,8 +378,9 @@ pub fn coverage(selection: &Selection) -> Vec<Coverage> {
         let name = case.op.name();
         let row = rows.iter_mut().find(|row| row.op == name);
         let row = row.unwrap_or_else(|| panic!("{name} is missing among the names of THE list"));
-        // The CPU refuses nothing; that it has the op, `ops!` asks the compiler. CUDA is not there yet.
-        let has = [("wgsl", wgpu::has_kernels(&case, DEFAULT_BINDING)), ("cpu", true)];
+        // The CPU refuses nothing; that it has the op, `ops!` asks the compiler. CUDA runs the kernels of WGSL.
+        let wgsl = wgpu::has_kernels(&case, DEFAULT_BINDING);
+        let has = [("wgsl", wgsl), ("cpu", true), ("cuda", wgsl)];
         has.into_iter().filter(|(_, has)| *has).for_each(|(backend, _)| *row.backends.entry(backend).or_default() += 1);
         if random {
             row.random += 1;
