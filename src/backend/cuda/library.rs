@@ -92,9 +92,13 @@ fn folders() -> Vec<PathBuf> {
     let of_toolkit = |toolkit: PathBuf| ["lib64", "lib", "bin", "bin/x64"].map(|folder| toolkit.join(folder));
     let mut folders: Vec<PathBuf> = toolkits.into_iter().flat_map(of_toolkit).collect();
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable);
+    // The environment whose Python is found first: it is active, whether or not a variable says so.
+    let path = env::var_os("PATH").unwrap_or_default();
+    let python = env::split_paths(&path).find(|folder| folder.join("python3").is_file());
+    let python = python.and_then(|folder| folder.parent().map(Path::to_path_buf));
     let users = dirs::home_dir().map(|home| home.join(".local"));
     let systems = cfg!(unix).then_some(["/usr/local", "/usr"]).into_iter().flatten().map(PathBuf::from);
-    for root in environments.chain(users).chain(systems) {
+    for root in environments.chain(python).chain(users).chain(systems) {
         // lib/python3.12/site-packages/nvidia/cu13/lib, and before CUDA 13 nvidia/cuda_nvrtc/lib; Lib/site-packages on Windows.
         for packages in ["lib/python3*/site-packages", "lib/python3*/dist-packages", "Lib/site-packages"] {
             let pattern = root.join(packages).join("nvidia/*/{}").display().to_string();
