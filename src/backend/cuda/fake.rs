@@ -5,7 +5,7 @@
 #[allow(dead_code)] // here only the losses are compared
 mod training;
 
-use std::ffi::{CStr, OsStr, c_char};
+use std::ffi::{CStr, OsStr, c_char, c_int, c_uint};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -39,6 +39,7 @@ struct Fake {
     /// What they compiled.
     kernels: PathBuf,
     log: unsafe extern "C" fn() -> *const c_char,
+    order: unsafe extern "C" fn(c_uint) -> c_int,
 }
 
 /// Builds and loads the stand-ins; `None`, and says so, where there is no C++ compiler.
@@ -69,10 +70,11 @@ fn fake() -> Option<MutexGuard<'static, Fake>> {
         }
         // SAFETY: they run nothing when they are loaded. Whoever asks for their names from now on gets them.
         let [driver, compiler] = [driver, compiler].map(|path| unsafe { Library::new(path) }.unwrap());
-        // SAFETY: the function has this type.
-        let log = unsafe { *driver.get::<unsafe extern "C" fn() -> *const c_char>(b"stand_in_log\0").unwrap() };
+        // SAFETY: the functions have these types.
+        let (log, order) =
+            unsafe { (*driver.get(b"stand_in_log\0").unwrap(), *driver.get(b"stand_in_order\0").unwrap()) };
         std::mem::forget((driver, compiler));
-        Some(Mutex::new(Fake { kernels: folder.join("kernels"), log }))
+        Some(Mutex::new(Fake { kernels: folder.join("kernels"), log, order }))
     });
     if fake.is_none() {
         println!("not checked: there is no C++ compiler");
@@ -91,6 +93,12 @@ impl Fake {
     fn open(&self, options: &DeviceOptions) -> CudaDevice {
         let options = DeviceOptions { pipelines: Some(self.kernels.clone()), ..options.clone() };
         CudaDevice::open(&adapters().unwrap()[0], &options).unwrap()
+    }
+
+    /// The order in which streams go ahead from now on: 0, as late as can be, or drawn by a seed.
+    fn order(&self, seed: c_uint) {
+        // SAFETY: it sets a number, and nobody calls the stand-in meanwhile.
+        unsafe { (self.order)(seed) };
     }
 
     /// The calls that `work` makes.
@@ -165,7 +173,7 @@ fn a_training_is_recorded_once() {
     assert_eq!(found, expected, "{:?}", &calls[first..]);
 }
 
-/// Several steps in flight have each their own inputs and outputs, which may be asked for in any order.
+/// Several steps in flight have each their own inputs and outputs, which may be asked for in any order, whichever stream goes ahead.
 #[test]
 fn steps_in_flight_keep_apart() {
     let Some(fake) = fake() else { return };
@@ -173,29 +181,34 @@ fn steps_in_flight_keep_apart() {
     let OneOp { graph, inputs, outputs } = OneOp::new("one", &case.op, &case.types()).unwrap();
     let given: Vec<Tensor> = (0..4).map(|seed| case.tensors(seed).remove(0)).collect();
     let mut device = fake.open(&DeviceOptions::default());
-    let mut program = device.compile(&graph, &outputs).unwrap();
-    for _ in 0..2 {
-        let tickets: Vec<_> = given
-            .iter()
-            .map(|tensor| {
+    let right = |found: &[Tensor], given: &Tensor| {
+        as_f64(&found[0]).iter().zip(as_f64(given)).all(|(found, x)| (found - x.tanh()).abs() < 1e-6)
+    };
+    for order in 0..100 {
+        fake.order(order);
+        let mut program = device.compile(&graph, &outputs).unwrap();
+        for _ in 0..2 {
+            let submit = |tensor: &Tensor| {
                 program.write(inputs[0], &given[0]).unwrap();
                 program.write(inputs[0], tensor).unwrap();
                 program.submit().unwrap()
-            })
-            .collect();
-        assert!(program.outputs(tickets[1], false).unwrap().is_none(), "nobody has waited");
-        for n in [1, 3, 0, 2] {
-            let found = program.outputs(tickets[n], true).unwrap().unwrap();
-            let expected = as_f64(&given[n]).into_iter().map(f64::tanh);
-            assert!(as_f64(&found[0]).iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "step {n}");
-            assert!(program.outputs(tickets[n], true).is_err(), "they were taken");
+            };
+            let tickets: Vec<_> = given.iter().map(submit).collect();
+            let early = program.outputs(tickets[1], false).unwrap();
+            assert!(order > 0 || early.is_none(), "nobody has waited");
+            for n in [1, 3, 0, 2].into_iter().filter(|&n| n != 1 || early.is_none()) {
+                let found = program.outputs(tickets[n], true).unwrap().unwrap();
+                assert!(right(&found, &given[n]), "order {order}, step {n}");
+                assert!(program.outputs(tickets[n], true).is_err(), "they were taken");
+            }
         }
+        // A step without new inputs has those of the last one.
+        let ticket = program.submit().unwrap();
+        let found = program.outputs(ticket, true).unwrap().unwrap();
+        assert!(right(&found, &given[3]), "order {order}");
+        assert!(program.profile().unwrap().iter().any(|time| time.calls == 1 && time.ms > 0.0));
     }
-    // A step without new inputs has those of the last one.
-    let ticket = program.submit().unwrap();
-    let found = program.outputs(ticket, true).unwrap().unwrap();
-    assert!((as_f64(&found[0])[0] - as_f64(&given[3])[0].tanh()).abs() < 1e-6);
-    assert!(program.profile().unwrap().iter().any(|time| time.calls == 1 && time.ms > 0.0));
+    fake.order(0);
 }
 
 /// What is too large is refused with what to do.

@@ -314,7 +314,8 @@ impl Program for CudaProgram {
                     self.memory_bytes += stage.upload_bytes;
                     Upload {
                         host: Pinned::new(&self.shared.context, stage.upload_bytes as usize)?,
-                        landing: self.shared.memory(stage.upload_bytes)?,
+                        // Not filled: that would be work of another stream.
+                        landing: Memory::new(&self.shared.context, stage.upload_bytes)?,
                         arrived: Event::new(&self.shared.context)?,
                     }
                 }
