@@ -36,7 +36,8 @@ pub fn pipelines() -> Result<PathBuf> {
 /// Name of the folder of decoded pictures.
 pub(crate) const PICTURES: &str = "decoded";
 const TUNING: &str = "tuning";
-const PIPELINES: &str = "pipelines";
+/// Name of the folder of what drivers compiled.
+pub const PIPELINES: &str = "pipelines";
 /// The kinds of caches, and the extensions of their files, the first that of what is kept.
 const KINDS: [(&str, &[&str]); 3] =
     [(PICTURES, &["pictures", "lock"]), (TUNING, &["json", "tmp"]), (PIPELINES, &["bin", "tmp"])];

@@ -153,6 +153,8 @@ fn open_cpu(threads: Option<usize>, options: &DeviceOptions) -> Result<Box<dyn D
 /// `auto`: the best GPU that opens, else the CPU backend. Never a GPU interface that the processor runs.
 fn automatic(adapters: &[Adapter], infos: &[DeviceInfo], options: &DeviceOptions) -> Result<(Box<dyn Device>, String)> {
     let mut failures = String::new();
+    #[cfg(feature = "cuda")]
+    failures.extend(cuda::adapter::fault().map(|error| format!("; {error}")));
     for (adapter, info) in adapters.iter().zip(infos).filter(|(_, info)| !info.software) {
         let kind = match info.device_type {
             DeviceType::Discrete => "a discrete GPU",

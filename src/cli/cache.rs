@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::console::{self, Console, bytes};
 use convoy::Result;
-use convoy::cache::{clear, entries, folder};
+use convoy::cache::{Entry, PIPELINES, clear, entries, folder};
 
 /// Options of `convoy cache`.
 #[derive(clap::Args, Debug)]
@@ -31,10 +31,16 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         clear(&folder)?;
         return console.say(format_args!("deleted {summary}"));
     }
-    for entry in &entries {
+    // There is a file for each kernel on some devices.
+    let (compiled, others): (Vec<&Entry>, Vec<&Entry>) = entries.iter().partition(|entry| entry.kind == PIPELINES);
+    for entry in others {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
         let of = entry.of.as_ref().map_or(String::new(), |folder| format!(", of {}", folder.display()));
         console::print(format_args!("{}: {name}, {}{of}", entry.kind, bytes(entry.bytes)))?;
+    }
+    if !compiled.is_empty() {
+        let size = bytes(compiled.iter().map(|entry| entry.bytes).sum());
+        console::print(format_args!("{PIPELINES}: {size} in {} files", compiled.len()))?;
     }
     console::print(summary)
 }

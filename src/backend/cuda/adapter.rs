@@ -3,8 +3,9 @@
 use cudarc::driver::sys::CUdevice_attribute as Attribute;
 
 use super::driver::{Gpu, version};
+use super::library;
 use crate::backend::{DeviceInfo, DeviceType};
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Kernels number elements by 32 bits: the largest part of a value that one of them sees, bytes.
 pub(super) const MAX_WINDOW: u64 = 1 << 32;
@@ -23,6 +24,12 @@ pub struct Adapter {
 /// Where there is no driver, or none that works.
 pub fn adapters() -> Result<Vec<Adapter>> {
     Gpu::all()?.into_iter().map(describe).collect()
+}
+
+/// Why a driver that is there has no GPUs.
+pub fn fault() -> Option<Error> {
+    library::driver().ok()?;
+    adapters().err()
 }
 
 fn describe(gpu: Gpu) -> Result<Adapter> {

@@ -7,7 +7,7 @@ use std::ptr::{null, null_mut};
 use libloading::Library;
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::library;
+use super::{driver, library};
 use crate::backend::kept;
 use crate::error::{Error, Result};
 
@@ -63,7 +63,13 @@ impl Compiler {
     /// # Errors
     /// Where there is no NVRTC, or one that knows no GPU so old.
     pub fn new(capability: [c_int; 2], kept: Option<&Path>) -> Result<Compiler> {
-        Compiler::of(library::compiler()?, capability, kept)
+        let [major, minor] = driver::version()?;
+        if major < 12 {
+            return Err(Error::device(format!(
+                "NVIDIA's driver is of CUDA {major}.{minor}; install a newer one, 525 or later, or choose another --adapter"
+            )));
+        }
+        Compiler::of(library::compiler(major)?, capability, kept)
     }
 
     /// [`Compiler::new`] of this NVRTC.
@@ -198,7 +204,7 @@ mod tests {
     #[ignore = "needs `tests/compilers/install nvrtc`"]
     fn nvrtc_takes_every_kernel() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compilers/nvrtc");
-        let library = library::load(&["libnvrtc.so.13"], &[folder]).unwrap_or_else(|e| panic!("{e}"));
+        let library = library::load(&["libnvrtc.so.13"], &[folder], |_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
         let library: &'static Library = Box::leak(Box::new(library));
         let compilers =
             [[7, 5], [8, 0], [9, 0], [99, 0]].map(|capability| Compiler::of(library, capability, None).unwrap());

@@ -77,6 +77,8 @@ impl CudaDevice {
     pub fn open(adapter: &Adapter, options: &DeviceOptions) -> Result<CudaDevice> {
         let compiler = Compiler::new(adapter.gpu.compute_capability()?, options.pipelines.as_deref())?;
         let context = Context::open(adapter.gpu)?;
+        let kernels = Kernels::new(compiler);
+        kernels.check(&context)?;
         let max_window = options.max_binding_bytes.unwrap_or(MAX_WINDOW).clamp(ALIGNMENT, MAX_WINDOW);
         let shared = Shared {
             stream: Stream::new(&context)?,
@@ -90,7 +92,7 @@ impl CudaDevice {
             },
             max_buffer: adapter.info.max_buffer_bytes,
             poison: options.poison,
-            kernels: Mutex::new(Kernels::new(compiler)),
+            kernels: Mutex::new(kernels),
         };
         let info = adapter.info.clone();
         Ok(CudaDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default() })

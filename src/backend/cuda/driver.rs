@@ -235,17 +235,17 @@ impl Stream {
         // SAFETY: the stream is alive.
         unsafe { result::stream::begin_capture(self.raw, MODE) }.map_err(told)?;
         let worked = work();
-        // SAFETY: recording has begun. It is ended whatever happened.
-        let graph = unsafe { result::stream::end_capture(self.raw) };
-        worked?;
-        let graph = graph.map_err(told)?;
-        // SAFETY: the graph is alive; what was made of it needs it no longer.
-        let raw = unsafe {
-            let raw = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
-            let _ = result::graph::destroy(graph);
-            raw.map_err(told)?
+        // SAFETY: recording has begun, and is ended whatever happened.
+        let graph = unsafe { result::stream::end_capture(self.raw) }.map_err(told)?;
+        let instantiate = |()| {
+            // SAFETY: the graph is alive.
+            let raw = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) }.map_err(told)?;
+            Ok(Recorded { context: self.context.clone(), raw })
         };
-        Ok(Recorded { context: self.context.clone(), raw })
+        let recorded = worked.and_then(instantiate);
+        // SAFETY: what was made of it needs it no longer.
+        let _ = unsafe { result::graph::destroy(graph) };
+        recorded
     }
 
     pub fn run(&self, recorded: &Recorded) -> Result<()> {

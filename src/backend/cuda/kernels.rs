@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::compiler::Compiler;
 use super::driver::{Context, Function};
-use super::translate::{self, Translated};
+use super::translate::{self, PRELUDE, Translated};
 use crate::backend::wgpu::dispatch::{Dispatch, Key};
 use crate::error::{Error, Result};
 
@@ -27,6 +27,18 @@ pub(super) struct Kernels {
 impl Kernels {
     pub fn new(compiler: Compiler) -> Kernels {
         Kernels { compiler, loaded: HashMap::new() }
+    }
+
+    /// Whether the driver takes what the compiler makes.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn check(&self, context: &Arc<Context>) -> Result<()> {
+        let code =
+            self.compiler.compile("a kernel that does nothing", &format!("{PRELUDE}\nKERNEL(1) nothing() {{}}\n"))?;
+        Function::load(context, &code, "nothing", [1; 3]).map(drop).map_err(|error| {
+            Error::device(format!("NVIDIA's driver does not take what its compiler of kernels, NVRTC, makes: {error}"))
+        })
     }
 
     /// The kernel of each dispatch.

@@ -2,6 +2,7 @@
 //! packages. Nothing of them is needed to build convoy.
 
 use std::env;
+use std::ffi::c_int;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -25,7 +26,7 @@ const COMPILER: &[&str] = if cfg!(windows) {
 /// When there is none.
 pub(super) fn driver() -> Result<()> {
     static DRIVER_LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
-    let loaded = DRIVER_LIBRARY.get_or_init(|| load(DRIVER, &[]));
+    let loaded = DRIVER_LIBRARY.get_or_init(|| load(DRIVER, &[], |_| Ok(())));
     let because = |tried: &String| {
         Error::device(format!(
             "NVIDIA's driver is not installed: {tried}. Install the driver of the GPU, 525 or newer, or choose another --adapter"
@@ -34,23 +35,45 @@ pub(super) fn driver() -> Result<()> {
     loaded.as_ref().map(drop).map_err(because)
 }
 
-/// NVRTC, which compiles kernels.
+/// NVRTC, which compiles kernels: one that is not of a newer CUDA (`major`) than the driver's, which would not take its code.
 ///
 /// # Errors
 /// When there is none, with what to install.
-pub(super) fn compiler() -> Result<&'static Library> {
+pub(super) fn compiler(major: c_int) -> Result<&'static Library> {
     static COMPILER_LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
-    let loaded = COMPILER_LIBRARY.get_or_init(|| load(COMPILER, &folders()));
+    let fits = |library: &Library| match version(library) {
+        Some([of, _]) if of <= major => Ok(()),
+        Some([of, minor]) => Err(format!("is of CUDA {of}.{minor}, the driver of {major}")),
+        None => Err("does not say its version".into()),
+    };
+    let loaded = COMPILER_LIBRARY.get_or_init(|| load(COMPILER, &folders(), fits));
     loaded.as_ref().map_err(|tried| {
+        let package = if major < 13 { "nvidia-cuda-nvrtc-cu12" } else { "nvidia-cuda-nvrtc" };
         Error::device(format!(
-            "NVIDIA's compiler of kernels, NVRTC, is not installed: {tried}. Install a CUDA toolkit, 12 or newer, and set CUDA_PATH to its \
-             folder, or `pip install nvidia-cuda-nvrtc` in the Python environment that is active; or choose another --adapter"
+            "NVIDIA's compiler of kernels, NVRTC, is not installed: {tried}. Install a CUDA toolkit, 12 to {major}, and set CUDA_PATH to its \
+             folder, or `pip install {package}` in the Python environment that is active; or choose another --adapter"
         ))
     })
 }
 
-/// The first library of these names, where the system looks, else in one of the folders.
-pub(super) fn load(names: &[&str], folders: &[PathBuf]) -> std::result::Result<Library, String> {
+/// Major and minor version of an NVRTC.
+fn version(library: &Library) -> Option<[c_int; 2]> {
+    let mut version = [0; 2];
+    let [major, minor] = &mut version;
+    // SAFETY: this is its type in every NVRTC; places for both numbers.
+    let code = unsafe {
+        let get = library.get::<unsafe extern "C" fn(*mut c_int, *mut c_int) -> c_int>(b"nvrtcVersion\0").ok()?;
+        get(major, minor)
+    };
+    (code == 0).then_some(version)
+}
+
+/// The first library of these names that will do, where the system looks, else in one of the folders.
+pub(super) fn load(
+    names: &[&str],
+    folders: &[PathBuf],
+    fits: impl Fn(&Library) -> std::result::Result<(), String>,
+) -> std::result::Result<Library, String> {
     let places = names.iter().map(PathBuf::from);
     let further = folders.iter().flat_map(|folder| names.iter().map(move |name| folder.join(name)));
     let mut broken = String::new();
@@ -58,7 +81,10 @@ pub(super) fn load(names: &[&str], folders: &[PathBuf]) -> std::result::Result<L
         load_builtins(&place);
         // SAFETY: NVIDIA's libraries run nothing of note when they are loaded.
         match unsafe { Library::new(&place) } {
-            Ok(library) => return Ok(library),
+            Ok(library) => match fits(&library) {
+                Ok(()) => return Ok(library),
+                Err(why) => broken += &format!("; {} {why}", place.display()),
+            },
             Err(error) if place.is_absolute() => broken += &format!("; {}: {error}", place.display()),
             Err(_) => (),
         }
@@ -85,11 +111,13 @@ fn load_builtins(place: &Path) {
 /// Folders of libraries: of CUDA toolkits, and of the packages of Python environments. Only those that are there.
 fn folders() -> Vec<PathBuf> {
     let variable = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let mut toolkits: Vec<PathBuf> = ["CUDA_PATH", "CUDA_HOME"].into_iter().filter_map(variable).collect();
+    let mut toolkits: Vec<PathBuf> =
+        ["CUDA_PATH", "CUDA_HOME", "CONDA_PREFIX"].into_iter().filter_map(variable).collect();
     if cfg!(unix) {
         toolkits.push("/usr/local/cuda".into());
     }
-    let of_toolkit = |toolkit: PathBuf| ["lib64", "lib", "bin", "bin/x64"].map(|folder| toolkit.join(folder));
+    let of_toolkit =
+        |toolkit: PathBuf| ["lib64", "lib", "bin", "bin/x64", "Library/bin"].map(|folder| toolkit.join(folder));
     let mut folders: Vec<PathBuf> = toolkits.into_iter().flat_map(of_toolkit).collect();
     let environments = ["VIRTUAL_ENV", "CONDA_PREFIX"].into_iter().filter_map(variable);
     // The environment whose Python is found first: it is active, whether or not a variable says so.

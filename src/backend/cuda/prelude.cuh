@@ -207,6 +207,11 @@ template <int N, class T> __device__ inline T dot(const vec<N, T>& a, const vec<
     for (int i = 1; i < N; i++) sum += at(a, i) * at(b, i);
     return sum;
 }
+// sum + dot(a, b); the compiler makes multiply-adds of it.
+template <int N> __device__ inline float dot_add(float sum, const vec<N, float>& a, const vec<N, float>& b) {
+    for (int i = 0; i < N; i++) sum += at(a, i) * at(b, i);
+    return sum;
+}
 
 // A 16-bit float, which is only kept: sums are of floats.
 struct half {

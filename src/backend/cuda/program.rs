@@ -385,23 +385,19 @@ impl Program for CudaProgram {
         let shared = self.shared.clone();
         shared.context.bind()?;
         let upload = self.land(0)?;
-        let stamp = || {
-            let event = Event::timed(&shared.context)?;
-            event.record(&shared.stream)?;
-            Ok(event)
-        };
-        let timed = |launch: &Launch| {
-            let start = stamp()?;
+        // Nothing but a launch between two of them.
+        let events = (0..=self.launches.len()).map(|_| Event::timed(&shared.context)).collect::<Result<Vec<_>>>()?;
+        events[0].record(&shared.stream)?;
+        for (launch, event) in self.launches.iter().zip(&events[1..]) {
             launch.launch(&shared)?;
-            Ok((launch.node, start, stamp()?))
-        };
-        let timed = self.launches.iter().map(timed).collect::<Result<Vec<_>>>()?;
+            event.record(&shared.stream)?;
+        }
         shared.stream.wait()?;
         self.stages[0].idle.extend(upload);
         let mut times = vec![NodeTime::default(); self.nodes];
-        for (node, start, end) in timed {
-            times[node].calls += 1;
-            times[node].ms += end.since(&start)?;
+        for (launch, between) in self.launches.iter().zip(events.windows(2)) {
+            times[launch.node].calls += 1;
+            times[launch.node].ms += between[1].since(&between[0])?;
         }
         Ok(times)
     }

@@ -28,7 +28,7 @@ pub(in crate::backend) struct Translated {
 }
 
 /// What stands in front of every kernel.
-const PRELUDE: &str = include_str!("prelude.cuh");
+pub(super) const PRELUDE: &str = include_str!("prelude.cuh");
 
 /// The module of a dispatch, its pipeline's constants filled in.
 ///

@@ -31,6 +31,12 @@ impl<'a> Body<'_, 'a> {
         self.writer.of(self.info, expression)
     }
 
+    /// Whether it is a sum of products of floats.
+    fn is_dot(&self, expression: Handle<Expression>) -> bool {
+        let dot = matches!(self.function.expressions[expression], Expression::Math { fun: MathFunction::Dot, .. });
+        dot && scalar_of(self.of(expression)) == Some(ScalarKind::Float)
+    }
+
     fn inside(&mut self, block: &'a Block) -> Result<(), String> {
         self.depth += 1;
         self.block(block)?;
@@ -286,6 +292,14 @@ impl<'a> Body<'_, 'a> {
                     (UnaryOperator::LogicalNot, _) => format!("!{value}"),
                     (UnaryOperator::BitwiseNot, _) => format!("~{value}"),
                 }
+            }
+            // One multiply-add after another: the sum of products alone would cost a multiplication and an addition more.
+            Expression::Binary { op: BinaryOperator::Add, left, right } if self.is_dot(*right) => {
+                let Expression::Math { arg, arg1: Some(other), .. } = self.function.expressions[*right] else {
+                    return Err("a product of vectors without a second one".into());
+                };
+                let given = self.values([*left, arg, other])?;
+                format!("dot_add({})", given.join(", "))
             }
             Expression::Binary { op, left, right } => {
                 let kind = scalar_of(self.of(*left));
