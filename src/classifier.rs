@@ -10,7 +10,7 @@ use crate::backend::{Device, Program, Ticket};
 use crate::data::{Batch, Item, Loader, LoaderOptions, Skipped};
 use crate::error::{Error, Result};
 use crate::formats::Checkpoint;
-use crate::models::{BuildOptions, EvalGraph, MEAN_IMAGE, Model, eval_graph};
+use crate::models::{BuildOptions, EvalGraph, MEAN_IMAGE, Model, eval_graph, with_margin};
 use crate::tensor::{DType, Tensor, TensorType};
 use crate::train::metrics::{Confusion, Means, Tally, labelled_rows, score, softmax};
 use ten_crop::{VIEWS, view, view_of_mean};
@@ -177,7 +177,7 @@ impl Classifier {
         if views == Views::TenCrop {
             let seen = options.network_size(&checkpoint.model);
             if checkpoint.stored_size == seen {
-                checkpoint.stored_size = seen.map(|side| (side * 256).div_ceil(224));
+                checkpoint.stored_size = seen.map(with_margin);
             }
             options.stored_size = Some(seen);
         }

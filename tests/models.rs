@@ -196,6 +196,8 @@ fn mistakes_in_a_model_file_are_told_by_line() {
             "from = \"input_pool\"",
             &["wrong.toml line 8: add2 (add): b must be [1, 8, 16, 16], got [1, 3, 16, 16]"],
         ),
+        ("input =", "init = { normal = 0.1, foo = 3 }\ninput =", &["line 2: init: expected \"he\", \"pytorch\" or"]),
+        ("input =", "init = \"xavier\"\ninput =", &["line 2: init: expected \"he\""]),
         ("out = \"classes\"", "out = \"clases\"", &["line 12: out: expected a whole number, or \"classes\""]),
         (
             "padding = 1 }",
@@ -254,4 +256,52 @@ fn a_batch_without_variance_is_refused() {
         .convoy("train pictures --model m.toml --batch-size 1 --max-steps 1")
         .refused(2, &["m.toml line 2: bn0", "--batch-size"]);
     place.convoy("train pictures --model m.toml --batch-size 2 --max-steps 1 --out .").ok();
+}
+
+/// A run's weights, alone or as another program has them, predict as they did, and what is no network is refused.
+#[test]
+fn networks_are_exported() {
+    let place = place();
+    place.convoy(&format!("{TRAIN} --model blocks.toml --max-steps 2 --name run")).ok();
+    let predict = |file: &str| place.convoy(&format!("predict {file} pictures/cat.0.png --json")).ok().json();
+    let told = place.convoy("export run/last.safetensors weights.safetensors").ok();
+    assert!(
+        told.stdout.contains("weights.safetensors: blocks, ") && told.stdout.contains("2 classes"),
+        "{}",
+        told.stdout
+    );
+    let bytes = place.read("weights.safetensors");
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    assert_eq!(tensors.len(), 13, "{:?}", tensors.names());
+    assert_eq!(predict("weights.safetensors"), predict("run/last.safetensors"));
+    place.convoy("export run/best.safetensors net.ONNX").ok();
+    assert!(place.read("net.ONNX").len() > 4 * 13);
+
+    // The same numbers under the same names, but nobody says what they are.
+    let views = tensors.tensors();
+    safetensors::serialize_to_file(views, None, &place.path("foreign.safetensors")).unwrap();
+    place.write("names.txt", "cat\ndog\n");
+    place
+        .convoy("predict foreign.safetensors pictures/cat.0.png")
+        .refused(2, &["weights of another program", "convoy export FILE OUT.safetensors --model NAME"]);
+    let model = "export foreign.safetensors own.safetensors --model blocks.toml";
+    place.convoy(&format!("{model} --classes names.txt")).ok();
+    assert_eq!(predict("own.safetensors"), predict("run/last.safetensors"));
+    place.convoy(model).ok();
+    assert_eq!(predict("own.safetensors")[0]["top"].as_array().unwrap().len(), 2);
+
+    place.write("three.txt", "cat\ndog\nemu");
+    place.convoy(&format!("{model} --classes three.txt")).refused(2, &["fc3.weight is of 2 classes", "3 have names"]);
+    place.write("gap.txt", "cat\n\nemu");
+    place.convoy(&format!("{model} --classes gap.txt")).refused(2, &["gap.txt line 2"]);
+    place.convoy(&format!("{model} --mean 0,1")).refused(2, &["--mean", "three numbers"]);
+    place.convoy(&format!("{model} --std 0,1,1")).refused(2, &["foreign.safetensors", "std above 0"]);
+    place.convoy("export foreign.safetensors x.onnx --model vgg11").refused(2, &["classifier.6.weight is missing"]);
+    place.convoy("export foreign.safetensors x.onnx").refused(2, &["--model"]);
+    place.convoy("export run/best.safetensors x.onnx --model blocks.toml").refused(2, &["leave out --model"]);
+    place.convoy("export run/best.safetensors x.onnx --classes names.txt").refused(2, &["--model"]);
+    place.convoy("export run/best.safetensors x.pt").refused(2, &["x.pt", ".onnx or .safetensors"]);
+    place.convoy("export run/last.safetensors run/../run/last.safetensors").refused(2, &["CKPT itself"]);
+    place.convoy("export run/best.safetensors nowhere/x.onnx").refused(2, &["nowhere/x.onnx", "cannot write"]);
+    assert!(!place.path("x.onnx").exists());
 }

@@ -12,7 +12,7 @@ use convoy::backend::DeviceOptions;
 use convoy::bench::{BenchOptions, Mode, Report, bench, graph};
 use convoy::error::Result;
 use convoy::formats::load_model;
-use convoy::models::{BuildOptions, OptimizerConfig};
+use convoy::models::{BuildOptions, OptimizerConfig, with_margin};
 use convoy::ops::Crop;
 use convoy::train::config::PrecisionKind;
 
@@ -109,7 +109,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let precision = args.precision.of_batch(options.build.batch);
     let open = || args.device.open_with(DeviceOptions { precision, ..DeviceOptions::default() }, console);
     if let Some(folder) = args.data {
-        let size = options.build.network_size(&model).map(|side| (side * 256).div_ceil(224)); // the margin of the default preset's crops
+        let size = options.build.network_size(&model).map(with_margin); // the margin of the default preset's crops
         let mut measured = bench_data::Measured::new(folder, size, options.build.batch, &args.workers, console)?;
         if args.end_to_end {
             let options = BenchOptions {

@@ -9,6 +9,7 @@ mod console;
 mod data;
 mod eval;
 mod exchange;
+mod export;
 mod not_yet;
 mod options;
 mod predict;
@@ -58,6 +59,8 @@ enum Command {
     Eval(eval::Args),
     /// Class and probability of each picture
     Predict(predict::Args),
+    /// Write a trained network as a file for other programs: ONNX, or weights alone
+    Export(export::Args),
     /// The devices this binary can use, and how to name each to --adapter
     Adapters(adapters::Args),
     /// Layers, shapes, parameters, FLOPs and memory of a model
@@ -211,6 +214,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Train(args) => train::run(*args, &console),
         Command::Eval(args) => eval::run(args, &console),
         Command::Predict(args) => predict::run(args, &console),
+        Command::Export(args) => export::run(args, &console),
         Command::Adapters(args) => adapters::run(args),
         Command::Summary(args) => summary::run(args),
         Command::Bench(args) => bench::run(args, &console),

@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue};
 
-const COMMANDS: [&str; 3] = ["explain", "export", "lr-find"];
+const COMMANDS: [&str; 2] = ["explain", "lr-find"];
 const OPTIONS: [&str; 1] = ["--accumulate"];
 const VALUES: [(&str, &str); 1] = [("--batch-size", "auto")];
 

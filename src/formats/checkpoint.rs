@@ -88,7 +88,7 @@ impl Checkpoint {
         safetensors::save(path, &self.tensors, &self.metadata()?)
     }
 
-    fn metadata(&self) -> Result<BTreeMap<String, String>> {
+    pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>> {
         let [height, width] = self.build_options(1).network_size(&self.model);
         let scaling = match self.dropout_scaling {
             DropoutScaling::Inverted => "inverted",
@@ -126,7 +126,8 @@ impl Checkpoint {
         let safetensors::Contents { tensors, mut metadata } = contents;
         if metadata.remove("convoy").is_none() {
             return Err("the weights of another program (no `convoy` in its metadata); \
-                        give a checkpoint of `convoy train`, such as runs/NAME/best.safetensors"
+                        give a checkpoint of `convoy train`, such as runs/NAME/best.safetensors, or make one of it: \
+                        convoy export FILE OUT.safetensors --model NAME"
                 .into());
         }
         let mut take = |key: &str| metadata.remove(key).ok_or_else(|| format!("its metadata has no {key:?}"));
@@ -167,7 +168,7 @@ impl Checkpoint {
     }
 
     /// Every parameter is there with its shape; nothing else but state of parameters.
-    fn check_tensors(&self) -> Result<(), String> {
+    pub(super) fn check_tensors(&self) -> Result<(), String> {
         let network = eval_graph(&self.model, &self.build_options(1)).map_err(|e| e.to_string())?;
         for parameter in &network.parameters {
             let expected = &network.graph[parameter.value].ty;

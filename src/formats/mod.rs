@@ -4,9 +4,12 @@ pub mod atomic;
 mod checkpoint;
 pub(crate) mod csv;
 mod model_file;
+mod onnx;
 mod pretrained;
 pub mod safetensors;
+mod state_dict;
 
 pub use checkpoint::Checkpoint;
 pub use model_file::{load_model, model_text};
 pub use pretrained::Pretrained;
+pub use state_dict::StateDict;

@@ -25,7 +25,7 @@ impl Pretrained {
     /// # Errors
     /// When the file cannot be read, is no safetensors file, or holds a number that is not finite.
     pub fn load(path: &Path) -> Result<Pretrained> {
-        let tensors = safetensors::load_floats(path)?;
+        let tensors = safetensors::load_floats(path)?.tensors;
         for (name, tensor) in &tensors {
             if let Some(bad) = tensor.as_f32().unwrap_or_default().iter().find(|value| !value.is_finite()) {
                 return Err(Error::input(format!("{}: {name} holds {bad}: its weights are damaged", path.display())));

@@ -76,8 +76,8 @@ pub fn load(path: &Path) -> Result<Contents> {
 ///
 /// # Errors
 /// As [`load`], but other element types are passed over.
-pub fn load_floats(path: &Path) -> Result<BTreeMap<String, Tensor>> {
-    let contents = read(path, |dtype, shape, bytes| {
+pub fn load_floats(path: &Path) -> Result<Contents> {
+    read(path, |dtype, shape, bytes| {
         let values: Vec<f32> = match dtype {
             Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
@@ -86,8 +86,7 @@ pub fn load_floats(path: &Path) -> Result<BTreeMap<String, Tensor>> {
             _ => return Ok(None),
         };
         Tensor::f32(shape, values).map(Some)
-    });
-    Ok(contents?.tensors)
+    })
 }
 
 /// A 16-bit float (IEEE 754 binary16) of these bits.
@@ -244,7 +243,7 @@ mod tests {
         let bfloats: Vec<u8> = [0x3f80_u16, 0xc048].map(u16::to_le_bytes).concat();
         let data = [&halves[..], &bfloats, &0.1_f64.to_le_bytes(), &7_i64.to_le_bytes()].concat();
         std::fs::write(&path, [&(header.len() as u64).to_le_bytes()[..], header, &data].concat()).unwrap();
-        let found = load_floats(&path).unwrap();
+        let found = load_floats(&path).unwrap().tensors;
         assert_eq!(found.keys().collect::<Vec<_>>(), ["b", "d", "h"]);
         let expected = [1.0, -2.5, 2.0_f32.powi(-24), 65504.0, -0.0, f32::INFINITY];
         assert_eq!(found["h"].as_f32().unwrap(), expected);

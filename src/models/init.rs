@@ -10,7 +10,7 @@ use crate::tensor::{Shape, Tensor, zeros};
 
 /// How the weights of a layer start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", from = "Written")]
 pub enum Init {
     /// N(0, sigma) with this sigma; the paper's is 0.01. `{ normal = 0.01 }` in a file.
     Normal(f32),
@@ -20,6 +20,37 @@ pub enum Init {
     He,
     /// Weights and biases uniform in +-1 / sqrt(fan-in): what PyTorch's layers start with.
     PyTorch,
+}
+
+/// [`Init`] as a file has it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "init: expected \"he\", \"pytorch\" or { normal = 0.01 }, the deviation")]
+enum Written {
+    Named(Named),
+    Normal(Normal),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Named {
+    He,
+    PyTorch,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Normal {
+    normal: f32,
+}
+
+impl From<Written> for Init {
+    fn from(written: Written) -> Init {
+        match written {
+            Written::Named(Named::He) => Init::He,
+            Written::Named(Named::PyTorch) => Init::PyTorch,
+            Written::Normal(Normal { normal }) => Init::Normal(normal),
+        }
+    }
 }
 
 /// Distribution of a parameter's first values.

@@ -46,6 +46,11 @@ pub struct BuildOptions {
     pub rewrites: Rewrites,
 }
 
+/// Height or width to which pictures are resized of which a network sees `side`: 256 for 224, as the 2012 paper and torchvision have it.
+pub fn with_margin(side: usize) -> usize {
+    side.saturating_mul(256).div_ceil(224)
+}
+
 impl BuildOptions {
     /// The model's own size, no augmentation, pixels to [-1, 1], the model's dropout and first weights.
     pub fn new(batch: usize, classes: usize) -> Self {

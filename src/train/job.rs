@@ -6,7 +6,7 @@ use crate::data::{Dataset, LoaderOptions};
 use crate::error::Result;
 use crate::formats::{Checkpoint, Pretrained};
 use crate::graph::fuse::Rewrites;
-use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph};
+use crate::models::{self, BuildOptions, Init, Model, OptimizerConfig, Rule, TrainGraph, with_margin};
 use crate::ops::{Color, Crop, DropoutScaling};
 
 /// A model, pictures, and how to train the one on the others.
@@ -53,7 +53,7 @@ impl Job {
         let seen = self.settings.image_size.map_or([height, width], |side| [side; 2]);
         let stored = match self.settings.augment {
             Augmentation::Off | Augmentation::Flip => seen,
-            Augmentation::Crop | Augmentation::Resized => seen.map(|side| (side * 256).div_ceil(224)),
+            Augmentation::Crop | Augmentation::Resized => seen.map(with_margin),
         };
         (seen, stored)
     }
