@@ -135,6 +135,8 @@ def speed():
             # The kernels that are the fastest are kept for what comes after.
             profiles[adapter] = of_convoy("train", batch, "f32", adapter, "--profile", "--tune", "full") or profiles.get(adapter)
         for precision in ["f32", "tf32", "bf16"]:
+            if precision != "f32" and "cuda" in adapters:
+                of_convoy("train", batch, precision, "cuda", "--tune", "full")
             of_torch("train", batch, precision, "--best")
     for batch in batches:
         for precision in ["f32", "tf32", "bf16"]:

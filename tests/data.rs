@@ -65,6 +65,12 @@ fn data_tells_what_a_folder_holds() {
     }
     let quick = place.convoy("data pictures --quick --json").json();
     assert!(quick.get("unreadable").is_none() && quick["pictures"] == 46);
+    let list = place.convoy("data pictures --list --seed 5").ok().stdout;
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!((lines.len(), lines[0]), (47, "path,label,split"));
+    let count = |end: &str| lines.iter().filter(|line| line.ends_with(end)).count();
+    assert_eq!([count(",cat,train"), count(",cat,val"), count(",dog,train"), count(",dog,val")], [20, 2, 22, 2]);
+    assert!(lines[1].starts_with("pictures/cat.0.png,cat,") && lines.is_sorted_by_key(|line| line.split(',').next()));
     place.convoy("data nowhere").refused(2, &["nowhere", "no such folder"]);
 }
 

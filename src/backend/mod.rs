@@ -86,6 +86,10 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
+    /// TensorFloat-32: 32-bit floats rounded to 10 bits of fraction. By NVIDIA's libraries only.
+    Tf32,
+    /// bfloat16, with 7 bits of fraction and the range of f32, in fully connected layers; else as [`Precision::Tf32`].
+    Bf16,
     /// 16-bit floats where they are faster: what lies beyond ±65,504 becomes that. Gradients are often smaller than the smallest
     /// of them, so they are multiplied by `loss_scale`, a power of two, and the products divided by it.
     F16 {
@@ -105,6 +109,8 @@ impl Precision {
     pub fn name(&self) -> &'static str {
         match self {
             Precision::F32 => "f32",
+            Precision::Tf32 => "tf32",
+            Precision::Bf16 => "bf16",
             Precision::F16 { .. } => "f16",
         }
     }
@@ -112,7 +118,7 @@ impl Precision {
     /// What cotangents are multiplied by in products.
     pub fn loss_scale(&self) -> f32 {
         match self {
-            Precision::F32 => 1.0,
+            Precision::F32 | Precision::Tf32 | Precision::Bf16 => 1.0,
             Precision::F16 { loss_scale } => *loss_scale,
         }
     }
@@ -159,6 +165,11 @@ pub trait Device {
     /// Names of the kernels that can run a node, the default first; none where there is no choice.
     fn candidates(&self, _graph: &Graph, _node: &Node) -> Vec<String> {
         Vec::new()
+    }
+
+    /// Which of a node's candidates is right beyond doubt: that the others are held against.
+    fn trusted(&self, _candidates: &[String]) -> usize {
+        0
     }
 
     /// From now on graphs are compiled with these kernels, and with the defaults for other nodes. Unknown names do not count.

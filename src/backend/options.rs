@@ -21,6 +21,8 @@ pub struct DeviceOptions {
     pub precision: Precision,
     /// Run the kernel of this number where there are several for an op, and nothing else is known: for tests of them.
     pub candidate: usize,
+    /// Run convoy's own kernels also where NVIDIA's libraries have an op: for tests of them.
+    pub own_kernels: bool,
     /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.
     pub default_limits: bool,
     /// Let shaders check indices, divisors and loops when they run, and clear workgroup memory: for tests that they need none of it.

@@ -27,12 +27,18 @@ impl Adapter {
         }
     }
 
-    fn open(&self, options: &DeviceOptions) -> Result<Box<dyn Device>> {
-        Ok(match self {
+    /// The device, and what there is to be said of it.
+    fn open(&self, options: &DeviceOptions) -> Result<(Box<dyn Device>, String)> {
+        match self {
             #[cfg(feature = "cuda")]
-            Adapter::Cuda(adapter) => Box::new(CudaDevice::open(adapter, options)?),
-            Adapter::Wgpu(adapter) => Box::new(WgpuDevice::open(adapter, options)?),
-        })
+            Adapter::Cuda(adapter) => {
+                let device = CudaDevice::open(adapter, options)?;
+                let lacks = |why| format!("; slower than it could be: {why}");
+                let note = device.lacks().map(lacks).unwrap_or_default();
+                Ok((Box::new(device), note))
+            }
+            Adapter::Wgpu(adapter) => Ok((Box::new(WgpuDevice::open(adapter, options)?), String::new())),
+        }
     }
 }
 
@@ -75,7 +81,7 @@ pub fn open_with(selector: &str, mut options: DeviceOptions) -> Result<(Box<dyn 
     }
     let chosen = choose(selector, &infos)?;
     match adapters.get(chosen) {
-        Some(adapter) => Ok((adapter.open(&options)?, reason)),
+        Some(adapter) => adapter.open(&options).map(|(device, note)| (device, reason + &note)),
         None => Ok((open_cpu(None, &options)?, reason)),
     }
 }
@@ -138,10 +144,20 @@ fn is_name(selector: &str) -> bool {
     !lower.contains(',') || found(false).1.iter().any(|info| info.name.to_lowercase().contains(&lower))
 }
 
+/// Says that only NVIDIA's libraries multiply such numbers.
+pub(super) fn only_by_cuda(precision: Precision) -> Error {
+    let built = if cfg!(feature = "cuda") { "" } else { ", and this convoy was built without --features cuda" };
+    let name = precision.name();
+    Error::device(format!(
+        "--precision {name} is for NVIDIA's GPUs by --adapter cuda{built}; leave it out, or choose that --adapter"
+    ))
+}
+
 /// The CPU backend, on so many threads.
 fn open_cpu(threads: Option<usize>, options: &DeviceOptions) -> Result<Box<dyn Device>> {
     match options.precision {
         Precision::F32 => Ok(Box::new(CpuDevice::new(threads)?)),
+        Precision::Tf32 | Precision::Bf16 => Err(only_by_cuda(options.precision)),
         other => Err(Error::device(format!(
             "the CPU backend computes in f32 only; leave --precision {} out, or choose a GPU with 16-bit floats (\"f16\" in \
              `convoy adapters --json`) by --adapter",
@@ -162,7 +178,7 @@ fn automatic(adapters: &[Adapter], infos: &[DeviceInfo], options: &DeviceOptions
             _ => "a GPU",
         };
         match adapter.open(options) {
-            Ok(device) => return Ok((device, format!("the best device found: {kind}{failures}"))),
+            Ok((device, note)) => return Ok((device, format!("the best device found: {kind}{note}{failures}"))),
             // Of several cards often the same.
             Err(error) if failures.contains(&error.to_string()) => (),
             Err(error) => failures += &format!("; {error}"),

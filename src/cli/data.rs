@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::console::{self, Console};
 use convoy::Result;
-use convoy::data::{Dataset, Duplicate, Inspection, Labels, ScanOptions, Skipped, inspect, scan};
+use convoy::data::{Dataset, Duplicate, Inspection, Item, Labels, ScanOptions, Skipped, inspect, scan};
+use convoy::formats::csv;
 use convoy::train::Settings;
 
 /// Lines of a list that are shown without `-v`.
@@ -32,6 +33,9 @@ pub struct Args {
     /// Look at names only: decode no picture, so tell no sizes, unreadable files and duplicates
     #[arg(long)]
     quick: bool,
+    /// Print which picture trains and which validates, as lines of path,label,split
+    #[arg(long, conflicts_with = "json")]
+    list: bool,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -45,6 +49,9 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let defaults = Settings::merge([])?;
     let (split, seed) = (args.split.unwrap_or(defaults.split), args.seed.unwrap_or(defaults.seed));
     let dataset = scan(&args.dir, &ScanOptions { split, seed, val: args.val, classes: None })?;
+    if args.list {
+        return print_pictures(&dataset);
+    }
     let inspection = (!args.quick).then(|| {
         let bar = ProgressBar::new((dataset.train.len() + dataset.val.len()) as u64);
         bar.set_style(
@@ -62,6 +69,20 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         true => console::print_json(&document),
         false => console::print(document.text(console.is_verbose()).trim_end()),
     }
+}
+
+/// Prints a line a picture, in the order of their paths.
+fn print_pictures(dataset: &Dataset) -> Result<()> {
+    let Dataset { classes, train, val, .. } = dataset;
+    let parts = [(train, "train"), (val, "val")];
+    let mut items: Vec<_> =
+        parts.into_iter().flat_map(|(items, split)| items.iter().map(move |item| (item, split))).collect();
+    items.sort_by(|(one, _), (other, _)| one.path.cmp(&other.path));
+    let line = |(item, split): (&Item, &str)| {
+        [&item.path.to_string_lossy(), &classes[item.class as usize][..], split].map(csv::field).join(",")
+    };
+    let lines = ["path,label,split".to_string()].into_iter().chain(items.into_iter().map(line));
+    console::print(lines.collect::<Vec<_>>().join("\n"))
 }
 
 /// What `--json` prints.

@@ -2,7 +2,7 @@
 
 pub mod atomic;
 mod checkpoint;
-pub(crate) mod csv;
+pub mod csv;
 mod model_file;
 mod onnx;
 mod pretrained;

@@ -37,7 +37,7 @@ impl Kind {
     /// values were larger than a device can bind; where the processor runs the kernels, also those for GPUs; each of the kernels
     /// that an op chooses between; and where the device has them, products of 16-bit floats.
     pub fn others(device: &DeviceInfo) -> Vec<Kind> {
-        let plain = || Kind::plain().options;
+        let plain = || DeviceOptions { own_kernels: true, ..Kind::plain().options };
         let windows = |bytes| DeviceOptions { max_binding_bytes: Some(bytes), grid_side: Some(5), ..plain() };
         let gpu = || DeviceOptions { gpu_kernels: true, ..plain() };
         let kind = |name: &'static str, options| Kind { name: name.into(), options };
@@ -48,6 +48,9 @@ impl Kind {
         ];
         if device.software {
             kinds.push(kind("kernels for GPUs", gpu()));
+        }
+        if device.backend == "cuda" {
+            kinds.push(kind("convoy's own kernels", plain()));
         }
         let most = Op::all_cases().iter().map(kernels).max().unwrap_or(1);
         kinds.extend((1..most).map(|candidate| {

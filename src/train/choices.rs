@@ -142,6 +142,10 @@ pub enum PrecisionKind {
     /// 32-bit floats
     #[default]
     F32,
+    /// 32-bit floats rounded to 10 bits of fraction, by NVIDIA's tensor cores (--adapter cuda)
+    Tf32,
+    /// bfloat16 in fully connected layers, else tf32, by NVIDIA's tensor cores (--adapter cuda)
+    Bf16,
     /// 16-bit floats, gradients scaled; sums and weights stay in 32-bit floats
     F16,
 }
@@ -151,6 +155,8 @@ impl PrecisionKind {
     pub fn of_batch(self, batch: usize) -> Precision {
         match self {
             PrecisionKind::F32 => Precision::F32,
+            PrecisionKind::Tf32 => Precision::Tf32,
+            PrecisionKind::Bf16 => Precision::Bf16,
             PrecisionKind::F16 => Precision::f16(batch),
         }
     }

@@ -1,7 +1,8 @@
 //! The autotuner: times the kernels that a device can run the nodes of a graph by, in the shapes of this graph, and remembers the
 //! fastest for the next run on the same device ([`record`]).
 //!
-//! A kernel is used only when its result agrees with that of the default kernel, element by element. What a node's kernel is once
+//! A kernel is used only when its result agrees, element by element, with that of the kernel that is right beyond doubt: the default, unless
+//! that is another's (NVIDIA's libraries'). What a node's kernel is once
 //! chosen stays: two kernels round differently, and the same command is to give the same bits.
 
 pub mod record;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::backend::{Choices, Device, Program};
+use crate::backend::{Choices, Device, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Role, ValueId};
 use crate::rng::Philox;
@@ -148,7 +149,8 @@ fn search(device: &mut dyn Device, graph: &Graph, kinds: &[Kind], budget: Durati
     let mut tuning = Tuning { wanted: kinds.len(), ..Tuning::default() };
     for kind in kinds {
         let mut best = kind.candidates[0].clone();
-        if start.elapsed() < budget {
+        // A default that is not the device's own code is not believed without a look.
+        if start.elapsed() < budget || device.trusted(&kind.candidates) != 0 {
             let name = format!("{} {}", kind.node.layer, kind.node.op.name());
             let left = || start.elapsed() < budget;
             match fastest(device, graph, kind, left, &mut tuning.faults) {
@@ -190,6 +192,8 @@ struct Trial<'a> {
     names: Vec<String>,
     /// Terms of the sum that makes an element of the output.
     terms: f64,
+    /// To how much of itself a factor of a product may be rounded.
+    rounding: f64,
 }
 
 impl<'a> Trial<'a> {
@@ -205,7 +209,12 @@ impl<'a> Trial<'a> {
         let outputs = own.apply_all("tuning", kind.node.op.clone(), &inputs)?;
         let elements: usize = outputs.iter().map(|&output| own[output].ty.shape.elements()).sum();
         let terms = graph.macs(kind.node) as f64 / elements as f64;
-        Ok(Trial { kind, graph: own, outputs, names, terms })
+        let rounding = match device.precision() {
+            Precision::F32 | Precision::F16 { .. } => 0.0, // what is rounded to 16 bits is alike in all
+            Precision::Tf32 => 2_f64.powi(-11),
+            Precision::Bf16 => 2_f64.powi(-8),
+        };
+        Ok(Trial { kind, graph: own, outputs, names, terms, rounding })
     }
 
     fn fastest(
@@ -215,10 +224,10 @@ impl<'a> Trial<'a> {
         left: impl Fn() -> bool,
         faults: &mut Vec<String>,
     ) -> Result<Option<(String, f64)>> {
-        let default = self.time(device, &candidates[0], f64::INFINITY)?;
-        let (mut times, mut best) = (Vec::new(), default);
-        for kernel in &candidates[1..] {
-            if !left() {
+        let (default, trusted) = (&candidates[0], &candidates[device.trusted(candidates)]);
+        let (mut times, mut best) = (Vec::new(), f64::INFINITY);
+        for kernel in candidates {
+            if kernel != default && !left() {
                 break;
             }
             match self.time(device, kernel, best) {
@@ -226,22 +235,29 @@ impl<'a> Trial<'a> {
                     best = best.min(ms);
                     times.push((ms, kernel));
                 }
+                Err(error) if kernel == trusted => return Err(error),
                 Err(error) => faults.push(self.fault(kernel, &error.to_string())),
             }
         }
-        times.retain(|(ms, _)| *ms < default * (1.0 - GAIN));
-        times.sort_by(|a, b| a.0.total_cmp(&b.0));
-        if times.is_empty() {
-            return Ok(None);
-        }
-        let expected = self.run(device, &candidates[0])?;
+        let default_ms = times.iter().find(|(_, kernel)| *kernel == default).map(|(ms, _)| *ms);
+        let least = |(ms, kernel): &(f64, &String)| if *kernel == default { ms * (1.0 - GAIN) } else { *ms };
+        times.sort_by(|one, other| least(one).total_cmp(&least(other)));
+        let mut expected: Option<Vec<Tensor>> = None;
         for (ms, kernel) in times {
-            match self.run(device, kernel).and_then(|found| self.compare(&expected, &found)) {
-                Ok(()) => return Ok(Some((kernel.clone(), default / ms))),
-                Err(error) => faults.push(self.fault(kernel, &error.to_string())),
+            if kernel != trusted {
+                if expected.is_none() {
+                    expected = Some(self.run(device, trusted)?);
+                }
+                let found = self.run(device, kernel);
+                if let Err(error) = found.and_then(|found| self.compare(expected.as_deref().unwrap_or(&[]), &found)) {
+                    faults.push(self.fault(kernel, &error.to_string()));
+                    continue;
+                }
             }
+            return Ok((kernel != default).then(|| (kernel.clone(), default_ms.unwrap_or(ms) / ms)));
         }
-        Ok(None)
+        // Nothing that was timed is right.
+        Ok((trusted != default).then(|| (trusted.clone(), 1.0)))
     }
 
     fn fault(&self, kernel: &str, error: &str) -> String {
@@ -276,9 +292,10 @@ impl<'a> Trial<'a> {
     }
 
     /// Whether two kernels agree: they add the same products in another order. The products are of the order of 1, and f32 rounds a
-    /// partial sum of n of them to 6e-8 * sqrt(n); not all of these errors, of one sign, are allowed for.
+    /// partial sum of n of them to 6e-8 * sqrt(n); not all of these errors, of one sign, are allowed for. Of factors that are rounded the
+    /// sum's error is as their number's root: eight deviations are.
     fn compare(&self, expected: &[Tensor], found: &[Tensor]) -> Result<()> {
-        let absolute = 1e-6 * (1.0 + self.terms) as f32;
+        let absolute = (1e-6 * (1.0 + self.terms)).max(8.0 * self.rounding * (1.0 + self.terms).sqrt()) as f32;
         for (expected, found) in expected.iter().zip(found) {
             let (Some(expected), Some(found)) = (expected.as_f32(), found.as_f32()) else {
                 return Err(Error::device("its output is no f32"));
@@ -286,7 +303,7 @@ impl<'a> Trial<'a> {
             let agrees = |(a, b): (&f32, &f32)| (a - b).abs() <= absolute + 1e-4 * a.abs();
             if let Some(at) = expected.par_iter().zip(found).position_first(|pair| !agrees(pair)) {
                 let (a, b) = (expected[at], found[at]);
-                return Err(Error::device(format!("element {at} is {b}, the default kernel's {a}")));
+                return Err(Error::device(format!("element {at} is {b}, expected {a}")));
             }
         }
         Ok(())
@@ -316,13 +333,14 @@ mod tests {
     struct Choosy {
         cpu: CpuDevice,
         kernels: &'static [(&'static str, f64)],
+        trusted: usize,
         chosen: Choices,
         compiled: usize,
     }
 
     impl Choosy {
         fn new(kernels: &'static [(&'static str, f64)]) -> Self {
-            Choosy { cpu: CpuDevice::new(Some(1)).unwrap(), kernels, chosen: Choices::new(), compiled: 0 }
+            Choosy { cpu: CpuDevice::new(Some(1)).unwrap(), kernels, trusted: 0, chosen: Choices::new(), compiled: 0 }
         }
     }
 
@@ -341,6 +359,9 @@ mod tests {
         }
         fn candidates(&self, _: &Graph, _: &Node) -> Vec<String> {
             self.kernels.iter().map(|(name, _)| name.to_string()).collect()
+        }
+        fn trusted(&self, _: &[String]) -> usize {
+            self.trusted
         }
         fn choose(&mut self, choices: Choices) {
             self.chosen = choices;
@@ -439,6 +460,27 @@ mod tests {
         let tuning = search(&mut device, &graph, &kinds, Duration::ZERO, &mut choices);
         assert_eq!((tuning.timed, tuning.wanted), (0, 1));
         assert_eq!(choices.values().collect::<Vec<_>>(), ["plain"]);
+    }
+
+    /// A default of a library is used when it is right, and else what is, whether there is time or not.
+    #[test]
+    fn a_default_of_others_is_looked_at() {
+        for (kernels, expected, faults) in [
+            (&[("library", 3.0), ("own", 4.0)], "library", 0),
+            (&[("library", 3.0), ("own", 1.0)], "own", 0),
+            (&[("wrong library", 3.0), ("own", 4.0)], "own", 1),
+            (&[("refused library", 3.0), ("own", 4.0)], "own", 1),
+        ] {
+            let graph = graph();
+            for budget in [Duration::ZERO, Duration::MAX] {
+                let mut device = Choosy { trusted: 1, ..Choosy::new(kernels) };
+                let (mut choices, kinds) = (Choices::new(), kinds(&device, &graph, |_| true));
+                let tuning = search(&mut device, &graph, &kinds, budget, &mut choices);
+                let expected = if budget.is_zero() && faults == 0 { kernels[0].0 } else { expected };
+                assert_eq!(choices.values().collect::<Vec<_>>(), [expected], "{kernels:?}");
+                assert_eq!((tuning.timed, tuning.faults.len()), (1, faults), "{:?}", tuning.faults);
+            }
+        }
     }
 
     #[test]

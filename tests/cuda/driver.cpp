@@ -421,6 +421,19 @@ API cuLaunchKernel(const HostKernel* f, unsigned gx, unsigned gy, unsigned gz, u
     });
 }
 
+// cuDNN itself, which plans on this driver but does not run on it, is linked against these.
+API cuTensorMapEncodeIm2col() { return refuse(801, "not there"); }
+API cuTensorMapEncodeTiled() { return refuse(801, "not there"); }
+
+// What the libraries' stand-ins put on a stream; `drop` frees the data when it can run no more.
+API stand_in_call(Stream* s, const char* name, int (*work)(void*), void (*drop)(void*), void* data) {
+    ENTER
+    log("%s", name);
+    std::shared_ptr<void> kept(data, drop);
+    return put(s, [=] { return work(kept.get()); });
+}
+API stand_in_inside(uintptr_t at, size_t bytes) { return inside(device, at, bytes); }
+
 API cuStreamBeginCapture_v2(Stream* s, int) {
     ENTER
     s->recording = new std::vector<std::function<int()>>;

@@ -7,42 +7,27 @@ use std::ptr::{null, null_mut};
 use libloading::Library;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::library::functions;
 use super::{driver, library};
 use crate::backend::kept;
 use crate::error::{Error, Result};
 
 type Program = *mut c_void;
 
-/// NVRTC's functions that are used, by their names. All of them return 0 or what went wrong.
-macro_rules! functions {
-    ($($name:ident($($argument:ty),*);)*) => {
-        #[allow(non_snake_case)]
-        struct Functions {
-            $($name: unsafe extern "C" fn($($argument),*) -> c_int,)*
-        }
-
-        impl Functions {
-            fn of(library: &'static Library) -> std::result::Result<Functions, libloading::Error> {
-                // SAFETY: these are their types in every NVRTC since 11.1.
-                unsafe { Ok(Functions { $($name: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)* }) }
-            }
-        }
-    };
-}
-
 functions! {
-    nvrtcVersion(*mut c_int, *mut c_int);
-    nvrtcGetNumSupportedArchs(*mut c_int);
-    nvrtcGetSupportedArchs(*mut c_int);
-    nvrtcCreateProgram(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char);
-    nvrtcCompileProgram(Program, c_int, *const *const c_char);
-    nvrtcGetProgramLogSize(Program, *mut usize);
-    nvrtcGetProgramLog(Program, *mut c_char);
-    nvrtcGetCUBINSize(Program, *mut usize);
-    nvrtcGetCUBIN(Program, *mut c_char);
-    nvrtcGetPTXSize(Program, *mut usize);
-    nvrtcGetPTX(Program, *mut c_char);
-    nvrtcDestroyProgram(*mut Program);
+    Functions;
+    nvrtcVersion(*mut c_int, *mut c_int) -> c_int;
+    nvrtcGetNumSupportedArchs(*mut c_int) -> c_int;
+    nvrtcGetSupportedArchs(*mut c_int) -> c_int;
+    nvrtcCreateProgram(*mut Program, *const c_char, *const c_char, c_int, *const *const c_char, *const *const c_char) -> c_int;
+    nvrtcCompileProgram(Program, c_int, *const *const c_char) -> c_int;
+    nvrtcGetProgramLogSize(Program, *mut usize) -> c_int;
+    nvrtcGetProgramLog(Program, *mut c_char) -> c_int;
+    nvrtcGetCUBINSize(Program, *mut usize) -> c_int;
+    nvrtcGetCUBIN(Program, *mut c_char) -> c_int;
+    nvrtcGetPTXSize(Program, *mut usize) -> c_int;
+    nvrtcGetPTX(Program, *mut c_char) -> c_int;
+    nvrtcDestroyProgram(*mut Program) -> c_int;
 }
 
 /// Compiles kernels for one kind of GPU.

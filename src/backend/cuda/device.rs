@@ -7,6 +7,7 @@ use super::adapter::{Adapter, MAX_WINDOW};
 use super::compiler::Compiler;
 use super::driver::{Context, Memory, Stream};
 use super::kernels::Kernels;
+use super::libraries::{Libraries, is_library};
 use super::program::CudaProgram;
 use crate::backend::wgpu::lower::candidates;
 use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, padded};
@@ -21,6 +22,8 @@ pub struct CudaDevice {
     shared: Arc<Shared>,
     variables: HashMap<String, Variable>,
     choices: Arc<Choices>,
+    /// Why there are no libraries, where there should be.
+    lacks: Option<String>,
 }
 
 /// A parameter or state.
@@ -40,6 +43,8 @@ pub(super) struct Shared {
     pub capability: Capability,
     pub max_buffer: u64,
     pub poison: bool,
+    /// Where both are installed.
+    pub libraries: Option<Libraries>,
     kernels: Mutex<Kernels>,
 }
 
@@ -79,6 +84,25 @@ impl CudaDevice {
         let context = Context::open(adapter.gpu)?;
         let kernels = Kernels::new(compiler);
         kernels.check(&context)?;
+        let own_only =
+            options.own_kernels || options.candidate > 0 || matches!(options.precision, Precision::F16 { .. });
+        let mut lacks = None;
+        let libraries = match own_only {
+            true => None,
+            false => match (Libraries::open(&context, options.precision), options.precision) {
+                (Ok(libraries), _) => Some(libraries),
+                (Err(error), Precision::Tf32 | Precision::Bf16) => {
+                    return Err(Error::device(format!(
+                        "--precision {} needs NVIDIA's libraries: {error}",
+                        options.precision.name()
+                    )));
+                }
+                (Err(error), _) => {
+                    lacks = Some(error.to_string());
+                    None
+                }
+            },
+        };
         let max_window = options.max_binding_bytes.unwrap_or(MAX_WINDOW).clamp(ALIGNMENT, MAX_WINDOW);
         let shared = Shared {
             stream: Stream::new(&context)?,
@@ -92,10 +116,22 @@ impl CudaDevice {
             },
             max_buffer: adapter.info.max_buffer_bytes,
             poison: options.poison,
+            libraries,
             kernels: Mutex::new(kernels),
         };
-        let info = adapter.info.clone();
-        Ok(CudaDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default() })
+        let mut info = adapter.info.clone();
+        info.driver += &match &shared.libraries {
+            Some(libraries) => format!(", {}", libraries.versions()),
+            None => ", without cuBLASLt and cuDNN".into(),
+        };
+        Ok(CudaDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default(), lacks })
+    }
+}
+
+impl CudaDevice {
+    /// Why it runs without NVIDIA's libraries, where it does for want of them.
+    pub fn lacks(&self) -> Option<&str> {
+        self.lacks.as_deref()
     }
 }
 
@@ -151,7 +187,19 @@ impl Device for CudaDevice {
     }
 
     fn candidates(&self, graph: &Graph, node: &Node) -> Vec<String> {
-        candidates(&node.op, &graph.types(node), self.shared.capability).unwrap_or_default()
+        let types = graph.types(node);
+        let own = candidates(&node.op, &types, self.shared.capability).unwrap_or_default();
+        let Some(libraries) = &self.shared.libraries else { return own };
+        let mut all = libraries.candidates(&node.op, &types);
+        match own.is_empty() && !all.is_empty() {
+            true => all.push("own".into()), // the only one, which has no name
+            false => all.extend(own),
+        }
+        all
+    }
+
+    fn trusted(&self, candidates: &[String]) -> usize {
+        candidates.iter().position(|name| !is_library(name)).unwrap_or(0)
     }
 
     fn choose(&mut self, choices: Choices) {

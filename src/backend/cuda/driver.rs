@@ -184,6 +184,11 @@ impl Stream {
         Ok(Stream { context: context.clone(), raw })
     }
 
+    /// For NVIDIA's libraries, which put work on it too.
+    pub fn raw(&self) -> sys::CUstream {
+        self.raw
+    }
+
     /// Waits for all of it.
     pub fn wait(&self) -> Result<()> {
         // SAFETY: the stream is alive.

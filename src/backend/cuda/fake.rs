@@ -18,17 +18,21 @@ use super::CudaDevice;
 use super::adapter::adapters;
 use crate::backend::cpu::CpuDevice;
 use crate::backend::wgpu::translate::pipelines;
-use crate::backend::{Device, DeviceOptions};
-use crate::models::OptimizerConfig;
+use crate::backend::{Device, DeviceOptions, Precision};
+use crate::graph::Node;
+use crate::models::{BuildOptions, Model, OptimizerConfig, eval_graph};
 use crate::ops::case::Case;
 use crate::ops::{Array, Op};
 use crate::selftest::harness::OneOp;
 use crate::selftest::{Kind, Selection, Suite};
 use crate::tensor::Tensor;
+use crate::tune::{Tune, tune};
 
 const HOST: &str = include_str!("../../../tests/cuda/host.h");
 const DRIVER: &str = include_str!("../../../tests/cuda/driver.cpp");
 const COMPILER: &str = include_str!("../../../tests/cuda/nvrtc.cpp");
+const CUBLASLT: &str = include_str!("../../../tests/cuda/cublaslt.cpp");
+const CUDNN: &str = include_str!("../../../tests/cuda/cudnn.cpp");
 
 /// Multiply-accumulates and elements of a case at most: larger ones reach few other edges, and would take most of the time.
 const MOST_MACS: u64 = 400_000;
@@ -42,43 +46,54 @@ struct Fake {
     order: unsafe extern "C" fn(c_uint) -> c_int,
 }
 
-/// Builds and loads the stand-ins; `None`, and says so, where there is no C++ compiler.
+/// What the stand-ins of the driver and of the other libraries are called.
+const NAMES: [&str; 4] = ["libcuda.so.1", "libnvrtc.so.13", "libcublasLt.so.13", "libcudnn.so.9"];
+
+/// The folder of the stand-ins, which are built; `None`, and says so, where there is no C++ compiler.
+pub(super) fn built() -> Option<PathBuf> {
+    if Command::new("c++").arg("--version").output().is_err() {
+        println!("not checked: there is no C++ compiler");
+        return None;
+    }
+    let texts = [DRIVER, COMPILER, CUBLASLT, CUDNN];
+    let version = xxh3_64(format!("{HOST}{}", texts.concat()).as_bytes());
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/cuda-fake/{version:016x}"));
+    if folder.is_dir() {
+        return Some(folder);
+    }
+    // Whole or not at all: another run of the tests may be at it too.
+    let parent = folder.parent().filter(|parent| fs::create_dir_all(parent).is_ok()).unwrap();
+    let begun = tempfile::tempdir_in(parent).unwrap();
+    let at = |name: &str| begun.path().join(name);
+    fs::write(at("host.h"), HOST).unwrap();
+    let define = format!("-DHOST_HEADER=\"{}\"", folder.join("host.h").display());
+    let driver = at(NAMES[0]).display().to_string();
+    for (name, text) in NAMES.into_iter().zip(texts) {
+        let source = at(&format!("{name}.cpp"));
+        fs::write(&source, text).unwrap();
+        let linked = if name == NAMES[0] { vec![] } else { vec!["-Wl,--no-as-needed", &driver] };
+        let flags = ["-shared", "-Wall", "-Werror", "-U_FORTIFY_SOURCE", &define];
+        cpp(&[&flags[..], &linked].concat(), &format!("-Wl,-soname,{name}"), &source, &at(name));
+    }
+    // Compiled once for all kernels.
+    cpp(&["-x", "c++-header"], "-w", &at("host.h"), &at("host.h.gch"));
+    let _ = fs::rename(begun.path(), &folder);
+    Some(folder)
+}
+
+/// Loads the stand-ins.
 fn fake() -> Option<MutexGuard<'static, Fake>> {
     static FAKE: OnceLock<Option<Mutex<Fake>>> = OnceLock::new();
     let fake = FAKE.get_or_init(|| {
-        Command::new("c++").arg("--version").output().ok()?;
-        let version = xxh3_64(format!("{HOST}{DRIVER}{COMPILER}").as_bytes());
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("target/cuda-fake/{version:016x}"));
-        let [header, driver, compiler] = ["host.h", "libcuda.so.1", "libnvrtc.so.13"].map(|name| folder.join(name));
-        if !folder.is_dir() {
-            // Whole or not at all: another run of the tests may be at it too.
-            let begun =
-                tempfile::tempdir_in(folder.parent().filter(|parent| fs::create_dir_all(parent).is_ok()).unwrap());
-            let begun = begun.unwrap();
-            let at = |name| begun.path().join(name);
-            for (name, text) in [("host.h", HOST), ("driver.cpp", DRIVER), ("nvrtc.cpp", COMPILER)] {
-                fs::write(at(name), text).unwrap();
-            }
-            let define = format!("-DHOST_HEADER=\"{}\"", header.display());
-            let flags = ["-shared", "-Wall", "-Werror", "-U_FORTIFY_SOURCE", &define];
-            let named = |name: &str| format!("-Wl,-soname,{name}");
-            cpp(&flags, &named("libcuda.so.1"), &at("driver.cpp"), &at("libcuda.so.1"));
-            cpp(&flags, &named("libnvrtc.so.13"), &at("nvrtc.cpp"), &at("libnvrtc.so.13"));
-            // Compiled once for all kernels.
-            cpp(&["-x", "c++-header"], "-w", &at("host.h"), &at("host.h.gch"));
-            let _ = fs::rename(begun.path(), &folder);
-        }
+        let folder = built()?;
         // SAFETY: they run nothing when they are loaded. Whoever asks for their names from now on gets them.
-        let [driver, compiler] = [driver, compiler].map(|path| unsafe { Library::new(path) }.unwrap());
+        let [driver, others @ ..] = NAMES.map(|name| unsafe { Library::new(folder.join(name)) }.unwrap());
         // SAFETY: the functions have these types.
         let (log, order) =
             unsafe { (*driver.get(b"stand_in_log\0").unwrap(), *driver.get(b"stand_in_order\0").unwrap()) };
-        std::mem::forget((driver, compiler));
+        std::mem::forget((driver, others));
         Some(Mutex::new(Fake { kernels: folder.join("kernels"), log, order }))
     });
-    if fake.is_none() {
-        println!("not checked: there is no C++ compiler");
-    }
     fake.as_ref().map(|fake| fake.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
@@ -142,26 +157,45 @@ fn every_case_is_right() {
     println!("{} kernels, {checked} cases", dispatches.len());
 }
 
-/// A training takes the same course as on the CPU backend, and each step is one recorded launch that waits for nothing but its loss.
+/// A training takes the same course as on the CPU backend, by NVIDIA's libraries and without, and each step is one recorded launch that
+/// waits for nothing but its loss.
 #[test]
 fn a_training_is_recorded_once() {
     let Some(fake) = fake() else { return };
     let (optimizer, steps) = (OptimizerConfig::sgd(0.9, 5e-4), 4);
     let expected = training::train(&mut CpuDevice::new(None).unwrap(), &optimizer, 0.01, steps);
-    let mut device = fake.open(&DeviceOptions::default());
+    // Five convolutions and three fully connected layers, the first without a gradient of its input; weights of the latter are updated by
+    // a kernel that makes their gradient too.
+    for (own_kernels, of_libraries) in [(false, 5 + 4 + 5 + 3 + 3), (true, 0)] {
+        let device = fake.open(&DeviceOptions { own_kernels, ..DeviceOptions::default() });
+        is_recorded_once(&fake, device, &optimizer, &expected.losses, of_libraries);
+    }
+}
+
+fn is_recorded_once(
+    fake: &Fake,
+    mut device: CudaDevice,
+    optimizer: &OptimizerConfig,
+    wanted: &[f64],
+    of_libraries: usize,
+) {
+    let steps = wanted.len() as u32;
     let mut trained = None;
-    let calls = fake.calls(|| trained = Some(training::train(&mut device, &optimizer, 0.01, steps)));
+    let calls = fake.calls(|| trained = Some(training::train(&mut device, optimizer, 0.01, steps)));
     let trained = trained.unwrap();
     let near = |(found, expected): (&f64, &f64)| (found - expected).abs() <= 1e-4 * expected;
-    let (found, wanted) = (&trained.losses, &expected.losses);
+    let found = &trained.losses;
     assert!(found.iter().zip(wanted).all(near), "{found:?}, expected {wanted:?}");
     let begins = |call: &String, start: &str| call.starts_with(start);
     assert_eq!(calls.iter().filter(|call| begins(call, "record")).count(), 1);
     let first = calls.iter().position(|call| begins(call, "upload ") && !call.contains("pageable")).unwrap();
     let step = ["upload 67500", "upload 16", "upload 16", "upload 16"].iter().map(|call| call.to_string());
     let copies = ["copy 67500", "copy 16", "copy 16", "copy 16"].iter().map(|call| call.to_string());
-    let launches = calls.iter().filter(|call| begins(call, "launch")).count();
-    let rest = [format!("run {launches}"), "download 4".into(), "wait for an event".into()];
+    let own = calls.iter().filter(|call| begins(call, "launch")).count();
+    // Once before anything is recorded, so that the libraries have what they need.
+    let others = calls.iter().filter(|call| begins(call, "cudnn") || begins(call, "cublaslt")).count();
+    assert_eq!(others, 2 * of_libraries);
+    let rest = [format!("run {}", own + of_libraries), "download 4".into(), "wait for an event".into()];
     let step: Vec<String> = step.chain(copies).chain(rest).collect();
     let mut found = calls[first..].to_vec();
     // The first step takes memory of the host for its results; the values are read at the end.
@@ -209,6 +243,46 @@ fn steps_in_flight_keep_apart() {
         assert!(program.profile().unwrap().iter().any(|time| time.calls == 1 && time.ms > 0.0));
     }
     fake.order(0);
+}
+
+/// The ways of NVIDIA's libraries are candidates before convoy's own kernels, all of them agree with these, and what is rounded is when it
+/// is asked for only.
+#[test]
+fn libraries_are_tuned() {
+    let Some(fake) = fake() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let model = "name = \"m\"\ninput = [3, 12, 12]\nlayers = [{ kind = \"conv2d\", out = 6, kernel = 3 }, \"relu\", \"flatten\", \
+                 { kind = \"linear\", out = 9, bias = false }, { kind = \"linear\", out = \"classes\" }]";
+    let model = Model::parse(model, "m").unwrap();
+    let graph = eval_graph(&model, &BuildOptions::new(3, 2)).unwrap().graph;
+    let mut losses = Vec::new();
+    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+        let mut device = fake.open(&DeviceOptions { precision, ..DeviceOptions::default() });
+        assert!(device.info().driver.ends_with("cuBLASLt 13.1.0, cuDNN 9.28.1"), "{}", device.info().driver);
+        let names = |node: &Node| device.candidates(&graph, node);
+        let of = |name: &str| names(graph.nodes.iter().find(|node| node.op.name() == name).unwrap());
+        // Of the stand-in's engines two keep to f32, one rounds more, one is not the same each time, one does not run.
+        let convolution = of("conv2d_bias_relu");
+        let ways =
+            if precision == Precision::F32 { &["cudnn", "cudnn 2"][..] } else { &["cudnn", "cudnn 2", "cudnn 3"] };
+        assert_eq!(convolution[..ways.len()], *ways);
+        assert!(convolution.len() > ways.len() && !convolution[ways.len()].starts_with("cu"), "{convolution:?}");
+        assert_eq!(of("linear")[..2], ["cublaslt", "cublaslt 2"]);
+        assert!(of("augment").is_empty());
+        let tuning = tune(&mut device, &graph, Tune::Full, folder.path()).unwrap().unwrap();
+        assert_eq!((tuning.timed, &tuning.faults[..]), (3, &[][..]));
+        let case = Op::all_cases().into_iter().find(|case| case.op.name() == "linear" && case.terms > 50).unwrap();
+        let OneOp { graph, inputs, outputs } = OneOp::new("one", &case.op, &case.types()).unwrap();
+        let mut program = device.compile(&graph, &outputs).unwrap();
+        for (input, tensor) in inputs.iter().zip(case.tensors(1)) {
+            program.write(*input, &tensor).unwrap();
+        }
+        let ticket = program.submit().unwrap();
+        losses.push(as_f64(&program.outputs(ticket, true).unwrap().unwrap()[0]));
+    }
+    let apart = |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let (tf32, bf16) = (apart(&losses[0], &losses[1]), apart(&losses[0], &losses[2]));
+    assert!(1e-5 < tf32 && 4.0 * tf32 < bf16 && bf16 < 1.0, "{tf32} and {bf16}");
 }
 
 /// What is too large is refused with what to do.

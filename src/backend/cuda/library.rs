@@ -20,6 +20,24 @@ const COMPILER: &[&str] = if cfg!(windows) {
     &["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"]
 };
 
+/// The functions of a library that are used, by their names.
+macro_rules! functions {
+    ($all:ident; $($name:ident($($argument:ty),* $(,)?) -> $result:ty;)*) => {
+        #[allow(non_snake_case)]
+        struct $all {
+            $($name: unsafe extern "C" fn($($argument),*) -> $result,)*
+        }
+
+        impl $all {
+            fn of(library: &'static libloading::Library) -> std::result::Result<$all, libloading::Error> {
+                // SAFETY: these are their types in every version that convoy asks for.
+                unsafe { Ok($all { $($name: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)* }) }
+            }
+        }
+    };
+}
+pub(super) use functions;
+
 /// NVIDIA's driver: once it is loaded here, cudarc finds it.
 ///
 /// # Errors
@@ -54,6 +72,48 @@ pub(super) fn compiler(major: c_int) -> Result<&'static Library> {
              folder, or `pip install {package}` in the Python environment that is active; or choose another --adapter"
         ))
     })
+}
+
+/// cuDNN 9, and the major version of the CUDA that it is of: no newer than the driver's, which would not run its code.
+///
+/// # Errors
+/// When there is none, with what to install.
+pub(super) fn cudnn(driver: c_int) -> Result<(&'static Library, c_int)> {
+    static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
+    let names = if cfg!(windows) { &["cudnn64_9.dll"] } else { &["libcudnn.so.9"] };
+    let fits = |library: &Library| match cuda_of_cudnn(library) {
+        Some(of) if of <= driver => Ok(()),
+        Some(of) => Err(format!("is of CUDA {of}, the driver of {driver}")),
+        None => Err("does not say its version".into()),
+    };
+    let loaded = LIBRARY.get_or_init(|| load(names, &folders(), fits));
+    let package = if driver < 13 { "nvidia-cudnn-cu12" } else { "nvidia-cudnn-cu13" };
+    let library = loaded.as_ref().map_err(|tried| missing("cuDNN", tried, package))?;
+    Ok((library, cuda_of_cudnn(library).unwrap_or(driver)))
+}
+
+fn cuda_of_cudnn(library: &Library) -> Option<c_int> {
+    // SAFETY: this is its type in every cuDNN.
+    let version = unsafe { library.get::<unsafe extern "C" fn() -> usize>(b"cudnnGetCudartVersion\0").ok()?() };
+    Some((version / 1000) as c_int)
+}
+
+/// cuBLASLt of this major version of CUDA: that of cuDNN, which uses it too, and ends the process where it does not find it.
+///
+/// # Errors
+/// When there is none, with what to install.
+pub(super) fn cublaslt(major: c_int) -> Result<&'static Library> {
+    static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
+    let name = if cfg!(windows) { format!("cublasLt64_{major}.dll") } else { format!("libcublasLt.so.{major}") };
+    let package = if major < 13 { "nvidia-cublas-cu12" } else { "nvidia-cublas" };
+    let loaded = LIBRARY.get_or_init(|| load(&[&name], &folders(), |_| Ok(())));
+    loaded.as_ref().map_err(|tried| missing("cuBLASLt", tried, package))
+}
+
+fn missing(name: &str, tried: &str, package: &str) -> Error {
+    Error::device(format!(
+        "NVIDIA's {name} is not installed: {tried}. Install it, or `pip install {package}` in the Python environment that is active"
+    ))
 }
 
 /// Major and minor version of an NVRTC.

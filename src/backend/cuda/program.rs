@@ -9,8 +9,9 @@ use std::sync::Arc;
 use super::device::{GUARD, GUARD_BYTE, Shared, Variable};
 use super::driver::{Event, Memory, Pinned, Recorded};
 use super::kernels::Kernel;
+use super::libraries::Call;
 use crate::backend::wgpu::dispatch::Dispatch;
-use crate::backend::wgpu::lower::{lower, place};
+use crate::backend::wgpu::lower::{lower_some, place};
 use crate::backend::wgpu::lowering::{ALIGNMENT, Memory as Place, padded};
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
@@ -38,13 +39,25 @@ pub(super) struct CudaProgram {
     shared: Arc<Shared>,
 }
 
-/// A kernel with what it is given.
+/// A kernel with what it is given, or a call of a library.
 struct Launch {
     /// Number of the node in the graph.
     node: usize,
-    kernel: Arc<Kernel>,
-    groups: [u32; 3],
-    arguments: Vec<Argument>,
+    work: Work,
+}
+
+enum Work {
+    Kernel {
+        kernel: Arc<Kernel>,
+        groups: [u32; 3],
+        arguments: Vec<Argument>,
+    },
+    /// With the addresses of its operands, and of the memory that it may use beside them.
+    Call {
+        call: Call,
+        addresses: Vec<u64>,
+        workspace: u64,
+    },
 }
 
 /// What a kernel is given for a binding.
@@ -108,7 +121,9 @@ impl CudaProgram {
         outputs: &[ValueId],
     ) -> Result<Self> {
         let plan = plan(graph, outputs);
-        let lowered = lower(shared.capability, choices, shared.max_buffer, graph, &plan)?;
+        let calls = calls(&shared, choices, graph)?;
+        let own = |number: usize| !calls.contains_key(&number);
+        let lowered = lower_some(shared.capability, choices, shared.max_buffer, graph, &plan, own)?;
         let ids = || (0..graph.values.len()).map(ValueId);
         let mut arena = Arena { guard: if shared.poison { GUARD } else { 0 }, ..Arena::default() };
         let mut addresses: HashMap<Place, u64> = HashMap::new();
@@ -140,6 +155,9 @@ impl CudaProgram {
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
             arena.add(Place::Scratch(index), bytes, &format!("scratch memory {index}"));
         }
+        let workspace = calls.values().map(Call::workspace).max().unwrap_or(0);
+        let of_calls = Place::Scratch(lowered.scratch.len());
+        arena.add(of_calls, workspace, "the libraries' memory");
         let memory = shared.memory(arena.bytes)?;
         for Part { place, offset, bytes, name } in arena.parts {
             let address = memory.address + offset;
@@ -151,7 +169,18 @@ impl CudaProgram {
         } else {
             guards.clear();
         }
-        let launches = launches(&shared, &addresses, &lowered.dispatches)?;
+        let mut launches = launches(&shared, &addresses, &lowered.dispatches)?;
+        for (node, call) in calls {
+            let values = graph.nodes[node].inputs.iter().chain(&graph.nodes[node].outputs);
+            let operands = values.map(|&id| addresses[&place(&plan, id)]).collect();
+            let launch =
+                Launch { node, work: Work::Call { call, addresses: operands, workspace: addresses[&of_calls] } };
+            // What a library loads when it is first called it could not load while a step is being recorded.
+            launch.launch(&shared)?;
+            launches.push(launch);
+        }
+        launches.sort_by_key(|launch| launch.node);
+        shared.stream.wait()?;
         let all = graph.stages();
         let mut stages = Vec::new();
         for (number, stage) in all.iter().enumerate() {
@@ -257,6 +286,20 @@ impl Arena {
     }
 }
 
+/// The calls of NVIDIA's libraries by the number of the node that each computes.
+fn calls(shared: &Shared, choices: &Choices, graph: &Graph) -> Result<BTreeMap<usize, Call>> {
+    let mut calls = BTreeMap::new();
+    let Some(libraries) = &shared.libraries else { return Ok(calls) };
+    shared.context.bind()?;
+    for (number, node) in graph.nodes.iter().enumerate() {
+        let chosen = choices.get(&graph.signature(node)).map(String::as_str);
+        if let Some(call) = libraries.of_node(&node.op, &graph.types(node), chosen)? {
+            calls.insert(number, call);
+        }
+    }
+    Ok(calls)
+}
+
 /// The kernels of dispatches, with their arguments.
 fn launches(shared: &Shared, addresses: &HashMap<Place, u64>, dispatches: &[Dispatch]) -> Result<Vec<Launch>> {
     let kernels = shared.kernels().get(&shared.context, dispatches)?;
@@ -266,7 +309,7 @@ fn launches(shared: &Shared, addresses: &HashMap<Place, u64>, dispatches: &[Disp
             None => Argument::Uniform(dispatch.uniform.clone()),
         };
         let arguments = kernel.bindings.iter().map(argument).collect();
-        Launch { node: dispatch.node, kernel, groups: dispatch.groups, arguments }
+        Launch { node: dispatch.node, work: Work::Kernel { kernel, groups: dispatch.groups, arguments } }
     };
     Ok(dispatches.iter().zip(kernels).map(launch).collect())
 }
@@ -277,8 +320,16 @@ impl Launch {
             Argument::Address(address) => std::ptr::from_ref(address).cast_mut().cast::<c_void>(),
             Argument::Uniform(bytes) => bytes.as_ptr().cast_mut().cast(),
         };
-        let mut arguments: Vec<*mut c_void> = self.arguments.iter().map(at).collect();
-        shared.stream.launch(&self.kernel.function, self.groups, &mut arguments)
+        match (&self.work, &shared.libraries) {
+            (Work::Kernel { kernel, groups, arguments }, _) => {
+                let mut arguments: Vec<*mut c_void> = arguments.iter().map(at).collect();
+                shared.stream.launch(&kernel.function, *groups, &mut arguments)
+            }
+            (Work::Call { call, addresses, workspace }, Some(libraries)) => {
+                libraries.run(call, addresses, *workspace, &shared.stream)
+            }
+            (Work::Call { .. }, None) => Err(Error::device("a library is gone")),
+        }
     }
 }
 

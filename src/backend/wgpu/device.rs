@@ -12,6 +12,7 @@ use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
+use crate::backend::select::only_by_cuda;
 use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
@@ -84,6 +85,7 @@ impl WgpuDevice {
         let supported = adapter.wgpu.limits();
         let f16 = match options.precision {
             Precision::F32 => wgpu::Features::empty(),
+            Precision::Tf32 | Precision::Bf16 => return Err(only_by_cuda(options.precision)),
             Precision::F16 { .. } if adapter.info.f16 => wgpu::Features::SHADER_F16,
             Precision::F16 { .. } => {
                 return Err(Error::device(format!(

@@ -30,6 +30,18 @@ pub(in crate::backend) fn lower(
     graph: &Graph,
     plan: &Plan,
 ) -> Result<Lowering> {
+    lower_some(capability, choices, max_buffer, graph, plan, |_| true)
+}
+
+/// [`lower`] of the nodes whose numbers are `wanted`.
+pub(in crate::backend) fn lower_some(
+    capability: Capability,
+    choices: &Arc<Choices>,
+    max_buffer: u64,
+    graph: &Graph,
+    plan: &Plan,
+    wanted: impl Fn(usize) -> bool,
+) -> Result<Lowering> {
     let mut lowering = Lowering::new(capability, choices.clone());
     let reference = |&id: &ValueId| {
         let value = &graph[id];
@@ -43,11 +55,13 @@ pub(in crate::backend) fn lower(
         }
         Ok(ValueRef { memory: place(plan, id), ty: value.ty.clone(), name: value.name.clone() })
     };
-    for node in &graph.nodes {
+    for (number, node) in graph.nodes.iter().enumerate() {
         let inputs = node.inputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
         let outputs = node.outputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
         lowering.node(&node.layer, graph.signature(node));
-        node.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
+        if wanted(number) {
+            node.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
+        }
     }
     Ok(lowering)
 }

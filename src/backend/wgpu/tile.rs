@@ -20,7 +20,7 @@ impl Tile {
     /// What runs on a device.
     pub fn kernel(&self, capability: &Capability) -> &'static Kernel {
         match capability.precision {
-            Precision::F32 => self.kernel,
+            Precision::F32 | Precision::Tf32 | Precision::Bf16 => self.kernel,
             Precision::F16 { .. } => self.f16,
         }
     }

@@ -1,0 +1,521 @@
+//! cuDNN, NVIDIA's convolutions, by its graphs: a convolution with bias and ReLU in it, and both of its gradients.
+//!
+//! The numbers are those of cudnn_graph.h, which are the same in every cuDNN since 9.0.
+
+use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ptr::null_mut;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use libloading::Library;
+
+use super::driver::Stream;
+use super::library::functions;
+use crate::backend::Precision;
+use crate::error::{Error, Result};
+
+type Handle = *mut c_void;
+type Raw = *mut c_void;
+
+functions! {
+    Functions;
+    cudnnGetVersion() -> usize;
+    cudnnCreate(*mut Handle) -> c_int;
+    cudnnDestroy(Handle) -> c_int;
+    cudnnSetStream(Handle, *mut c_void) -> c_int;
+    cudnnGetErrorString(c_int) -> *const c_char;
+    cudnnGetLastErrorString(*mut c_char, usize) -> ();
+    cudnnBackendCreateDescriptor(c_int, *mut Raw) -> c_int;
+    cudnnBackendDestroyDescriptor(Raw) -> c_int;
+    cudnnBackendFinalize(Raw) -> c_int;
+    cudnnBackendSetAttribute(Raw, c_int, c_int, i64, *const c_void) -> c_int;
+    cudnnBackendGetAttribute(Raw, c_int, c_int, i64, *mut i64, *mut c_void) -> c_int;
+    cudnnBackendExecute(Handle, Raw, Raw) -> c_int;
+}
+
+// cudnnBackendDescriptorType_t.
+const POINTWISE: c_int = 0;
+const CONVOLUTION: c_int = 1;
+const ENGINE: c_int = 2;
+const ENGINE_CONFIG: c_int = 3;
+const HEURISTIC: c_int = 4;
+const PLAN: c_int = 5;
+const CONVOLUTION_FORWARD: c_int = 10;
+const CONVOLUTION_BACKWARD_FILTER: c_int = 11;
+const CONVOLUTION_BACKWARD_DATA: c_int = 12;
+const POINTWISE_OPERATION: c_int = 13;
+const OPERATION_GRAPH: c_int = 15;
+const VARIANT_PACK: c_int = 16;
+const TENSOR: c_int = 17;
+
+/// cudnnBackendAttributeType_t of each kind of value.
+#[derive(Clone, Copy)]
+enum Kind {
+    Handle = 0,
+    DataType = 1,
+    Boolean = 2,
+    Int64 = 3,
+    Float = 4,
+    VoidPointer = 6,
+    ConvolutionMode = 7,
+    HeuristicMode = 8,
+    NumericalNote = 11,
+    PointwiseMode = 14,
+    #[cfg(test)]
+    Character = 24,
+    Descriptor = 15,
+}
+
+/// cudnnDataType_t CUDNN_DATA_FLOAT.
+const FLOAT: c_int = 0;
+/// cudnnConvolutionMode_t CUDNN_CROSS_CORRELATION.
+const CROSS_CORRELATION: c_int = 1;
+// cudnnPointwiseMode_t.
+const ADD: c_int = 0;
+const RELU_FWD: c_int = 100;
+/// cudnnBackendHeurMode_t: by a model of the GPUs, by a larger one, and what always works.
+const HEURISTIC_MODES: [c_int; 3] = [3, 1, 2];
+
+// cudnnBackendNumericalNote_t, of an engine.
+const TENSOR_CORE: c_int = 0;
+const STRICT_NAN_PROPAGATION: c_int = 9;
+
+/// Ways of a convolution that are looked at.
+const MOST_WAYS: usize = 64;
+
+/// What a convolution may take beside its tensors, bytes.
+const MOST_WORKSPACE: i64 = 2 << 30;
+
+/// The library, ready.
+pub(super) struct Cudnn {
+    functions: Arc<Functions>,
+    /// None in tests of plans for a GPU that is not there.
+    handle: Option<Mutex<Guarded>>,
+    /// Description of such a GPU.
+    described: Option<Descriptor>,
+}
+
+struct Guarded(Handle);
+
+// SAFETY: a handle may be used by any thread, by one at a time.
+unsafe impl Send for Guarded {}
+
+/// Which of a convolution's three tensors is computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Pass {
+    Forward,
+    BackwardInput,
+    BackwardWeight,
+}
+
+/// A convolution of f32 tensors in NCHW.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Convolution {
+    pub pass: Pass,
+    pub x: [usize; 4],
+    /// [O, I / groups, R, S].
+    pub w: [usize; 4],
+    pub y: [usize; 4],
+    pub stride: [usize; 2],
+    pub padding: [usize; 2],
+    pub dilation: [usize; 2],
+    /// Whether a bias is added in the forward pass, and whether ReLU follows.
+    pub epilogue: Option<bool>,
+}
+
+/// A convolution, ready to run.
+pub(super) struct Plan {
+    plan: Descriptor,
+    pub workspace: u64,
+    /// What it was made of.
+    _parts: Vec<Descriptor>,
+}
+
+// SAFETY: used by one thread at a time, as it has one owner.
+unsafe impl Send for Plan {}
+
+// The tensors' numbers in a graph.
+const X: i64 = 1;
+const W: i64 = 2;
+const Y: i64 = 3;
+const BIAS: i64 = 4;
+const SUMS: i64 = 5;
+const BIASED: i64 = 6;
+
+impl Cudnn {
+    /// The library for the context that is bound.
+    pub fn open(library: &'static Library) -> Result<Cudnn> {
+        let functions = Functions::of(library).map_err(|e| Error::device(format!("NVIDIA's cuDNN is too old: {e}")))?;
+        let mut handle = null_mut();
+        // SAFETY: a place for the handle.
+        let code = unsafe { (functions.cudnnCreate)(&mut handle) };
+        functions.check(code)?;
+        Ok(Cudnn { functions: Arc::new(functions), handle: Some(Mutex::new(Guarded(handle))), described: None })
+    }
+
+    /// Such as 9.28.1.
+    pub fn version(&self) -> String {
+        // SAFETY: it asks for nothing.
+        let version = unsafe { (self.functions.cudnnGetVersion)() };
+        format!("{}.{}.{}", version / 10_000, version / 100 % 100, version % 100)
+    }
+
+    /// The way number `way` (0 is what the library thinks best) to compute a convolution in numbers of this precision, the same each time;
+    /// `None` where there are fewer.
+    pub fn plan(&self, convolution: &Convolution, precision: Precision, way: usize) -> Result<Option<Plan>> {
+        // What the library has no convolution for it does not take.
+        let Ok((operations, mut parts)) = self.operations(convolution) else { return Ok(None) };
+        let graph = self.new_descriptor(OPERATION_GRAPH)?;
+        self.set_handle(&graph, 800)?;
+        let raws: Vec<Raw> = operations.iter().map(|operation| operation.raw).collect();
+        graph.set(801, Kind::Descriptor, &raws)?;
+        if graph.finalize().is_err() {
+            return Ok(None);
+        }
+        let mut left = way;
+        for mode in HEURISTIC_MODES {
+            for config in self.configs(&graph, mode)? {
+                if !self.is_fit(&config, precision)? {
+                    continue;
+                }
+                let Some((plan, workspace)) = self.plan_of(&config)? else { continue };
+                if left == 0 {
+                    parts.extend([graph, config]);
+                    parts.extend(operations);
+                    return Ok(Some(Plan { plan, workspace, _parts: parts }));
+                }
+                left -= 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The operations, in order, and what they are described by.
+    fn operations(&self, of: &Convolution) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
+        let convolution = self.new_descriptor(CONVOLUTION)?;
+        convolution.set(100, Kind::DataType, &[FLOAT])?;
+        convolution.set(101, Kind::ConvolutionMode, &[CROSS_CORRELATION])?;
+        convolution.set(106, Kind::Int64, &[2_i64])?;
+        for (attribute, extents) in [(102, of.dilation), (103, of.stride), (104, of.padding), (105, of.padding)] {
+            convolution.set(attribute, Kind::Int64, &extents.map(|n| n as i64))?;
+        }
+        convolution.finalize()?;
+        let (x, w) = (self.tensor(X, of.x, false)?, self.tensor(W, of.w, false)?);
+        let y = self.tensor(Y, of.y, false)?;
+        let fused = of.epilogue.filter(|_| of.pass == Pass::Forward);
+        let sums = fused.map(|_| self.tensor(SUMS, of.y, true)).transpose()?;
+        let (kind, [alpha, beta, by], [at_w, at_x, at_y]) = match of.pass {
+            Pass::Forward => (CONVOLUTION_FORWARD, [700, 701, 702], [703, 704, 705]),
+            Pass::BackwardInput => (CONVOLUTION_BACKWARD_DATA, [706, 707, 708], [709, 710, 711]),
+            Pass::BackwardWeight => (CONVOLUTION_BACKWARD_FILTER, [712, 713, 714], [715, 716, 717]),
+        };
+        let operation = self.new_descriptor(kind)?;
+        operation.set(alpha, Kind::Float, &[1.0_f32])?;
+        operation.set(beta, Kind::Float, &[0.0_f32])?;
+        let made = sums.as_ref().unwrap_or(&y);
+        for (attribute, descriptor) in [(by, &convolution), (at_w, &w), (at_x, &x), (at_y, made)] {
+            operation.set(attribute, Kind::Descriptor, &[descriptor.raw])?;
+        }
+        operation.finalize()?;
+        let (mut operations, mut parts) = (vec![operation], vec![convolution, x, w]);
+        if let (Some(relu), Some(sums)) = (fused, sums) {
+            let bias = self.tensor(BIAS, [1, of.y[1], 1, 1], false)?;
+            let biased = relu.then(|| self.tensor(BIASED, of.y, true)).transpose()?;
+            let output = biased.as_ref().unwrap_or(&y);
+            let [add, how] = self.pointwise(ADD, &[(751, &sums), (752, &bias), (753, output)])?;
+            operations.push(add);
+            parts.extend([sums, how, bias]);
+            if let Some(biased) = biased {
+                let [relu, how] = self.pointwise(RELU_FWD, &[(751, &biased), (753, &y)])?;
+                operations.push(relu);
+                parts.extend([biased, how]);
+            }
+        }
+        parts.push(y);
+        Ok((operations, parts))
+    }
+
+    /// An operation on each element, and its description.
+    fn pointwise(&self, mode: c_int, tensors: &[(c_int, &Descriptor)]) -> Result<[Descriptor; 2]> {
+        let pointwise = self.new_descriptor(POINTWISE)?;
+        pointwise.set(0, Kind::PointwiseMode, &[mode])?;
+        pointwise.set(1, Kind::DataType, &[FLOAT])?;
+        pointwise.finalize()?;
+        let operation = self.new_descriptor(POINTWISE_OPERATION)?;
+        operation.set(750, Kind::Descriptor, &[pointwise.raw])?;
+        for (attribute, tensor) in tensors {
+            operation.set(*attribute, Kind::Descriptor, &[tensor.raw])?;
+        }
+        operation.finalize()?;
+        Ok([operation, pointwise])
+    }
+
+    /// A tensor in NCHW; a virtual one has no memory.
+    fn tensor(&self, id: i64, extents: [usize; 4], is_virtual: bool) -> Result<Descriptor> {
+        let [_, c, h, w] = extents;
+        let tensor = self.new_descriptor(TENSOR)?;
+        tensor.set(900, Kind::Int64, &[16_i64])?; // bytes that it is aligned to
+        tensor.set(901, Kind::DataType, &[FLOAT])?;
+        tensor.set(902, Kind::Int64, &extents.map(|n| n as i64))?;
+        tensor.set(903, Kind::Int64, &[c * h * w, h * w, w, 1].map(|n| n as i64))?;
+        tensor.set(906, Kind::Int64, &[id])?;
+        tensor.set(907, Kind::Boolean, &[is_virtual])?;
+        tensor.finalize()?;
+        Ok(tensor)
+    }
+
+    /// What a mode of the heuristics proposes; nothing where it knows nothing of the graph.
+    fn configs(&self, graph: &Descriptor, mode: c_int) -> Result<Vec<Descriptor>> {
+        let heuristic = self.new_descriptor(HEURISTIC)?;
+        heuristic.set(201, Kind::Descriptor, &[graph.raw])?;
+        heuristic.set(200, Kind::HeuristicMode, &[mode])?;
+        if let Some(described) = &self.described {
+            heuristic.set(204, Kind::Descriptor, &[described.raw])?;
+        }
+        if heuristic.finalize().is_err() {
+            return Ok(Vec::new());
+        }
+        let mut configs = (0..MOST_WAYS).map(|_| self.new_descriptor(ENGINE_CONFIG)).collect::<Result<Vec<_>>>()?;
+        let mut raws: Vec<Raw> = configs.iter().map(|config| config.raw).collect();
+        let count = heuristic.get(202, Kind::Descriptor, &mut raws)?;
+        configs.truncate(count);
+        Ok(configs)
+    }
+
+    /// Whether an engine computes what is asked for: no numbers rounded that must not be, the same result each time.
+    fn is_fit(&self, config: &Descriptor, precision: Precision) -> Result<bool> {
+        let engine = self.new_descriptor(ENGINE)?;
+        config.get(300, Kind::Descriptor, &mut [engine.raw])?;
+        let mut notes = [0 as c_int; 32];
+        let count = engine.get(1303, Kind::NumericalNote, &mut notes)?;
+        Ok(notes[..count].iter().all(|&note| match note {
+            TENSOR_CORE => matches!(precision, Precision::Tf32 | Precision::Bf16),
+            // The others are FFT and Winograd, inputs or sums of fewer bits, and a result that changes from run to run.
+            note => note == STRICT_NAN_PROPAGATION,
+        }))
+    }
+
+    /// None for a configuration that the library cannot run after all, or that takes too much memory.
+    fn plan_of(&self, config: &Descriptor) -> Result<Option<(Descriptor, u64)>> {
+        let plan = self.new_descriptor(PLAN)?;
+        self.set_handle(&plan, 400)?;
+        plan.set(401, Kind::Descriptor, &[config.raw])?;
+        if let Some(described) = &self.described {
+            plan.set(407, Kind::Descriptor, &[described.raw])?;
+        }
+        if plan.finalize().is_err() {
+            return Ok(None);
+        }
+        let mut workspace = [0_i64];
+        plan.get(402, Kind::Int64, &mut workspace)?;
+        Ok((workspace[0] <= MOST_WORKSPACE).then_some((plan, workspace[0].max(0) as u64)))
+    }
+
+    fn set_handle(&self, descriptor: &Descriptor, attribute: c_int) -> Result<()> {
+        let Some(handle) = &self.handle else { return Ok(()) };
+        descriptor.set(attribute, Kind::Handle, &[handle.lock().unwrap_or_else(PoisonError::into_inner).0])
+    }
+
+    /// Puts a convolution on a stream: addresses of x, w, y, and of the bias where there is one, and of as much memory as it wants.
+    pub fn run(
+        &self,
+        plan: &Plan,
+        [x, w, y]: [u64; 3],
+        bias: Option<u64>,
+        workspace: u64,
+        stream: &Stream,
+    ) -> Result<()> {
+        let Some(handle) = &self.handle else { return Err(Error::device("cuDNN has no GPU to run on")) };
+        let pack = self.new_descriptor(VARIANT_PACK)?;
+        let tensors = [(X, x), (W, w), (Y, y)].into_iter().chain(bias.map(|bias| (BIAS, bias)));
+        let (ids, addresses): (Vec<i64>, Vec<u64>) = tensors.unzip();
+        pack.set(1000, Kind::Int64, &ids)?;
+        pack.set(1001, Kind::VoidPointer, &addresses)?;
+        pack.set(1003, Kind::VoidPointer, &[workspace])?;
+        pack.finalize()?;
+        let handle = handle.lock().unwrap_or_else(PoisonError::into_inner);
+        // SAFETY: the caller's program has the tensors there.
+        self.functions.check(unsafe { (self.functions.cudnnSetStream)(handle.0, stream.raw().cast()) })?;
+        // SAFETY: as above.
+        self.functions.check(unsafe { (self.functions.cudnnBackendExecute)(handle.0, plan.plan.raw, pack.raw) })
+    }
+}
+
+impl Cudnn {
+    fn new_descriptor(&self, kind: c_int) -> Result<Descriptor> {
+        let mut raw = null_mut();
+        // SAFETY: a place for the descriptor.
+        self.functions.check(unsafe { (self.functions.cudnnBackendCreateDescriptor)(kind, &mut raw) })?;
+        Ok(Descriptor { raw, functions: self.functions.clone() })
+    }
+}
+
+impl Drop for Cudnn {
+    fn drop(&mut self) {
+        if let Some(handle) = &mut self.handle {
+            // SAFETY: created above, destroyed once.
+            unsafe { (self.functions.cudnnDestroy)(handle.get_mut().unwrap_or_else(PoisonError::into_inner).0) };
+        }
+    }
+}
+
+/// A part of a graph, or what is made of one.
+struct Descriptor {
+    raw: Raw,
+    functions: Arc<Functions>,
+}
+
+// SAFETY: descriptors are plain data of the library's, used by one thread at a time.
+unsafe impl Send for Descriptor {}
+// SAFETY: as above; one that is finished is only read.
+unsafe impl Sync for Descriptor {}
+
+impl Descriptor {
+    fn set<T>(&self, attribute: c_int, kind: Kind, values: &[T]) -> Result<()> {
+        let (count, at) = (values.len() as i64, values.as_ptr().cast());
+        // SAFETY: so many values of the kind's type lie there.
+        let code = unsafe { (self.functions.cudnnBackendSetAttribute)(self.raw, attribute, kind as c_int, count, at) };
+        self.functions.check(code)
+    }
+
+    /// Fills `values`; returns how many there are, at most so many.
+    fn get<T>(&self, attribute: c_int, kind: Kind, values: &mut [T]) -> Result<usize> {
+        let (room, at, mut count) = (values.len() as i64, values.as_mut_ptr().cast(), 0);
+        // SAFETY: there is room for so many values of the kind's type.
+        let code = unsafe {
+            (self.functions.cudnnBackendGetAttribute)(self.raw, attribute, kind as c_int, room, &mut count, at)
+        };
+        self.functions.check(code)?;
+        Ok(count.clamp(0, room) as usize)
+    }
+
+    fn finalize(&self) -> Result<()> {
+        // SAFETY: the descriptor is alive.
+        self.functions.check(unsafe { (self.functions.cudnnBackendFinalize)(self.raw) })
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        // SAFETY: created above, destroyed once.
+        unsafe { (self.functions.cudnnBackendDestroyDescriptor)(self.raw) };
+    }
+}
+
+impl Functions {
+    fn check(&self, code: c_int) -> Result<()> {
+        if code == 0 {
+            return Ok(());
+        }
+        let mut last = [0 as c_char; 1024];
+        // SAFETY: the texts end with zeros; there is room for as many characters as it is told.
+        let (text, last) = unsafe {
+            (self.cudnnGetLastErrorString)(last.as_mut_ptr(), last.len());
+            (
+                CStr::from_ptr((self.cudnnGetErrorString)(code)).to_string_lossy(),
+                CStr::from_ptr(last.as_ptr()).to_string_lossy(),
+            )
+        };
+        Err(Error::device(format!("NVIDIA's cuDNN fails: {text} {}", last.replace('\n', " "))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::backend::cuda::fake::built;
+    use crate::backend::cuda::library;
+
+    /// A description of an H100 as cuDNN wants one, so that it plans for a GPU that is not there.
+    const H100: &str = r#"{"deviceVer":900,"driverVer":13000,"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],
+        "regsPerBlock":65536,"multiProcessorCount":132,"smClockRateKHz":1980000,"memClockRateKHz":2619000,"memoryBusWidth":5120,
+        "l2CacheSize":52428800,"warpSize":32,"maxSharedMemoryPerBlock":49152,"maxSharedMemoryPerBlockOptin":232448,
+        "reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"pciDeviceId":0,"maxCtasPerSM":32,"maxThreadsPerBlock":1024,
+        "maxThreadsPerSM":2048,"isTccDriver":0,"supportCoopLaunch":1,"totalGlobalMem":85029158912,"deviceName":"NVIDIA H100 80GB HBM3",
+        "cudaDeviceId":0,"maxSharedMemoryPerSM":233472}"#;
+
+    impl Cudnn {
+        /// The library for a GPU that is not there.
+        fn described(library: &'static Library) -> Result<Cudnn> {
+            let functions = Arc::new(Functions::of(library).unwrap());
+            let mut cudnn = Cudnn { functions, handle: None, described: None };
+            let described = cudnn.new_descriptor(38)?;
+            described.set(2702, Kind::Character, H100.as_bytes())?;
+            described.finalize()?;
+            cudnn.described = Some(described);
+            Ok(cudnn)
+        }
+    }
+
+    /// cuDNN itself has engines for AlexNet's convolutions in all passes, with bias and ReLU, that keep to f32, and others with tensor cores.
+    /// In a process of its own: the stand-in has the same name.
+    #[test]
+    #[ignore = "needs `tests/compilers/install cudnn`, 1 GB"]
+    fn cudnn_itself_plans_alexnet() {
+        let Some(driver) = built() else { return };
+        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compilers/cudnn/nvidia");
+        let [folder, of_cublas] = ["cudnn/lib", "cu13/lib"].map(|folder| packages.join(folder));
+        let load = |name: &str, folder: &Path| -> &'static Library {
+            let library = library::load(&[name], &[folder.into()], |_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
+            Box::leak(Box::new(library))
+        };
+        load("libcuda.so.1", &driver);
+        load("libcublasLt.so.13", &of_cublas);
+        let cudnn = Cudnn::described(load("libcudnn.so.9", &folder)).unwrap();
+        let mut plans = 0;
+        for batch in [1, 128, 512] {
+            // Channels, side, outputs, filter, stride, padding, groups.
+            for [c, side, o, r, stride, padding, groups] in [
+                [3, 224, 96, 11, 4, 2, 1],
+                [96, 27, 256, 5, 1, 2, 1],
+                [256, 13, 384, 3, 1, 1, 1],
+                [384, 13, 384, 3, 1, 1, 1],
+                [384, 13, 256, 3, 1, 1, 1],
+                [96, 27, 256, 5, 1, 2, 2],
+            ] {
+                let p = (side + 2 * padding - r) / stride + 1;
+                let of = |pass, epilogue| Convolution {
+                    pass,
+                    x: [batch, c, side, side],
+                    w: [o, c / groups, r, r],
+                    y: [batch, o, p, p],
+                    stride: [stride; 2],
+                    padding: [padding; 2],
+                    dilation: [1; 2],
+                    epilogue,
+                };
+                for convolution in [
+                    of(Pass::Forward, None),
+                    of(Pass::Forward, Some(false)),
+                    of(Pass::Forward, Some(true)),
+                    of(Pass::BackwardInput, None),
+                    of(Pass::BackwardWeight, None),
+                ] {
+                    for precision in [Precision::F32, Precision::Tf32] {
+                        let plan = cudnn.plan(&convolution, precision, 0).unwrap();
+                        assert!(plan.is_some(), "no plan in {precision:?} for {convolution:?}");
+                        plans += 1;
+                    }
+                }
+            }
+        }
+        let wrong = |change: fn(&mut Convolution)| {
+            let mut convolution = Convolution {
+                pass: Pass::Forward,
+                x: [2, 8, 9, 9],
+                w: [16, 8, 3, 3],
+                y: [2, 16, 7, 7],
+                stride: [1; 2],
+                padding: [0; 2],
+                dilation: [1; 2],
+                epilogue: None,
+            };
+            assert!(cudnn.plan(&convolution, Precision::F32, 0).unwrap().is_some());
+            change(&mut convolution);
+            cudnn.plan(&convolution, Precision::F32, 0).unwrap().is_none()
+        };
+        assert!(wrong(|it| it.y[3] = 8) && wrong(|it| it.w[1] = 3));
+        println!("{plans} plans of cuDNN {}", cudnn.version());
+    }
+}

@@ -1,0 +1,205 @@
+//! What NVIDIA's libraries compute in place of convoy's own kernels: convolutions by cuDNN, fully connected layers by cuBLASLt. Each is asked
+//! for several ways; the autotuner times them with the own kernels, and leaves out what does not agree with these.
+
+use std::sync::Arc;
+
+use super::cublaslt::{CublasLt, Matmul, Product};
+use super::cudnn::{Convolution, Cudnn, Pass, Plan};
+use super::driver::{Context, Stream, version};
+use super::library;
+use crate::backend::Precision;
+use crate::error::Result;
+use crate::ops::{Conv2d, Op, Product as Biasable};
+use crate::tensor::TensorType;
+
+/// Ways of a library that are candidates.
+const WAYS: usize = 3;
+
+/// What a node computes, in the libraries' terms; operands as numbers of the node's inputs, the output after them.
+#[derive(Clone, Debug, PartialEq)]
+enum Work {
+    /// a, b and c.
+    Product(Product, [usize; 3]),
+    /// x, w and y.
+    Convolution(Convolution, [usize; 3]),
+}
+
+impl Work {
+    /// None for what is convoy's own.
+    fn of(op: &Op, types: &[TensorType]) -> Option<Work> {
+        let matrix = |index: usize| types[index].shape.matrix().ok();
+        let nchw = |index: usize| types[index].shape.nchw().ok();
+        let plain = Product { rows: 0, columns: 0, terms: 0, a_transposed: false, b_transposed: false, epilogue: None };
+        let forward = |conv: &Conv2d, epilogue: Option<bool>| {
+            Some(Work::Convolution(
+                Convolution::of(conv, Pass::Forward, nchw(0)?, nchw(1)?, epilogue)?,
+                [0, 1, types.len()],
+            ))
+        };
+        let linear = || {
+            let ([rows, terms], [columns, _]) = (matrix(0)?, matrix(1)?);
+            Some((Product { rows, columns, terms, b_transposed: true, ..plain }, [0, 1, types.len()]))
+        };
+        match op {
+            Op::Conv2d(conv) => forward(conv, None),
+            Op::Linear(_) => linear().map(|(product, operands)| Work::Product(product, operands)),
+            Op::Biased(biased) => match &biased.product {
+                Biasable::Conv2d(conv) => forward(conv, Some(biased.relu)),
+                Biasable::Linear(_) => {
+                    let (product, operands) = linear()?;
+                    Some(Work::Product(Product { epilogue: Some(biased.relu), ..product }, operands))
+                }
+            },
+            Op::LinearBackwardInput(_) => {
+                let ([rows, terms], [_, columns]) = (matrix(0)?, matrix(1)?);
+                Some(Work::Product(Product { rows, columns, terms, ..plain }, [0, 1, 2]))
+            }
+            Op::LinearBackwardWeight(_) => {
+                let ([terms, columns], [_, rows]) = (matrix(0)?, matrix(1)?);
+                Some(Work::Product(Product { rows, columns, terms, a_transposed: true, ..plain }, [1, 0, 2]))
+            }
+            Op::Conv2dBackwardInput(backward) => {
+                let ([n, ..], [o, i, ..]) = (nchw(0)?, nchw(1)?);
+                let [h, w] = backward.input;
+                let x = [n, i * backward.conv.groups, h, w];
+                let of =
+                    Convolution::of(&backward.conv, Pass::BackwardInput, x, [o, i, nchw(1)?[2], nchw(1)?[3]], None)?;
+                Some(Work::Convolution(of, [2, 1, 0]))
+            }
+            Op::Conv2dBackwardWeight(backward) => {
+                let (x, [_, o, ..]) = (nchw(0)?, nchw(1)?);
+                let [r, s] = backward.kernel;
+                let w = [o, x[1] / backward.conv.groups, r, s];
+                Some(Work::Convolution(Convolution::of(&backward.conv, Pass::BackwardWeight, x, w, None)?, [0, 2, 1]))
+            }
+            _ => None,
+        }
+    }
+
+    fn library(&self) -> &'static str {
+        match self {
+            Work::Product(..) => "cublaslt",
+            Work::Convolution(..) => "cudnn",
+        }
+    }
+}
+
+impl Convolution {
+    fn of(conv: &Conv2d, pass: Pass, x: [usize; 4], w: [usize; 4], epilogue: Option<bool>) -> Option<Convolution> {
+        let output = |axis: usize| conv.output_extent(axis, x[2 + axis], w[2 + axis]).ok();
+        let y = [x[0], w[0], output(0)?, output(1)?];
+        let Conv2d { stride, padding, dilation, .. } = *conv;
+        Some(Convolution { pass, x, w, y, stride, padding, dilation, epilogue })
+    }
+}
+
+/// A node that a library computes; operands as numbers of its inputs, the output after them.
+pub(super) struct Call {
+    way: Way,
+    operands: [usize; 3],
+    /// Where there is a bias, its number.
+    bias: Option<usize>,
+}
+
+enum Way {
+    Product(Matmul),
+    Convolution(Plan),
+}
+
+impl Call {
+    /// Bytes of memory that it wants beside its operands.
+    pub fn workspace(&self) -> u64 {
+        match &self.way {
+            Way::Product(matmul) => matmul.workspace,
+            Way::Convolution(plan) => plan.workspace,
+        }
+    }
+}
+
+/// Both libraries, ready.
+pub(super) struct Libraries {
+    cublaslt: CublasLt,
+    cudnn: Cudnn,
+    precision: Precision,
+    _context: Arc<Context>,
+}
+
+impl Libraries {
+    /// Opens them.
+    ///
+    /// # Errors
+    /// Where one is not installed, or does not work, with what to do.
+    pub fn open(context: &Arc<Context>, precision: Precision) -> Result<Libraries> {
+        let [major, _] = version()?;
+        let (cudnn, of) = library::cudnn(major)?;
+        let cublaslt = library::cublaslt(of)?;
+        context.bind()?;
+        let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn)?);
+        Ok(Libraries { cublaslt, cudnn, precision, _context: context.clone() })
+    }
+
+    /// Their versions, as a tuning is for these only.
+    pub fn versions(&self) -> String {
+        format!("cuBLASLt {}, cuDNN {}", self.cublaslt.version(), self.cudnn.version())
+    }
+
+    /// Names of the ways to compute a node, the best first by what the libraries know; none for what they do not compute.
+    pub fn candidates(&self, op: &Op, types: &[TensorType]) -> Vec<String> {
+        let Some(work) = Work::of(op, types) else { return Vec::new() };
+        let there = |&way: &usize| matches!(self.call(&work, way), Ok(Some(_)));
+        (0..WAYS).take_while(there).map(|way| name(&work, way)).collect()
+    }
+
+    /// The call for a node, by the way `chosen`, or the first where nothing is known; `None` where the choice is one of convoy's own kernels,
+    /// and where the libraries do not compute it.
+    ///
+    /// # Errors
+    /// The libraries'.
+    pub fn of_node(&self, op: &Op, types: &[TensorType], chosen: Option<&str>) -> Result<Option<Call>> {
+        let Some(work) = Work::of(op, types) else { return Ok(None) };
+        let way = match chosen {
+            None => Some(0),
+            Some(chosen) => (0..WAYS).find(|&way| name(&work, way) == chosen),
+        };
+        way.map_or(Ok(None), |way| self.call(&work, way))
+    }
+
+    fn call(&self, work: &Work, way: usize) -> Result<Option<Call>> {
+        let (way, epilogue, operands) = match work {
+            Work::Product(product, operands) => {
+                let matmul = self.cublaslt.matmul(product, self.precision, way)?;
+                (matmul.map(Way::Product), product.epilogue, *operands)
+            }
+            Work::Convolution(convolution, operands) => {
+                let plan = self.cudnn.plan(convolution, self.precision, way)?;
+                (plan.map(Way::Convolution), convolution.epilogue, *operands)
+            }
+        };
+        Ok(way.map(|way| Call { way, operands, bias: epilogue.map(|_| 2) }))
+    }
+
+    /// Puts a call on a stream. `addresses` are those of the node's inputs, then of its output.
+    ///
+    /// # Errors
+    /// The libraries'.
+    pub fn run(&self, call: &Call, addresses: &[u64], workspace: u64, stream: &Stream) -> Result<()> {
+        let (operands, bias) = (call.operands.map(|at| addresses[at]), call.bias.map(|at| addresses[at]));
+        match &call.way {
+            Way::Product(matmul) => self.cublaslt.run(matmul, operands, bias, workspace, stream),
+            Way::Convolution(plan) => self.cudnn.run(plan, operands, bias, workspace, stream),
+        }
+    }
+}
+
+/// `cudnn`, `cudnn 2`.
+fn name(work: &Work, way: usize) -> String {
+    match way {
+        0 => work.library().into(),
+        _ => format!("{} {}", work.library(), way + 1),
+    }
+}
+
+/// Whether a kernel is one of the libraries' ways.
+pub(super) fn is_library(name: &str) -> bool {
+    name.starts_with("cudnn") || name.starts_with("cublaslt")
+}
