@@ -88,7 +88,7 @@ pub enum Precision {
     F32,
     /// TensorFloat-32: 32-bit floats rounded to 10 bits of fraction. By NVIDIA's libraries only.
     Tf32,
-    /// bfloat16, with 7 bits of fraction and the range of f32, in fully connected layers; else as [`Precision::Tf32`].
+    /// bfloat16, with 7 bits of fraction and the range of f32, or [`Precision::Tf32`] where that is faster.
     Bf16,
     /// 16-bit floats where they are faster: what lies beyond ±65,504 becomes that. Gradients are often smaller than the smallest
     /// of them, so they are multiplied by `loss_scale`, a power of two, and the products divided by it.

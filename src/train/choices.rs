@@ -144,7 +144,7 @@ pub enum PrecisionKind {
     F32,
     /// 32-bit floats rounded to 10 bits of fraction, by NVIDIA's tensor cores (--adapter cuda)
     Tf32,
-    /// bfloat16 in fully connected layers, else tf32, by NVIDIA's tensor cores (--adapter cuda)
+    /// bfloat16, or tf32 where that is faster, by NVIDIA's tensor cores (--adapter cuda)
     Bf16,
     /// 16-bit floats, gradients scaled; sums and weights stay in 32-bit floats
     F16,

@@ -1,5 +1,5 @@
-// A stand-in for cuDNN: the part of its graphs that convoy uses, convolutions with a bias and ReLU, for f32 in any order of dimensions, on the
-// processor. As the library it takes descriptors apart from what they are made of, refuses what is not finished or does not agree, and proposes
+// A stand-in for cuDNN: the part of its graphs that convoy uses, convolutions with a bias and ReLU, for f32 and bfloat16 in any order of
+// dimensions, on the processor. As the library it takes descriptors apart from what they are made of, refuses what is not finished or does not agree, and proposes
 // engines of which some round, some change their results from run to run, and some do not run after all.
 #include <algorithm>
 #include <cmath>
@@ -55,8 +55,10 @@ struct Descriptor {
         auto extents = all<int64_t>(902), strides = all<int64_t>(903);
         size_t last = 0;
         for (size_t n = 0; n < extents.size(); n++) last += (extents[n] - 1) * strides[n];
-        return (last + 1) * 4;
+        return (last + 1) * size();
     }
+    bool is_bf16() const { return all<int>(901)[0] == 9; }
+    size_t size() const { return is_bf16() ? 2 : 4; }
 };
 struct Handle {
     void* stream = nullptr;
@@ -123,7 +125,7 @@ API cudnnBackendFinalize(Descriptor* it) {
     switch (it->type) {
         case POINTWISE: return done(it->has({0, 1}));
         case CONVOLUTION: return done(it->has({100, 101, 102, 103, 104, 105, 106}) && it->all<int>(101)[0] == 1);
-        case TENSOR: return done(it->has({900, 901, 902, 903, 906}) && it->all<int>(901)[0] == 0 && it->all<int64_t>(902).size() == 4);
+        case TENSOR: return done(it->has({900, 901, 902, 903, 906}) && (it->all<int>(901)[0] == 0 || it->all<int>(901)[0] == 9) && it->all<int64_t>(902).size() == 4);
         case FORWARD:
         case BACKWARD_DATA:
         case BACKWARD_FILTER:
@@ -174,17 +176,34 @@ API cudnnBackendGetAttribute(Descriptor* it, int attribute, int kind, int64_t ro
 
 struct Run {
     Descriptor plan;
-    std::map<int64_t, float*> at;
+    std::map<int64_t, void*> at;
     std::map<int64_t, std::vector<float>> virtuals;
     float* workspace;
 };
 
-// The memory of a tensor; of a virtual one, that of this run.
-static float* memory(Run& run, const Descriptor& tensor) {
-    if (!tensor.is_virtual()) return run.at.at(tensor.id());
+// A tensor's elements, wherever they are; those of a virtual one are of this run.
+struct View {
+    void* at;
+    bool bf16;
+
+    float get(int64_t n) const {
+        if (!bf16) return static_cast<float*>(at)[n];
+        uint32_t word = uint32_t(static_cast<uint16_t*>(at)[n]) << 16;
+        float value;
+        return memcpy(&value, &word, 4), value;
+    }
+    void set(int64_t n, float value) {
+        if (!bf16) return void(static_cast<float*>(at)[n] = value);
+        uint32_t word;
+        memcpy(&word, &value, 4);
+        static_cast<uint16_t*>(at)[n] = std::isfinite(value) ? (word + 0x7fff + (word >> 16 & 1)) >> 16 : word >> 16 | (std::isnan(value) ? 0x40 : 0);
+    }
+};
+static View memory(Run& run, const Descriptor& tensor) {
+    if (!tensor.is_virtual()) return {run.at.at(tensor.id()), tensor.is_bf16()};
     auto& own = run.virtuals[tensor.id()];
     own.resize(tensor.bytes() / 4);
-    return own.data();
+    return {own.data(), false};
 }
 
 static float rounded(float x, bool round) {
@@ -202,8 +221,8 @@ static void convolve(Run& run, const Descriptor& it, bool round) {
     auto sw = w.all<int64_t>(903), sx = x.all<int64_t>(903), sy = y.all<int64_t>(903);
     auto dilation = how.all<int64_t>(102), stride = how.all<int64_t>(103), padding = how.all<int64_t>(105);
     auto &result = it.type == FORWARD ? y : it.type == BACKWARD_DATA ? x : w;
-    float *mw = memory(run, w), *mx = memory(run, x), *my = memory(run, y);
-    std::vector<double> sums(result.bytes() / 4);
+    View mw = memory(run, w), mx = memory(run, x), my = memory(run, y), made = memory(run, result);
+    std::vector<double> sums(result.bytes() / result.size());
     int64_t each = Y[1] / (X[1] / W[1]);
     for (int64_t n = 0; n < Y[0]; n++)
         for (int64_t o = 0; o < Y[1]; o++)
@@ -217,25 +236,25 @@ static void convolve(Run& run, const Descriptor& it, bool round) {
                                 int64_t iw = o * sw[0] + c * sw[1] + r * sw[2] + s * sw[3], iy = n * sy[0] + o * sy[1] + p * sy[2] + q * sy[3];
                                 int64_t ix = n * sx[0] + (o / each * W[1] + c) * sx[1] + h * sx[2] + v * sx[3];
                                 auto product = [&](float a, float b) { return double(rounded(a, round)) * rounded(b, round); };
-                                if (it.type == FORWARD) sums[iy] += product(mw[iw], mx[ix]);
-                                if (it.type == BACKWARD_DATA) sums[ix] += product(mw[iw], my[iy]);
-                                if (it.type == BACKWARD_FILTER) sums[iw] += product(mx[ix], my[iy]);
+                                if (it.type == FORWARD) sums[iy] += product(mw.get(iw), mx.get(ix));
+                                if (it.type == BACKWARD_DATA) sums[ix] += product(mw.get(iw), my.get(iy));
+                                if (it.type == BACKWARD_FILTER) sums[iw] += product(mx.get(ix), my.get(iy));
                             }
-    std::copy(sums.begin(), sums.end(), memory(run, result));
+    for (size_t n = 0; n < sums.size(); n++) made.set(n, sums[n]);
 }
 
 static void pointwise(Run& run, const Descriptor& it) {
     auto &x = it.part(751), &y = it.part(753);
     auto Y = y.all<int64_t>(902), sx = x.all<int64_t>(903), sy = y.all<int64_t>(903);
     bool add = it.part(750).all<int>(0)[0] == 0;
-    float *mx = memory(run, x), *my = memory(run, y), *mb = add ? memory(run, it.part(752)) : nullptr;
+    View mx = memory(run, x), my = memory(run, y), mb = memory(run, add ? it.part(752) : x);
     int64_t channel = add ? it.part(752).all<int64_t>(903)[1] : 0;
     for (int64_t n = 0; n < Y[0]; n++)
         for (int64_t c = 0; c < Y[1]; c++)
             for (int64_t h = 0; h < Y[2]; h++)
                 for (int64_t v = 0; v < Y[3]; v++) {
-                    float value = mx[n * sx[0] + c * sx[1] + h * sx[2] + v * sx[3]];
-                    my[n * sy[0] + c * sy[1] + h * sy[2] + v * sy[3]] = add ? value + mb[c * channel] : value <= 0 ? 0 : value;
+                    float value = mx.get(n * sx[0] + c * sx[1] + h * sx[2] + v * sx[3]);
+                    my.set(n * sy[0] + c * sy[1] + h * sy[2] + v * sy[3], add ? value + mb.get(c * channel) : value <= 0 ? 0 : value);
                 }
 }
 
@@ -256,7 +275,7 @@ API cudnnBackendExecute(Handle* handle, Descriptor* plan, Descriptor* pack) {
     auto made = std::make_unique<Run>(Run{*plan, {}, {}, nullptr});
     auto ids = pack->all<int64_t>(1000);
     auto addresses = pack->all<uintptr_t>(1001);
-    for (size_t n = 0; n < ids.size(); n++) made->at[ids[n]] = reinterpret_cast<float*>(addresses[n]);
+    for (size_t n = 0; n < ids.size(); n++) made->at[ids[n]] = reinterpret_cast<void*>(addresses[n]);
     for (auto& operation : plan->part(401).part(201).parts.at(801)) {
         for (auto& [attribute, parts] : operation->parts) {
             auto& tensor = *parts[0];

@@ -180,7 +180,9 @@ mod tests {
     use rayon::prelude::*;
 
     use super::*;
+    use crate::backend::cuda::bf16::{NARROW, WIDEN};
     use crate::backend::cuda::kernels::text;
+    use crate::backend::cuda::translate::PRELUDE;
     use crate::backend::wgpu::dispatch::Dispatch;
     use crate::backend::wgpu::translate::pipelines;
 
@@ -203,7 +205,9 @@ mod tests {
         let named = |dispatch: &Dispatch| {
             (format!("{} {:?}", dispatch.kernel.name, dispatch.overrides), text(dispatch).unwrap().text)
         };
-        let texts: Vec<(String, String)> = dispatches.iter().map(named).collect();
+        let casts =
+            [("narrow", NARROW), ("widen", WIDEN)].map(|(name, text)| (name.into(), format!("{PRELUDE}\n{text}")));
+        let texts: Vec<(String, String)> = casts.into_iter().chain(dispatches.iter().map(named)).collect();
         assert!(texts.len() > 300, "only {} kernels", texts.len());
         let compile = |(number, (name, text)): (usize, &(String, String))| {
             // Assembly of a few: the driver, which goes on from it, is not at hand.

@@ -65,8 +65,9 @@ enum Kind {
     Descriptor = 15,
 }
 
-/// cudnnDataType_t CUDNN_DATA_FLOAT.
+// cudnnDataType_t.
 const FLOAT: c_int = 0;
+const BFLOAT16: c_int = 9;
 /// cudnnConvolutionMode_t CUDNN_CROSS_CORRELATION.
 const CROSS_CORRELATION: c_int = 1;
 // cudnnPointwiseMode_t.
@@ -107,7 +108,7 @@ pub(super) enum Pass {
     BackwardWeight,
 }
 
-/// A convolution of f32 tensors in NCHW.
+/// A convolution of tensors in NCHW.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Convolution {
     pub pass: Pass,
@@ -120,6 +121,13 @@ pub(super) struct Convolution {
     pub dilation: [usize; 2],
     /// Whether a bias is added in the forward pass, and whether ReLU follows.
     pub epilogue: Option<bool>,
+}
+
+impl Convolution {
+    /// Elements of x, w and y.
+    pub fn elements(&self) -> [usize; 3] {
+        [self.x, self.w, self.y].map(|extents| extents.iter().product())
+    }
 }
 
 /// A convolution, ready to run.
@@ -160,10 +168,10 @@ impl Cudnn {
     }
 
     /// The way number `way` (0 is what the library thinks best) to compute a convolution in numbers of this precision, the same each time;
-    /// `None` where there are fewer.
+    /// `None` where there are fewer. The tensors, the bias too, are f32, with [`Precision::Bf16`] bfloat16.
     pub fn plan(&self, convolution: &Convolution, precision: Precision, way: usize) -> Result<Option<Plan>> {
         // What the library has no convolution for it does not take.
-        let Ok((operations, mut parts)) = self.operations(convolution) else { return Ok(None) };
+        let Ok((operations, mut parts)) = self.operations(convolution, precision) else { return Ok(None) };
         let graph = self.new_descriptor(OPERATION_GRAPH)?;
         self.set_handle(&graph, 800)?;
         let raws: Vec<Raw> = operations.iter().map(|operation| operation.raw).collect();
@@ -190,7 +198,7 @@ impl Cudnn {
     }
 
     /// The operations, in order, and what they are described by.
-    fn operations(&self, of: &Convolution) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
+    fn operations(&self, of: &Convolution, precision: Precision) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
         let convolution = self.new_descriptor(CONVOLUTION)?;
         convolution.set(100, Kind::DataType, &[FLOAT])?;
         convolution.set(101, Kind::ConvolutionMode, &[CROSS_CORRELATION])?;
@@ -199,10 +207,11 @@ impl Cudnn {
             convolution.set(attribute, Kind::Int64, &extents.map(|n| n as i64))?;
         }
         convolution.finalize()?;
-        let (x, w) = (self.tensor(X, of.x, false)?, self.tensor(W, of.w, false)?);
-        let y = self.tensor(Y, of.y, false)?;
+        let stored = if precision == Precision::Bf16 { BFLOAT16 } else { FLOAT };
+        let (x, w) = (self.tensor(X, of.x, stored)?, self.tensor(W, of.w, stored)?);
+        let y = self.tensor(Y, of.y, stored)?;
         let fused = of.epilogue.filter(|_| of.pass == Pass::Forward);
-        let sums = fused.map(|_| self.tensor(SUMS, of.y, true)).transpose()?;
+        let sums = fused.map(|_| self.virtual_tensor(SUMS, of.y)).transpose()?;
         let (kind, [alpha, beta, by], [at_w, at_x, at_y]) = match of.pass {
             Pass::Forward => (CONVOLUTION_FORWARD, [700, 701, 702], [703, 704, 705]),
             Pass::BackwardInput => (CONVOLUTION_BACKWARD_DATA, [706, 707, 708], [709, 710, 711]),
@@ -218,8 +227,8 @@ impl Cudnn {
         operation.finalize()?;
         let (mut operations, mut parts) = (vec![operation], vec![convolution, x, w]);
         if let (Some(relu), Some(sums)) = (fused, sums) {
-            let bias = self.tensor(BIAS, [1, of.y[1], 1, 1], false)?;
-            let biased = relu.then(|| self.tensor(BIASED, of.y, true)).transpose()?;
+            let bias = self.tensor(BIAS, [1, of.y[1], 1, 1], stored)?;
+            let biased = relu.then(|| self.virtual_tensor(BIASED, of.y)).transpose()?;
             let output = biased.as_ref().unwrap_or(&y);
             let [add, how] = self.pointwise(ADD, &[(751, &sums), (752, &bias), (753, output)])?;
             operations.push(add);
@@ -249,12 +258,22 @@ impl Cudnn {
         Ok([operation, pointwise])
     }
 
-    /// A tensor in NCHW; a virtual one has no memory.
-    fn tensor(&self, id: i64, extents: [usize; 4], is_virtual: bool) -> Result<Descriptor> {
+    /// A tensor in memory.
+    fn tensor(&self, id: i64, extents: [usize; 4], stored: c_int) -> Result<Descriptor> {
+        self.new_tensor(id, extents, stored, false)
+    }
+
+    /// A tensor on the way from an operation to the next.
+    fn virtual_tensor(&self, id: i64, extents: [usize; 4]) -> Result<Descriptor> {
+        self.new_tensor(id, extents, FLOAT, true)
+    }
+
+    /// A tensor in NCHW.
+    fn new_tensor(&self, id: i64, extents: [usize; 4], stored: c_int, is_virtual: bool) -> Result<Descriptor> {
         let [_, c, h, w] = extents;
         let tensor = self.new_descriptor(TENSOR)?;
         tensor.set(900, Kind::Int64, &[16_i64])?; // bytes that it is aligned to
-        tensor.set(901, Kind::DataType, &[FLOAT])?;
+        tensor.set(901, Kind::DataType, &[stored])?;
         tensor.set(902, Kind::Int64, &extents.map(|n| n as i64))?;
         tensor.set(903, Kind::Int64, &[c * h * w, h * w, w, 1].map(|n| n as i64))?;
         tensor.set(906, Kind::Int64, &[id])?;
@@ -492,7 +511,7 @@ mod tests {
                     of(Pass::BackwardInput, None),
                     of(Pass::BackwardWeight, None),
                 ] {
-                    for precision in [Precision::F32, Precision::Tf32] {
+                    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
                         let plan = cudnn.plan(&convolution, precision, 0).unwrap();
                         assert!(plan.is_some(), "no plan in {precision:?} for {convolution:?}");
                         plans += 1;

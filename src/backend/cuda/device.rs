@@ -89,7 +89,7 @@ impl CudaDevice {
         let mut lacks = None;
         let libraries = match own_only {
             true => None,
-            false => match (Libraries::open(&context, options.precision), options.precision) {
+            false => match (Libraries::open(&context, &kernels, options.precision), options.precision) {
                 (Ok(libraries), _) => Some(libraries),
                 (Err(error), Precision::Tf32 | Precision::Bf16) => {
                     return Err(Error::device(format!(

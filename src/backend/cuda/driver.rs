@@ -1,8 +1,10 @@
 //! The parts of NVIDIA's driver interface that are used, each freed when it is dropped.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::{NonNull, null_mut};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys::{self, CUdevice_attribute as Attribute, CUevent_flags as EventFlags};
@@ -68,9 +70,8 @@ pub(super) fn version() -> Result<[c_int; 2]> {
     Ok([version / 1000, version % 1000 / 10])
 }
 
-/// A GPU's primary context. Whatever belongs to it is used by threads that it was bound to.
+/// A GPU's primary context, kept until the process ends. Whatever belongs to it is used by threads that it was bound to.
 pub(super) struct Context {
-    gpu: Gpu,
     raw: sys::CUcontext,
 }
 
@@ -80,10 +81,18 @@ unsafe impl Send for Context {}
 unsafe impl Sync for Context {}
 
 impl Context {
+    /// The same each time: making one anew for each device that is opened takes a good part of a second.
     pub fn open(gpu: Gpu) -> Result<Arc<Context>> {
-        // SAFETY: the device is one of the driver's.
-        let raw = unsafe { result::primary_ctx::retain(gpu.0) }.map_err(told)?;
-        let context = Arc::new(Context { gpu, raw });
+        static OPEN: Mutex<BTreeMap<sys::CUdevice, Arc<Context>>> = Mutex::new(BTreeMap::new());
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        let context = match open.entry(gpu.0) {
+            Entry::Occupied(there) => there.get().clone(),
+            Entry::Vacant(place) => {
+                // SAFETY: the device is one of the driver's.
+                let raw = unsafe { result::primary_ctx::retain(gpu.0) }.map_err(told)?;
+                place.insert(Arc::new(Context { raw })).clone()
+            }
+        };
         context.bind()?;
         Ok(context)
     }
@@ -92,13 +101,6 @@ impl Context {
     pub fn bind(&self) -> Result<()> {
         // SAFETY: the context is alive.
         unsafe { result::ctx::set_current(self.raw) }.map_err(told)
-    }
-}
-
-impl Drop for Context {
-    fn drop(&mut self) {
-        // SAFETY: it was retained once, and nothing of it is left.
-        let _ = unsafe { result::primary_ctx::release(self.gpu.0) };
     }
 }
 

@@ -16,6 +16,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::CudaDevice;
 use super::adapter::adapters;
+use super::bf16::Casts;
+use super::device::Shared;
+use super::driver::Memory;
 use crate::backend::cpu::CpuDevice;
 use crate::backend::wgpu::translate::pipelines;
 use crate::backend::{Device, DeviceOptions, Precision};
@@ -263,8 +266,11 @@ fn libraries_are_tuned() {
         let of = |name: &str| names(graph.nodes.iter().find(|node| node.op.name() == name).unwrap());
         // Of the stand-in's engines two keep to f32, one rounds more, one is not the same each time, one does not run.
         let convolution = of("conv2d_bias_relu");
-        let ways =
-            if precision == Precision::F32 { &["cudnn", "cudnn 2"][..] } else { &["cudnn", "cudnn 2", "cudnn 3"] };
+        let ways = match precision {
+            Precision::F32 => &["cudnn", "cudnn 2"][..],
+            Precision::Tf32 => &["cudnn", "cudnn 2", "cudnn 3"],
+            _ => &["cudnn", "cudnn 2", "cudnn 3", "cudnn tf32"],
+        };
         assert_eq!(convolution[..ways.len()], *ways);
         assert!(convolution.len() > ways.len() && !convolution[ways.len()].starts_with("cu"), "{convolution:?}");
         assert_eq!(of("linear")[..2], ["cublaslt", "cublaslt 2"]);
@@ -283,6 +289,43 @@ fn libraries_are_tuned() {
     let apart = |one: &[f64], other: &[f64]| one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
     let (tf32, bf16) = (apart(&losses[0], &losses[1]), apart(&losses[0], &losses[2]));
     assert!(1e-5 < tf32 && 4.0 * tf32 < bf16 && bf16 < 1.0, "{tf32} and {bf16}");
+}
+
+/// bfloat16 is the upper half of an f32, rounded to the nearest, ties to even.
+#[test]
+fn numbers_become_bfloat16_and_back() {
+    let Some(fake) = fake() else { return };
+    let device = fake.open(&DeviceOptions::default());
+    let Shared { context, stream, .. } = device.shared();
+    let casts = Casts::new(&device.shared().kernels(), context).unwrap();
+    let cases = [
+        (1.0, 0x3f80),
+        (f32::from_bits(0x3f80_8000), 0x3f80),
+        (f32::from_bits(0x3f81_8000), 0x3f82),
+        (f32::from_bits(0x3f80_8001), 0x3f81),
+        (-0.0, 0x8000),
+        (f32::MAX, 0x7f80),
+        (f32::NEG_INFINITY, 0xff80),
+        (f32::from_bits(0x7f80_0001), 0x7fc0),
+        (f32::from_bits(3), 0),
+    ];
+    for count in [1, 2, cases.len()] {
+        let memory = || Memory::new(context, 256).unwrap();
+        let (x, narrow, wide) = (memory(), memory(), memory());
+        let given: Vec<u8> = cases[..count].iter().flat_map(|(x, _)| x.to_le_bytes()).collect();
+        stream.upload(x.address, &given).unwrap();
+        stream.fill(wide.address, 0x5e, 256).unwrap();
+        casts.narrow(stream, x.address, narrow.address, count).unwrap();
+        casts.widen(stream, narrow.address, wide.address, count).unwrap();
+        let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 256]);
+        stream.download(&mut halves, narrow.address).unwrap();
+        stream.download(&mut back, wide.address).unwrap();
+        let expected = || cases[..count].iter().map(|(_, bits)| *bits as u16);
+        assert!(halves.as_chunks().0.iter().map(|&bytes| u16::from_le_bytes(bytes)).eq(expected()), "{halves:x?}");
+        let back = back.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
+        let rest = std::iter::repeat_n(0x5e5e_5e5e, 64 - count);
+        assert!(back.eq(expected().map(|bits| u32::from(bits) << 16).chain(rest)));
+    }
 }
 
 /// What is too large is refused with what to do.

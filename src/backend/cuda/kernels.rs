@@ -34,11 +34,18 @@ impl Kernels {
     /// # Errors
     /// When it does not.
     pub fn check(&self, context: &Arc<Context>) -> Result<()> {
-        let code =
-            self.compiler.compile("a kernel that does nothing", &format!("{PRELUDE}\nKERNEL(1) nothing() {{}}\n"))?;
-        Function::load(context, &code, "nothing", [1; 3]).map(drop).map_err(|error| {
+        self.of_text(context, "nothing", "KERNEL(1) nothing() {}", [1; 3]).map(drop).map_err(|error| {
             Error::device(format!("NVIDIA's driver does not take what its compiler of kernels, NVRTC, makes: {error}"))
         })
+    }
+
+    /// A kernel that is no translation.
+    ///
+    /// # Errors
+    /// What the compiler or the driver say against it.
+    pub fn of_text(&self, context: &Arc<Context>, name: &str, text: &str, block: [u32; 3]) -> Result<Function> {
+        let code = self.compiler.compile(name, &format!("{PRELUDE}\n{}\n", text.trim()))?;
+        Function::load(context, &code, name, block)
     }
 
     /// The kernel of each dispatch.

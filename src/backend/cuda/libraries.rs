@@ -3,16 +3,18 @@
 
 use std::sync::Arc;
 
+use super::bf16::Casts;
 use super::cublaslt::{CublasLt, Matmul, Product};
 use super::cudnn::{Convolution, Cudnn, Pass, Plan};
 use super::driver::{Context, Stream, version};
+use super::kernels::Kernels;
 use super::library;
 use crate::backend::Precision;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{Conv2d, Op, Product as Biasable};
 use crate::tensor::TensorType;
 
-/// Ways of a library that are candidates.
+/// Ways of a library in a precision that are candidates.
 const WAYS: usize = 3;
 
 /// What a node computes, in the libraries' terms; operands as numbers of the node's inputs, the output after them.
@@ -104,6 +106,13 @@ pub(super) struct Call {
 enum Way {
     Product(Matmul),
     Convolution(Plan),
+    /// In bfloat16: all is copied into that before, and the result from it after.
+    Narrow {
+        plan: Plan,
+        pass: Pass,
+        elements: [usize; 3],
+        channels: usize,
+    },
 }
 
 impl Call {
@@ -112,8 +121,22 @@ impl Call {
         match &self.way {
             Way::Product(matmul) => matmul.workspace,
             Way::Convolution(plan) => plan.workspace,
+            Way::Narrow { plan, elements, channels, .. } => {
+                let copies = elements.iter().chain([channels]).map(|&count| copy(count));
+                padded(plan.workspace) + copies.sum::<u64>()
+            }
         }
     }
+}
+
+/// Bytes of a copy in bfloat16.
+fn copy(elements: usize) -> u64 {
+    padded(2 * elements as u64)
+}
+
+/// So that what comes next is aligned as the libraries like it best.
+fn padded(bytes: u64) -> u64 {
+    bytes.next_multiple_of(256)
 }
 
 /// Both libraries, ready.
@@ -121,6 +144,8 @@ pub(super) struct Libraries {
     cublaslt: CublasLt,
     cudnn: Cudnn,
     precision: Precision,
+    /// Where the precision asks for them.
+    casts: Option<Casts>,
     _context: Arc<Context>,
 }
 
@@ -129,13 +154,14 @@ impl Libraries {
     ///
     /// # Errors
     /// Where one is not installed, or does not work, with what to do.
-    pub fn open(context: &Arc<Context>, precision: Precision) -> Result<Libraries> {
+    pub fn open(context: &Arc<Context>, kernels: &Kernels, precision: Precision) -> Result<Libraries> {
         let [major, _] = version()?;
         let (cudnn, of) = library::cudnn(major)?;
         let cublaslt = library::cublaslt(of)?;
         context.bind()?;
         let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn)?);
-        Ok(Libraries { cublaslt, cudnn, precision, _context: context.clone() })
+        let casts = (precision == Precision::Bf16).then(|| Casts::new(kernels, context)).transpose()?;
+        Ok(Libraries { cublaslt, cudnn, precision, casts, _context: context.clone() })
     }
 
     /// Their versions, as a tuning is for these only.
@@ -146,8 +172,8 @@ impl Libraries {
     /// Names of the ways to compute a node, the best first by what the libraries know; none for what they do not compute.
     pub fn candidates(&self, op: &Op, types: &[TensorType]) -> Vec<String> {
         let Some(work) = Work::of(op, types) else { return Vec::new() };
-        let there = |&way: &usize| matches!(self.call(&work, way), Ok(Some(_)));
-        (0..WAYS).take_while(there).map(|way| name(&work, way)).collect()
+        let there = |way: &(Precision, usize)| matches!(self.call(&work, *way), Ok(Some(_)));
+        self.ways().into_iter().filter(there).map(|way| self.name(&work, way)).collect()
     }
 
     /// The call for a node, by the way `chosen`, or the first where nothing is known; `None` where the choice is one of convoy's own kernels,
@@ -157,22 +183,45 @@ impl Libraries {
     /// The libraries'.
     pub fn of_node(&self, op: &Op, types: &[TensorType], chosen: Option<&str>) -> Result<Option<Call>> {
         let Some(work) = Work::of(op, types) else { return Ok(None) };
-        let way = match chosen {
-            None => Some(0),
-            Some(chosen) => (0..WAYS).find(|&way| name(&work, way) == chosen),
-        };
-        way.map_or(Ok(None), |way| self.call(&work, way))
+        for way in self.ways() {
+            if chosen.is_none_or(|chosen| self.name(&work, way) == chosen)
+                && let Some(call) = self.call(&work, way)?
+            {
+                return Ok(Some(call));
+            }
+        }
+        Ok(None)
     }
 
-    fn call(&self, work: &Work, way: usize) -> Result<Option<Call>> {
+    /// What is tried, by precision and the library's own order.
+    fn ways(&self) -> Vec<(Precision, usize)> {
+        let ways = (0..WAYS).map(|way| (self.precision, way));
+        // What is not there in bfloat16, or slower for the copying.
+        ways.chain((self.precision == Precision::Bf16).then_some((Precision::Tf32, 0))).collect()
+    }
+
+    /// `cudnn`, `cudnn 2`, `cudnn tf32` where that is not what was asked for.
+    fn name(&self, work: &Work, (precision, way): (Precision, usize)) -> String {
+        let other = if precision == self.precision { String::new() } else { format!(" {}", precision.name()) };
+        let number = if way == 0 { String::new() } else { format!(" {}", way + 1) };
+        format!("{}{other}{number}", work.library())
+    }
+
+    fn call(&self, work: &Work, (precision, way): (Precision, usize)) -> Result<Option<Call>> {
         let (way, epilogue, operands) = match work {
             Work::Product(product, operands) => {
-                let matmul = self.cublaslt.matmul(product, self.precision, way)?;
+                let matmul = self.cublaslt.matmul(product, precision, way)?;
                 (matmul.map(Way::Product), product.epilogue, *operands)
             }
             Work::Convolution(convolution, operands) => {
-                let plan = self.cudnn.plan(convolution, self.precision, way)?;
-                (plan.map(Way::Convolution), convolution.epilogue, *operands)
+                let made = |plan| match precision {
+                    Precision::Bf16 => {
+                        let (pass, elements, channels) = (convolution.pass, convolution.elements(), convolution.y[1]);
+                        Way::Narrow { plan, pass, elements, channels }
+                    }
+                    _ => Way::Convolution(plan),
+                };
+                (self.cudnn.plan(convolution, precision, way)?.map(made), convolution.epilogue, *operands)
             }
         };
         Ok(way.map(|way| Call { way, operands, bias: epilogue.map(|_| 2) }))
@@ -187,15 +236,35 @@ impl Libraries {
         match &call.way {
             Way::Product(matmul) => self.cublaslt.run(matmul, operands, bias, workspace, stream),
             Way::Convolution(plan) => self.cudnn.run(plan, operands, bias, workspace, stream),
+            Way::Narrow { plan, pass, elements, channels } => {
+                let Some(casts) = &self.casts else { return Err(Error::device("nothing casts to bfloat16")) };
+                let made = match pass {
+                    Pass::Forward => 2,
+                    Pass::BackwardInput => 0,
+                    Pass::BackwardWeight => 1,
+                };
+                let mut next = workspace + padded(plan.workspace);
+                let mut place = |count: usize| {
+                    let at = next;
+                    next += copy(count);
+                    at
+                };
+                let copies = elements.map(&mut place);
+                for tensor in (0..3).filter(|&tensor| tensor != made) {
+                    casts.narrow(stream, operands[tensor], copies[tensor], elements[tensor])?;
+                }
+                let bias = match bias {
+                    Some(bias) => {
+                        let to = place(*channels);
+                        casts.narrow(stream, bias, to, *channels)?;
+                        Some(to)
+                    }
+                    None => None,
+                };
+                self.cudnn.run(plan, copies, bias, workspace, stream)?;
+                casts.widen(stream, copies[made], operands[made], elements[made])
+            }
         }
-    }
-}
-
-/// `cudnn`, `cudnn 2`.
-fn name(work: &Work, way: usize) -> String {
-    match way {
-        0 => work.library().into(),
-        _ => format!("{} {}", work.library(), way + 1),
     }
 }
 
