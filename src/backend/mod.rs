@@ -7,6 +7,7 @@ mod kept;
 mod options;
 pub mod select;
 pub mod several;
+mod variables;
 pub mod wgpu;
 
 pub use options::DeviceOptions;

@@ -1,6 +1,5 @@
 //! An open GPU: parameters by name.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::{Adapter, MAX_WINDOW};
@@ -9,28 +8,22 @@ use super::driver::{Context, Memory, Stream};
 use super::kernels::Kernels;
 use super::libraries::{Libraries, is_library};
 use super::program::CudaProgram;
+use crate::backend::variables::Variables;
 use crate::backend::wgpu::lower::candidates;
 use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, padded};
 use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::Tensor;
 
 /// A GPU of NVIDIA's, through its own driver.
 pub struct CudaDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
-    variables: HashMap<String, Variable>,
+    variables: Variables<Arc<Memory>>,
     choices: Arc<Choices>,
     /// Why there are no libraries, where there should be.
     lacks: Option<String>,
-}
-
-/// A parameter or state.
-#[derive(Clone)]
-pub(super) struct Variable {
-    pub ty: TensorType,
-    pub memory: Arc<Memory>,
 }
 
 /// What the device and its programs share.
@@ -124,7 +117,13 @@ impl CudaDevice {
             Some(libraries) => format!(", {}", libraries.versions()),
             None => ", without cuBLASLt and cuDNN".into(),
         };
-        Ok(CudaDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default(), lacks })
+        Ok(CudaDevice {
+            info,
+            shared: Arc::new(shared),
+            variables: Variables::default(),
+            choices: Arc::default(),
+            lacks,
+        })
     }
 }
 
@@ -157,24 +156,15 @@ impl Device for CudaDevice {
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
         let (ty, shared) = (tensor.ty(), &self.shared);
-        let memory = match self.variables.get(name) {
-            Some(variable) if variable.ty == ty => variable.memory.clone(),
-            Some(variable) => {
-                return Err(Error::shape(name, format!("has shape {}, got {}", variable.ty.shape, ty.shape)));
-            }
-            None => Arc::new(shared.memory(padded(ty.bytes() as u64))?),
-        };
+        let new = || Ok(Arc::new(shared.memory(padded(tensor.bytes().len() as u64))?));
+        let memory = self.variables.place(name, ty, new)?;
         shared.context.bind()?;
         shared.stream.upload(memory.address, tensor.bytes())?;
-        shared.stream.wait()?;
-        self.variables.insert(name.into(), Variable { ty, memory });
-        Ok(())
+        shared.stream.wait()
     }
 
     fn get(&mut self, name: &str) -> Result<Tensor> {
-        let variable = self.variables.get(name);
-        let Variable { ty, memory } =
-            variable.ok_or_else(|| Error::input(format!("the device holds no parameter \"{name}\"")))?;
+        let (ty, memory) = self.variables.get(name)?;
         let mut bytes = vec![0; ty.bytes()];
         self.shared.context.bind()?;
         self.shared.stream.download(&mut bytes, memory.address)?;

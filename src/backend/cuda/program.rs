@@ -6,10 +6,11 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::device::{GUARD, GUARD_BYTE, Shared, Variable};
+use super::device::{GUARD, GUARD_BYTE, Shared};
 use super::driver::{Event, Memory, Pinned, Recorded};
 use super::kernels::Kernel;
 use super::libraries::Call;
+use crate::backend::variables::Variables;
 use crate::backend::wgpu::dispatch::Dispatch;
 use crate::backend::wgpu::lower::{lower_some, place};
 use crate::backend::wgpu::lowering::{ALIGNMENT, Memory as Place, padded};
@@ -115,7 +116,7 @@ struct InFlight {
 impl CudaProgram {
     pub fn compile(
         shared: Arc<Shared>,
-        variables: &HashMap<String, Variable>,
+        variables: &Variables<Arc<Memory>>,
         choices: &Arc<Choices>,
         graph: &Graph,
         outputs: &[ValueId],
@@ -133,19 +134,12 @@ impl CudaProgram {
             match value.role {
                 Role::Activation | Role::Received => (),
                 Role::Input => arena.add(Place::Source(id), value.ty.bytes() as u64, &value.name),
-                Role::Parameter | Role::State => match variables.get(&value.name) {
-                    Some(variable) if variable.ty == value.ty => {
-                        let address = variable.memory.address;
-                        addresses.insert(Place::Source(id), address);
-                        guards.push((address + padded(value.ty.bytes() as u64), value.name.clone()));
-                        used.push(variable.memory.clone());
-                    }
-                    Some(v) => {
-                        let message = format!("the graph expects {}, the device holds {}", value.ty.shape, v.ty.shape);
-                        return Err(Error::shape(&value.name, message));
-                    }
-                    None => return Err(Error::shape(&value.name, "is not on the device: set it before compiling")),
-                },
+                Role::Parameter | Role::State => {
+                    let memory = variables.of(value)?;
+                    addresses.insert(Place::Source(id), memory.address);
+                    guards.push((memory.address + padded(value.ty.bytes() as u64), value.name.clone()));
+                    used.push(memory.clone());
+                }
             }
         }
         for (index, &bytes) in plan.slots.iter().enumerate() {

@@ -1,7 +1,7 @@
 //! An open wgpu device: parameters by name, and the errors that the driver reports on its own time.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -13,11 +13,12 @@ use super::pipeline_cache::PipelineCache;
 use super::probe;
 use super::program::{WgpuProgram, read_buffer};
 use crate::backend::select::only_by_cuda;
+use crate::backend::variables::Variables;
 use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::case::Case;
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::Tensor;
 
 /// Bytes past the end of a poisoned buffer: what a workgroup of 256 writes, a vec4 each. The end is that of the last whole vec4: many
 /// kernels write nothing smaller, so that up to 3 elements past a value's own end are theirs to write, and nobody's to read.
@@ -37,15 +38,8 @@ pub(super) fn guard(buffer: &wgpu::Buffer) -> Vec<u32> {
 pub struct WgpuDevice {
     info: DeviceInfo,
     shared: Arc<Shared>,
-    variables: HashMap<String, Variable>,
+    variables: Variables<wgpu::Buffer>,
     choices: Arc<Choices>,
-}
-
-/// A parameter or state.
-#[derive(Clone, Debug)]
-pub(super) struct Variable {
-    pub ty: TensorType,
-    pub buffer: wgpu::Buffer,
 }
 
 /// What the device and its programs share.
@@ -155,7 +149,7 @@ impl WgpuDevice {
             shared.capability.subgroup = None;
         }
         let info = adapter.info.clone();
-        Ok(WgpuDevice { info, shared: Arc::new(shared), variables: HashMap::new(), choices: Arc::default() })
+        Ok(WgpuDevice { info, shared: Arc::new(shared), variables: Variables::default(), choices: Arc::default() })
     }
 }
 
@@ -181,24 +175,15 @@ impl Device for WgpuDevice {
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
-        let ty = tensor.ty();
-        let buffer = match self.variables.get(name) {
-            Some(variable) if variable.ty == ty => variable.buffer.clone(),
-            Some(variable) => {
-                return Err(Error::shape(name, format!("has shape {}, got {}", variable.ty.shape, ty.shape)));
-            }
-            None => self.shared.buffer(name, ty.bytes() as u64)?,
-        };
-        self.shared.write(&buffer, tensor.bytes());
-        self.shared.check()?;
-        self.variables.insert(name.into(), Variable { ty, buffer });
-        Ok(())
+        let shared = &self.shared;
+        let new = || shared.buffer(name, tensor.bytes().len() as u64);
+        let buffer = self.variables.place(name, tensor.ty(), new)?;
+        shared.write(&buffer, tensor.bytes());
+        shared.check()
     }
 
     fn get(&mut self, name: &str) -> Result<Tensor> {
-        let variable = self.variables.get(name);
-        let Variable { ty, buffer } =
-            variable.ok_or_else(|| Error::input(format!("the device holds no parameter \"{name}\"")))?;
+        let (ty, buffer) = self.variables.get(name)?;
         read_buffer(&self.shared, buffer, ty)
     }
 

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::device::{GUARD, Shared, Variable, guard};
+use super::device::{GUARD, Shared, guard};
 use super::dispatch::{Dispatch, TexelCopy};
 use super::lower::{lower, place};
 use super::lowering::{ALIGNMENT, Memory, TEXTURE_WIDTH, padded};
 use super::pipeline::{Pipeline, TEXEL_FORMAT};
 use super::profile::profile;
 use super::shaders::BindingKind;
-use super::staging::{Mapped, Sent, Uploads, finished, map, staging_buffer};
+use super::staging::{Input, Mapped, Sent, Uploads, finished, map, staging_buffer};
+use crate::backend::variables::Variables;
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
@@ -99,7 +100,7 @@ struct Output {
 /// A stage of a step, see [`crate::graph::Stage`]; in most programs there is one.
 struct StagePlan {
     /// Of the first one the graph's inputs, of each what it receives.
-    inputs: HashMap<ValueId, Variable>,
+    inputs: HashMap<ValueId, Input>,
     uploads: Uploads,
     /// Numbers of its dispatches.
     steps: Range<usize>,
@@ -131,7 +132,7 @@ struct Guard {
 impl WgpuProgram {
     pub fn compile(
         shared: Arc<Shared>,
-        variables: &HashMap<String, Variable>,
+        variables: &Variables<wgpu::Buffer>,
         choices: &Arc<Choices>,
         graph: &Graph,
         outputs: &[ValueId],
@@ -146,17 +147,10 @@ impl WgpuProgram {
                 Role::Activation | Role::Received => continue,
                 Role::Input => {
                     let buffer = memory.allocate(&shared, &value.name, value.ty.bytes() as u64)?;
-                    inputs.insert(id, Variable { ty: value.ty.clone(), buffer: buffer.clone() });
+                    inputs.insert(id, Input { ty: value.ty.clone(), buffer: buffer.clone() });
                     buffer
                 }
-                Role::Parameter | Role::State => match variables.get(&value.name) {
-                    Some(variable) if variable.ty == value.ty => variable.buffer.clone(),
-                    Some(v) => {
-                        let message = format!("the graph expects {}, the device holds {}", value.ty.shape, v.ty.shape);
-                        return Err(Error::shape(&value.name, message));
-                    }
-                    None => return Err(Error::shape(&value.name, "is not on the device: set it before compiling")),
-                },
+                Role::Parameter | Role::State => variables.of(value)?.clone(),
             };
             memory.by_place.insert(Memory::Source(id), buffer);
         }
@@ -166,7 +160,7 @@ impl WgpuProgram {
         }
         for id in graph.with_role(Role::Received) {
             if let Some(buffer) = memory.by_place.get(&place(&plan, id)) {
-                inputs.insert(id, Variable { ty: graph[id].ty.clone(), buffer: buffer.clone() });
+                inputs.insert(id, Input { ty: graph[id].ty.clone(), buffer: buffer.clone() });
             }
         }
         for (index, &bytes) in lowered.scratch.iter().enumerate() {
@@ -215,7 +209,7 @@ impl WgpuProgram {
                 _ => number == 0,
             };
             let inputs = inputs.iter().filter(|(id, _)| own(id)).map(|(id, variable)| (*id, variable.clone()));
-            let inputs: HashMap<ValueId, Variable> = inputs.collect();
+            let inputs: HashMap<ValueId, Input> = inputs.collect();
             let uploads = Uploads::new(&inputs);
             StagePlan { inputs, uploads, steps, outputs, guards, staging_bytes, staging: Vec::new() }
         };
@@ -353,7 +347,7 @@ fn steps(shared: &Shared, memory: &mut Buffers, dispatches: &[Dispatch]) -> Resu
 impl Program for WgpuProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
         let StagePlan { inputs, uploads, .. } = &mut self.stages[self.next];
-        let Some(Variable { ty, .. }) = inputs.get(&input) else {
+        let Some(Input { ty, .. }) = inputs.get(&input) else {
             return Err(Error::input(format!("value {} is not an input of this program", input.0)));
         };
         if tensor.ty() != *ty {

@@ -3,13 +3,21 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};
 
-use super::device::{Shared, Variable};
+use super::device::Shared;
 use super::lowering::padded;
 use crate::error::{Error, Result};
 use crate::graph::ValueId;
+use crate::tensor::TensorType;
 
 /// Set once a buffer is mapped, or mapping it failed.
 pub(super) type Mapped = Arc<OnceLock<Result<(), wgpu::BufferAsyncError>>>;
+
+/// An input of a program, or what a stage receives.
+#[derive(Clone, Debug)]
+pub(super) struct Input {
+    pub ty: TensorType,
+    pub buffer: wgpu::Buffer,
+}
 
 /// The inputs of a program on their way to the device: those of a step are copied into one mapped buffer, which is used again when the
 /// step is done. Not the pictures' decoders but the writer of the step fills it: what is mapped may be slow to read, and kept pictures
@@ -40,12 +48,12 @@ pub(super) struct Sent {
 }
 
 impl Uploads {
-    pub fn new(inputs: &HashMap<ValueId, Variable>) -> Uploads {
+    pub fn new(inputs: &HashMap<ValueId, Input>) -> Uploads {
         let mut ids: Vec<ValueId> = inputs.keys().copied().collect();
         ids.sort();
         let mut bytes = 0;
         let place = |id| {
-            let Variable { ty, buffer } = &inputs[&id];
+            let Input { ty, buffer } = &inputs[&id];
             let size = ty.bytes() as u64;
             let place =
                 Place { offset: bytes, bytes: size.next_multiple_of(wgpu::COPY_BUFFER_ALIGNMENT), to: buffer.clone() };
