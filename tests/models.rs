@@ -196,8 +196,12 @@ fn mistakes_in_a_model_file_are_told_by_line() {
             "from = \"input_pool\"",
             &["wrong.toml line 8: add2 (add): b must be [1, 8, 16, 16], got [1, 3, 16, 16]"],
         ),
-        ("input =", "init = { normal = 0.1, foo = 3 }\ninput =", &["line 2: init: expected \"he\", \"pytorch\" or"]),
-        ("input =", "init = \"xavier\"\ninput =", &["line 2: init: expected \"he\""]),
+        (
+            "input =",
+            "init = { normal = 0.1, foo = 3 }\ninput =",
+            &["line 2: invalid value: a key `foo`, expected init: \"he\", \"pytorch\" or"],
+        ),
+        ("input =", "init = \"xavier\"\ninput =", &["line 2: invalid value: string \"xavier\", expected init: \"he\""]),
         ("out = \"classes\"", "out = \"clases\"", &["line 12: out: expected a whole number, or \"classes\""]),
         (
             "padding = 1 }",
@@ -291,17 +295,26 @@ fn networks_are_exported() {
     assert_eq!(predict("own.safetensors")[0]["top"].as_array().unwrap().len(), 2);
 
     place.write("three.txt", "cat\ndog\nemu");
-    place.convoy(&format!("{model} --classes three.txt")).refused(2, &["fc3.weight is of 2 classes", "3 have names"]);
+    place.convoy(&format!("{model} --classes three.txt")).refused(2, &["fc3.weight", "(here 3)", "--classes"]);
     place.write("gap.txt", "cat\n\nemu");
     place.convoy(&format!("{model} --classes gap.txt")).refused(2, &["gap.txt line 2"]);
     place.convoy(&format!("{model} --mean 0,1")).refused(2, &["--mean", "three numbers"]);
-    place.convoy(&format!("{model} --std 0,1,1")).refused(2, &["foreign.safetensors", "std above 0"]);
-    place.convoy("export foreign.safetensors x.onnx --model vgg11").refused(2, &["classifier.6.weight is missing"]);
+    place.convoy(&format!("{model} --std 0,1,1")).refused(2, &["--std", "above 0"]);
+    place.convoy(&format!("{model} --stored-size 8")).refused(2, &["--stored-size 8", "or more"]);
+    place.write("marked.txt", "\u{feff}cat\r\ndog\r\n");
+    place.convoy(&format!("{model} --classes marked.txt --mean -1,0,1")).ok();
+    assert_eq!(predict("own.safetensors")[0]["top"][0]["label"].as_str().unwrap().len(), 3);
+    place
+        .convoy("export foreign.safetensors x.onnx --model vgg11")
+        .refused(2, &["is missing", "the file holds bn1.bias", "Choose the --model"]);
     place.convoy("export foreign.safetensors x.onnx").refused(2, &["--model"]);
     place.convoy("export run/best.safetensors x.onnx --model blocks.toml").refused(2, &["leave out --model"]);
     place.convoy("export run/best.safetensors x.onnx --classes names.txt").refused(2, &["--model"]);
     place.convoy("export run/best.safetensors x.pt").refused(2, &["x.pt", ".onnx or .safetensors"]);
-    place.convoy("export run/last.safetensors run/../run/last.safetensors").refused(2, &["CKPT itself"]);
-    place.convoy("export run/best.safetensors nowhere/x.onnx").refused(2, &["nowhere/x.onnx", "cannot write"]);
+    place.convoy("export run/last.safetensors run/../run/last.safetensors").refused(2, &["goes on from"]);
+    place.convoy("export run/best.safetensors run/last.safetensors").refused(2, &["goes on from"]);
+    place
+        .convoy("export run/best.safetensors nowhere/x.onnx")
+        .refused(2, &["nowhere/x.onnx", "cannot write", "the folder is not there"]);
     assert!(!place.path("x.onnx").exists());
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::console::{self, Console};
 use convoy::Result;
 use convoy::data::{Dataset, Duplicate, Inspection, Item, Labels, ScanOptions, Skipped, inspect, scan};
+use convoy::error::escaped;
 use convoy::formats::csv;
 use convoy::train::Settings;
 
@@ -33,7 +34,8 @@ pub struct Args {
     /// Look at names only: decode no picture, so tell no sizes, unreadable files and duplicates
     #[arg(long)]
     quick: bool,
-    /// Print which picture trains and which validates, as lines of path,label,split
+    /// Print which picture trains and which validates, as lines of path,label,split; by names only, so that a picture may be among them that
+    /// cannot be read
     #[arg(long, conflicts_with = "json")]
     list: bool,
     /// Print one JSON document
@@ -50,6 +52,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let (split, seed) = (args.split.unwrap_or(defaults.split), args.seed.unwrap_or(defaults.seed));
     let dataset = scan(&args.dir, &ScanOptions { split, seed, val: args.val, classes: None })?;
     if args.list {
+        dataset.notes.iter().for_each(|note| console.warn(note));
         return print_pictures(&dataset);
     }
     let inspection = (!args.quick).then(|| {
@@ -79,7 +82,9 @@ fn print_pictures(dataset: &Dataset) -> Result<()> {
         parts.into_iter().flat_map(|(items, split)| items.iter().map(move |item| (item, split))).collect();
     items.sort_by(|(one, _), (other, _)| one.path.cmp(&other.path));
     let line = |(item, split): (&Item, &str)| {
-        [&item.path.to_string_lossy(), &classes[item.class as usize][..], split].map(csv::field).join(",")
+        [&item.path.to_string_lossy(), &classes[item.class as usize][..], split]
+            .map(|text| csv::field(&escaped(text)))
+            .join(",")
     };
     let lines = ["path,label,split".to_string()].into_iter().chain(items.into_iter().map(line));
     console::print(lines.collect::<Vec<_>>().join("\n"))

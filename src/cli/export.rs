@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::console::{Console, bytes};
 use super::model_help;
-use convoy::formats::{Checkpoint, StateDict, load_model};
+use convoy::error::escaped;
+use convoy::formats::{Checkpoint, StateDict, load_model, text};
 use convoy::models::eval_graph;
 use convoy::train::config::ResizeKind;
 use convoy::{Error, Result};
@@ -15,7 +16,8 @@ pub struct Args {
     /// A checkpoint, such as runs/NAME/best.safetensors; with --model another program's weights
     #[arg(value_name = "CKPT")]
     checkpoint: PathBuf,
-    /// File to write: .onnx, from pictures to probabilities, or .safetensors, the weights alone
+    /// File to write. NAME.onnx: input `pictures`, u8 [N, H, W, 3], RGB; outputs `logits` and `probabilities`, [N, classes]; how pictures are
+    /// resized to H and W, and the classes, are in its metadata. NAME.safetensors: the weights alone
     out: PathBuf,
     #[command(flatten)]
     foreign: Foreign,
@@ -32,23 +34,29 @@ struct Foreign {
     /// Height and width of what the network sees, pixels [default: the model's own]
     #[arg(long, value_name = "N", requires = "model", value_parser = side())]
     image_size: Option<u32>,
-    /// Height and width to which pictures are resized, of which the network sees the centre [default: 256 for 224]
+    /// Height and width to which pictures are resized, of which the network sees the centre [default: 256 for 224, 37 for 32]
     #[arg(long, value_name = "N", requires = "model", value_parser = side())]
     stored_size: Option<u32>,
     /// How pictures become square
     #[arg(long, value_enum, default_value_t = ResizeKind::ShorterSide, requires = "model")]
     resize: ResizeKind,
     /// Per channel R,G,B of pixels in 0..1: subtracted
-    #[arg(long, value_name = "R,G,B", value_parser = rgb, requires = "model", default_value = "0.485,0.456,0.406")]
+    #[arg(long, value_name = "R,G,B", value_parser = rgb, allow_hyphen_values = true, requires = "model", default_value = "0.485,0.456,0.406")]
     mean: [f32; 3],
     /// Per channel R,G,B: divided by
-    #[arg(long, value_name = "R,G,B", value_parser = rgb, requires = "model", default_value = "0.229,0.224,0.225")]
+    #[arg(long, value_name = "R,G,B", value_parser = above_zero, requires = "model", default_value = "0.229,0.224,0.225")]
     std: [f32; 3],
 }
 
 /// A picture's height or width.
 fn side() -> clap::builder::RangedI64ValueParser<u32> {
     clap::value_parser!(u32).range(1..=16_383)
+}
+
+/// Three deviations.
+fn above_zero(text: &str) -> Result<[f32; 3], String> {
+    let numbers = rgb(text)?;
+    if numbers.iter().all(|&number| number > 0.0) { Ok(numbers) } else { Err("expected numbers above 0".into()) }
 }
 
 /// Three numbers with commas between.
@@ -62,8 +70,15 @@ fn rgb(text: &str) -> Result<[f32; 3], String> {
 impl Foreign {
     fn about(&self, model: &str) -> Result<StateDict> {
         let side = |side: Option<u32>| side.map(|side| side as usize);
+        let model = load_model(model)?;
+        let seen = self.image_size.map_or(model.input[1].max(model.input[2]), |size| size as usize);
+        if let Some(stored) = self.stored_size.filter(|&stored| (stored as usize) < seen) {
+            let message =
+                format!("--stored-size {stored}: expected {seen} or more, which the network sees of a picture");
+            return Err(Error::input(message));
+        }
         Ok(StateDict {
-            model: load_model(model)?,
+            model,
             classes: self.classes.as_deref().map(names).transpose()?,
             image_size: side(self.image_size),
             stored_size: side(self.stored_size),
@@ -76,7 +91,7 @@ impl Foreign {
 
 /// The lines of a file. A name may be there twice: two of ImageNet's classes are "crane".
 fn names(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io("cannot read the classes' names", path))?;
+    let text = text::read(path, "cannot read the classes' names")?;
     let names: Vec<String> = text.trim_end().lines().map(|line| line.trim().to_string()).collect();
     match names.iter().position(String::is_empty) {
         Some(at) => {
@@ -106,8 +121,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
             return Err(Error::input(format!("{}: {message}", out.display())));
         }
     };
-    if same(&from, &out) {
-        let message = "this is CKPT itself, which would lose what training goes on from; give OUT another name";
+    if same(&from, &out) || out.file_name().is_some_and(|name| name == "last.safetensors") && out.exists() {
+        let message = "this is what a run goes on from, which would be lost; give OUT another name";
         return Err(Error::input(format!("{}: {message}", out.display())));
     }
     let checkpoint = match &foreign.model {
@@ -127,5 +142,5 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         false => checkpoint.without_state()?.save(&out)?,
     }
     let size = std::fs::metadata(&out).map_or(0, |about| about.len());
-    console.say(format_args!("{}: {told}, {}", out.display(), bytes(size)))
+    console.say(escaped(&format!("{}: {told}, {}", out.display(), bytes(size))))
 }

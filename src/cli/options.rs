@@ -169,7 +169,7 @@ pub struct Options {
     #[arg(long, help_heading = "Data")]
     resize: Option<ResizeKind>,
     /// Per channel R,G,B of pixels in 0..1: subtracted
-    #[arg(long, value_name = "R,G,B", value_delimiter = ',', help_heading = "Data")]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true, help_heading = "Data")]
     mean: Option<Vec<f64>>,
     /// Whether the mean of the training pictures at each place is subtracted instead, as in the 2012 paper
     #[arg(long, value_name = "BOOL", help_heading = "Data")]

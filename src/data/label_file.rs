@@ -1,11 +1,10 @@
 //! `labels.csv`: a line `path,label` for each picture.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::formats::csv;
+use crate::formats::{csv, text};
 
 /// The file's name.
 pub(super) const LABELS: &str = "labels.csv";
@@ -16,11 +15,9 @@ pub(super) const LABELS: &str = "labels.csv";
 /// # Errors
 /// For a line without path and label, a path that leads out of the folder, and two labels of one picture.
 pub(super) fn read(file: &Path) -> Result<BTreeMap<String, String>> {
-    let bytes = fs::read(file).map_err(Error::io("cannot read the labels", file))?;
-    let text = String::from_utf8(bytes);
-    let text = text.map_err(|_| Error::input(format!("{}: not UTF-8; save it as UTF-8", file.display())))?;
+    let text = text::read(file, "cannot read the labels")?;
     let (mut labels, mut first) = (BTreeMap::new(), None);
-    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+    for (number, line) in text.lines().enumerate() {
         let wrong = |what: String| Err(Error::input(format!("{}: line {}: {what}", file.display(), number + 1)));
         let fields = csv::fields(line);
         let [path, label, ..] = &fields[..] else {
@@ -71,6 +68,8 @@ fn is_header(path: &str, label: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn of(text: &str) -> Result<Vec<(String, String)>, String> {

@@ -1,7 +1,7 @@
 //! Writes a file beside its place, syncs it and renames it: a crash or a full disk at any moment leaves the last good one.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, ErrorKind, Write};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -40,7 +40,11 @@ fn replace(path: &Path, content: impl FnOnce(&mut BufWriter<&File>) -> std::io::
         use std::os::unix::fs::PermissionsExt;
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    let file = builder.tempfile_in(folder)?;
+    // The error would tell the temporary name.
+    let file = builder.tempfile_in(folder).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => std::io::Error::new(ErrorKind::NotFound, "the folder is not there"),
+        kind => kind.into(),
+    })?;
     let mut writer = BufWriter::with_capacity(1 << 20, file.as_file());
     content(&mut writer)?;
     writer.flush()?;

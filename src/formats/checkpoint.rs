@@ -188,6 +188,12 @@ impl Checkpoint {
                 return Err(format!("{name} holds {bad}: its weights are damaged"));
             }
         }
+        let variances = self.tensors.iter().filter(|(name, _)| name.ends_with(".running_var"));
+        for (name, tensor) in variances {
+            if let Some(bad) = tensor.as_f32().unwrap_or_default().iter().find(|value| **value < 0.0) {
+                return Err(format!("{name} holds {bad}, but a variance is 0 or more: its weights are damaged"));
+            }
+        }
         let known = |name: &str| network.parameters.iter().any(|p| p.name == name);
         let state = |name: &str| name.rsplit_once('.').is_some_and(|(parameter, _)| known(parameter));
         match self.tensors.keys().find(|name| !known(name) && !state(name)) {

@@ -8,6 +8,7 @@ mod onnx;
 mod pretrained;
 pub mod safetensors;
 mod state_dict;
+pub mod text;
 
 pub use checkpoint::Checkpoint;
 pub use model_file::{load_model, model_text};

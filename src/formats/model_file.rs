@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use super::text;
+use crate::error::Result;
 use crate::models::Model;
 
 /// A model of the zoo, or the one in a file whose name ends in `.toml`.
@@ -22,7 +23,7 @@ pub fn model_text(name_or_path: &str) -> Result<String> {
     if path.extension().is_none_or(|extension| extension != "toml") {
         return Model::file(name_or_path).map(String::from);
     }
-    std::fs::read_to_string(path).map_err(Error::io("cannot read the model", path))
+    text::read(path, "cannot read the model")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! Trained networks as ONNX files (onnx.ai), which other runtimes run: from decoded pictures to probabilities, so that whoever
-//! uses one has nothing to get wrong but the decoding.
+//! Trained networks as ONNX files (onnx.ai), which other runtimes run: from pictures of the stored size to probabilities, so that whoever
+//! uses one has to decode and resize them as the metadata says, and nothing else.
 //!
 //! What is translated is the graph that `predict` runs, node by node. Operator set 17, of 2022: there are few runtimes that do not know it.
 
@@ -45,6 +45,7 @@ impl Checkpoint {
     /// [`Error::Io`] when the file cannot be written; [`Error::Input`] when it would have more than the 2 GiB that the format allows.
     pub fn save_onnx(mut self, path: &Path) -> Result<()> {
         let mut tensors = std::mem::take(&mut self.tensors);
+        self.extra.clear(); // where a run stood
         let options = BuildOptions { fold: true, ..self.build_options(1) };
         let network = eval_graph(&self.model, &options)?;
         network.folds.iter().try_for_each(|fold| fold.apply(&mut tensors))?;

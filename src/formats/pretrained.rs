@@ -80,7 +80,7 @@ impl Pretrained {
 }
 
 /// The first of these, and how many more there are.
-fn some(names: Vec<String>) -> String {
+pub(super) fn some(names: Vec<String>) -> String {
     let more = names.len().saturating_sub(MOST_NAMES);
     let told = names[..names.len() - more].join(", ");
     match (names.len(), more) {

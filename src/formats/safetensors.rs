@@ -108,11 +108,12 @@ fn read(path: &Path, convert: impl Fn(Dtype, Vec<usize>, &[u8]) -> Result<Option
         ErrorKind::UnexpectedEof => wrong("the file is cut short: it ends before its header says; copy it again"),
         _ => Error::io("cannot read the file", path)(e),
     };
-    let file = File::open(path).map_err(io)?;
-    let about = file.metadata().map_err(io)?;
+    // Looked at before it is opened: that of a pipe would wait for somebody to write.
+    let about = std::fs::metadata(path).map_err(io)?;
     if !about.is_file() {
         return Err(wrong("this is not a file; give a .safetensors file"));
     }
+    let file = File::open(path).map_err(io)?;
     let foreign = |why: &str| wrong(&format!("this is not a safetensors file ({why})"));
     let mut file = BufReader::with_capacity(1 << 20, file);
     let mut length = [0; 8];

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use super::pretrained::some;
 use super::{Checkpoint, safetensors};
 use crate::data::Resize;
 use crate::error::{Error, Result};
-use crate::models::{Model, eval_graph, with_margin};
+use crate::models::{MEAN_IMAGE, Model, eval_graph, with_margin};
 use crate::ops::DropoutScaling;
 
 /// What a state dict does not say of itself.
@@ -39,18 +40,22 @@ impl Checkpoint {
             return Err(wrong("a checkpoint of convoy, which says itself what it is: leave out --model".into()));
         }
         let StateDict { model, classes, image_size, stored_size, resize, mean, std } = about;
-        let last =
-            model.layers.iter().rfind(|layer| layer.kind.has_weight()).map(|layer| format!("{}.weight", layer.name));
-        let last = last.ok_or_else(|| wrong(format!("{} has no layer with weights", model.name)))?;
-        let Some(found) = tensors.get(&last).and_then(|tensor| tensor.shape().first().copied()) else {
-            let own: Vec<&str> = tensors.keys().map(String::as_str).take(8).collect();
-            let message = format!("{last} is missing, which the model {} needs; it has {}", model.name, own.join(", "));
-            return Err(wrong(message + ". Choose the --model that the file is of"));
+        let told = tensors.iter().map(|(name, tensor)| format!("{name} {}", tensor.shape())).collect::<Vec<_>>();
+        let holds = if told.is_empty() { "no floating-point tensors".into() } else { some(told) };
+        // Without names the classes are as many as the last weights have rows.
+        let classes = match (classes, model.layers.iter().rfind(|layer| layer.kind.has_weight())) {
+            (Some(classes), _) => classes,
+            (None, Some(layer)) => {
+                let last = tensors.get(&format!("{}.weight", layer.name));
+                let rows = last.and_then(|weight| weight.shape().first().copied()).unwrap_or(1);
+                (0..rows).map(|class| class.to_string()).collect()
+            }
+            (None, None) => Vec::new(),
         };
-        let classes = classes.unwrap_or_else(|| (0..found).map(|class| class.to_string()).collect());
-        if classes.len() != found {
-            return Err(wrong(format!("{last} is of {found} classes, but {} have names", classes.len())));
-        }
+        let advice = format!(
+            "; the file holds {holds}. Choose the --model and --image-size that it is of, and name its classes (here {}) by --classes",
+            classes.len()
+        );
         let seen = image_size.map_or([model.input[1], model.input[2]], |side| [side; 2]);
         let checkpoint = Checkpoint {
             model,
@@ -59,7 +64,7 @@ impl Checkpoint {
             stored_size: stored_size.map_or(seen.map(with_margin), |side| [side; 2]),
             resize,
             mean,
-            mean_image: false,
+            mean_image: tensors.contains_key(MEAN_IMAGE),
             std,
             dropout: None,
             dropout_scaling: DropoutScaling::Inverted,
@@ -68,7 +73,7 @@ impl Checkpoint {
             extra: Default::default(),
             tensors,
         };
-        checkpoint.check_tensors().map_err(wrong)?;
+        checkpoint.check_tensors().map_err(|message| wrong(message + &advice))?;
         Ok(checkpoint)
     }
 

@@ -1,16 +1,19 @@
 //! First values of parameters: functions of the run's seed and the parameter's number.
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
+use std::fmt::Formatter;
 
-use crate::error::{Error, Result};
+use rayon::prelude::*;
+use serde::de::{self, MapAccess, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::error::Error;
 use crate::graph::ValueId;
 use crate::rng::{Philox, stream, unit};
 use crate::tensor::{Shape, Tensor, zeros};
 
 /// How the weights of a layer start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase", from = "Written")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Init {
     /// N(0, sigma) with this sigma; the paper's is 0.01. `{ normal = 0.01 }` in a file.
     Normal(f32),
@@ -22,34 +25,44 @@ pub enum Init {
     PyTorch,
 }
 
-/// [`Init`] as a file has it.
-#[derive(Deserialize)]
-#[serde(untagged, expecting = "init: expected \"he\", \"pytorch\" or { normal = 0.01 }, the deviation")]
-enum Written {
-    Named(Named),
-    Normal(Normal),
-}
+impl<'de> Deserialize<'de> for Init {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Init, D::Error> {
+        struct Written;
 
-#[derive(Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Named {
-    He,
-    PyTorch,
-}
+        impl<'de> Visitor<'de> for Written {
+            type Value = Init;
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Normal {
-    normal: f32,
-}
+            fn expecting(&self, f: &mut Formatter) -> std::fmt::Result {
+                f.write_str("init: \"he\", \"pytorch\" or { normal = 0.01 }, the deviation")
+            }
 
-impl From<Written> for Init {
-    fn from(written: Written) -> Init {
-        match written {
-            Written::Named(Named::He) => Init::He,
-            Written::Named(Named::PyTorch) => Init::PyTorch,
-            Written::Normal(Normal { normal }) => Init::Normal(normal),
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<Init, E> {
+                match name {
+                    "he" => Ok(Init::He),
+                    "pytorch" => Ok(Init::PyTorch),
+                    other => Err(E::invalid_value(Unexpected::Str(other), &self)),
+                }
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Init, A::Error> {
+                let mut deviation = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key != "normal" {
+                        return Err(de::Error::invalid_value(Unexpected::Other(&format!("a key `{key}`")), &self));
+                    }
+                    let given: f64 = map.next_value()?;
+                    if !(0.0..=f64::from(f32::MAX)).contains(&given) {
+                        let expected = "a deviation of 0 or more";
+                        return Err(de::Error::invalid_value(Unexpected::Float(given), &expected));
+                    }
+                    deviation = Some(given as f32);
+                }
+                let lacks = || de::Error::invalid_value(Unexpected::Other("an empty table"), &self);
+                deviation.map(Init::Normal).ok_or_else(lacks)
+            }
         }
+
+        deserializer.deserialize_any(Written)
     }
 }
 
@@ -124,7 +137,7 @@ impl Parameter {
     ///
     /// # Errors
     /// When the machine has not so much memory.
-    pub fn initial(&self, seed: u64) -> Result<Tensor> {
+    pub fn initial(&self, seed: u64) -> crate::Result<Tensor> {
         let random = Philox { seed, stream: stream::INIT, step: self.number };
         let mut values = zeros(self.shape.elements()).map_err(Error::device)?;
         // In pieces on all processors: each number depends on its place alone. AlexNet's 58 million take seconds on one.
