@@ -118,7 +118,7 @@ def speed():
 
     def of_convoy(mode, batch, precision, adapter, *more):
         command = convoy("bench", "--json", "--mode", mode, "--batch", str(batch), "--precision", precision, "--adapter", adapter, *steps, *more)
-        found = measured("bench", command, 120)
+        found = measured("bench", command, 180 if "full" in more else 120)
         if found:
             row(mode, batch, precision, f"convoy, {adapter}", found["images_per_second"], found["peak_memory_bytes"] / 2**20)
         return found

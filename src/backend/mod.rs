@@ -176,6 +176,10 @@ pub trait Device {
     /// From now on graphs are compiled with these kernels, and with the defaults for other nodes. Unknown names do not count.
     fn choose(&mut self, _choices: Choices) {}
 
+    /// Compiles, all at once, the kernels of its own that a graph would run, so that [`Device::compile`] finds them ready; what fails there
+    /// fails later too. Nothing where nothing is gained.
+    fn prepare(&mut self, _graph: &Graph) {}
+
     /// Compiles a graph whose parameters and state were [`Device::set`]. `outputs` are read back after each step.
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>>;
 }

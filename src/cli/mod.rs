@@ -115,7 +115,7 @@ impl DeviceArgs {
 enum TuneName {
     /// No, and use the default kernels
     Off,
-    /// For what is not known of this device yet, two seconds at most
+    /// For what is not known of this device yet, two seconds at most; what NVIDIA's libraries compute is held against the own kernels in any case
     Quick,
     /// For all that the network needs, also what is known
     Full,

@@ -24,7 +24,7 @@ struct Engine {
     bool runs;
 };
 static const std::vector<Engine> ENGINES = {{{NONDETERMINISTIC}, 0, true}, {{TENSOR_CORE}, 512, true}, {{}, 4096, false}, {{}, 1024, true},
-    {{WINOGRAD}, 0, true}, {{TENSOR_CORE, STRICT_NAN}, 0, true}, {{STRICT_NAN}, 0, true}};
+    {{WINOGRAD}, 0, true}, {{TENSOR_CORE, STRICT_NAN}, 0, true}, {{STRICT_NAN}, 0, true}, {{}, 256, true}};
 static const std::map<int, std::vector<int>> PROPOSED = {{3, {0, 1, 2, 3}}, {1, {4, 5}}, {2, {6}}};
 
 struct Descriptor {
@@ -133,6 +133,8 @@ API cudnnBackendFinalize(Descriptor* it) {
             return done(true);
         case POINTWISE_OPERATION: return done(it->has({750, 751, 753}) && (it->part(750).all<int>(0)[0] == 100 || it->has({752})));
         case GRAPH: return done(it->has({800, 801}));
+        case ENGINE: return it->engine = it->all<int64_t>(1301)[0], done(it->has({1300}) && it->engine < int(ENGINES.size()));
+        case CONFIG: return it->engine = it->part(300).engine, it->parts[201] = {it->part(300).parts.at(1300)[0]}, done(it->has({300}));
         case HEURISTIC:
             if (!it->has({200, 201}) || !PROPOSED.count(it->all<int>(200)[0])) return refuse(NOT_SUPPORTED, "a mode");
             return done(true);
@@ -168,6 +170,8 @@ API cudnnBackendGetAttribute(Descriptor* it, int attribute, int kind, int64_t ro
         std::copy_n(notes.begin(), std::min<int64_t>(room, *count), static_cast<int*>(values));
         return OK;
     }
+    if (it->type == ENGINE && attribute == 1301 && kind == 3) return *count = 1, *static_cast<int64_t*>(values) = it->engine, OK;
+    if (it->type == GRAPH && attribute == 802 && kind == 3) return *count = 1, *static_cast<int64_t*>(values) = ENGINES.size(), OK;
     if (it->type == PLAN && attribute == 402 && kind == 3 && room == 1) {
         return *count = 1, *static_cast<int64_t*>(values) = ENGINES[it->part(401).engine].workspace, OK;
     }

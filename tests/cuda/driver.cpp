@@ -319,6 +319,12 @@ API cuEventRecord(Event* e, Stream* s) {
     e->stream = s;
     return put(s, [=] { return e->done = number, int(OK); });
 }
+API cuEventRecordWithFlags(Event* e, Stream* s, unsigned flags) {
+    ENTER
+    if (flags != 1 || !s->recording) return refuse(INVALID, "an event that is no part of what is recorded");
+    e->wanted = 1, e->done = 0, e->stream = s;
+    return put(s, [=] { return e->done = 1, int(OK); });
+}
 API cuEventQuery(Event* e) {
     ENTER
     if (e->done == e->wanted) return OK;

@@ -181,7 +181,8 @@ impl CublasLt {
         check(unsafe { (f.cublasLtMatmulPreferenceCreate)(&mut preference) })?;
         let preference = Made { raw: preference, destroy: f.cublasLtMatmulPreferenceDestroy };
         let [b, a, c] = layouts.each_ref().map(|layout| layout.raw);
-        let (mut found, mut count) = (vec![Found::default(); way + 1], 0);
+        // Always as many: lists of other lengths need not begin alike.
+        let (mut found, mut count) = ([Found::default(); 8], 0);
         // SAFETY: all are alive, and there is room for as many results as are asked for.
         let code = unsafe {
             let most = MOST_WORKSPACE;

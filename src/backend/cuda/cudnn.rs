@@ -2,6 +2,7 @@
 //!
 //! The numbers are those of cudnn_graph.h, which are the same in every cuDNN since 9.0.
 
+use std::collections::HashSet;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -83,9 +84,6 @@ const STRICT_NAN_PROPAGATION: c_int = 9;
 /// Ways of a convolution that are looked at.
 const MOST_WAYS: usize = 64;
 
-/// What a convolution may take beside its tensors, bytes.
-const MOST_WORKSPACE: i64 = 2 << 30;
-
 /// The library, ready.
 pub(super) struct Cudnn {
     functions: Arc<Functions>,
@@ -93,6 +91,8 @@ pub(super) struct Cudnn {
     handle: Option<Mutex<Guarded>>,
     /// Description of such a GPU.
     described: Option<Descriptor>,
+    /// What a convolution may take beside its tensors, bytes.
+    most_workspace: u64,
 }
 
 struct Guarded(Handle);
@@ -151,13 +151,18 @@ const BIASED: i64 = 6;
 
 impl Cudnn {
     /// The library for the context that is bound.
-    pub fn open(library: &'static Library) -> Result<Cudnn> {
+    pub fn open(library: &'static Library, most_workspace: u64) -> Result<Cudnn> {
         let functions = Functions::of(library).map_err(|e| Error::device(format!("NVIDIA's cuDNN is too old: {e}")))?;
         let mut handle = null_mut();
         // SAFETY: a place for the handle.
         let code = unsafe { (functions.cudnnCreate)(&mut handle) };
         functions.check(code)?;
-        Ok(Cudnn { functions: Arc::new(functions), handle: Some(Mutex::new(Guarded(handle))), described: None })
+        Ok(Cudnn {
+            functions: Arc::new(functions),
+            handle: Some(Mutex::new(Guarded(handle))),
+            described: None,
+            most_workspace,
+        })
     }
 
     /// Such as 9.28.1.
@@ -179,22 +184,58 @@ impl Cudnn {
         if graph.finalize().is_err() {
             return Ok(None);
         }
-        let mut left = way;
-        for mode in HEURISTIC_MODES {
-            for config in self.configs(&graph, mode)? {
-                if !self.is_fit(&config, precision)? {
+        // What the library thinks best first, then all that there is; of each engine the first configuration.
+        let proposed = HEURISTIC_MODES.into_iter().map(|mode| self.configs(&graph, mode));
+        let (mut seen, mut left) = (HashSet::new(), way);
+        let rest = std::iter::once_with(|| self.all_engines(&graph));
+        let mut found = None;
+        'search: for configs in proposed.chain(rest) {
+            for config in configs? {
+                let engine = self.engine(&config)?;
+                if !self.is_fit(&engine, precision)? || !seen.insert(number(&engine)?) {
                     continue;
                 }
-                let Some((plan, workspace)) = self.plan_of(&config)? else { continue };
+                let Some(planned) = self.plan_of(&config)? else { continue };
                 if left == 0 {
-                    parts.extend([graph, config]);
-                    parts.extend(operations);
-                    return Ok(Some(Plan { plan, workspace, _parts: parts }));
+                    found = Some((planned, config));
+                    break 'search;
                 }
                 left -= 1;
             }
         }
-        Ok(None)
+        Ok(found.map(|((plan, workspace), config)| {
+            parts.extend([graph, config]);
+            parts.extend(operations);
+            Plan { plan, workspace, _parts: parts }
+        }))
+    }
+
+    /// The engine of a configuration.
+    fn engine(&self, config: &Descriptor) -> Result<Descriptor> {
+        let engine = self.new_descriptor(ENGINE)?;
+        config.get(300, Kind::Descriptor, &mut [engine.raw])?;
+        Ok(engine)
+    }
+
+    /// Each engine that takes the graph, as it is configured when nothing is said.
+    fn all_engines(&self, graph: &Descriptor) -> Result<Vec<Descriptor>> {
+        let mut count = [0_i64];
+        graph.get(802, Kind::Int64, &mut count)?;
+        let config = |number: i64| {
+            let engine = self.new_descriptor(ENGINE)?;
+            engine.set(1300, Kind::Descriptor, &[graph.raw])?;
+            engine.set(1301, Kind::Int64, &[number])?;
+            if let Some(described) = &self.described {
+                engine.set(1307, Kind::Descriptor, &[described.raw])?;
+            }
+            engine.finalize()?;
+            let config = self.new_descriptor(ENGINE_CONFIG)?;
+            config.set(300, Kind::Descriptor, &[engine.raw])?;
+            config.finalize()?;
+            Ok::<_, Error>(config)
+        };
+        // One that is refused does not take it.
+        Ok((0..count[0]).filter_map(|number| config(number).ok()).collect())
     }
 
     /// The operations, in order, and what they are described by.
@@ -301,9 +342,7 @@ impl Cudnn {
     }
 
     /// Whether an engine computes what is asked for: no numbers rounded that must not be, the same result each time.
-    fn is_fit(&self, config: &Descriptor, precision: Precision) -> Result<bool> {
-        let engine = self.new_descriptor(ENGINE)?;
-        config.get(300, Kind::Descriptor, &mut [engine.raw])?;
+    fn is_fit(&self, engine: &Descriptor, precision: Precision) -> Result<bool> {
         let mut notes = [0 as c_int; 32];
         let count = engine.get(1303, Kind::NumericalNote, &mut notes)?;
         Ok(notes[..count].iter().all(|&note| match note {
@@ -326,7 +365,8 @@ impl Cudnn {
         }
         let mut workspace = [0_i64];
         plan.get(402, Kind::Int64, &mut workspace)?;
-        Ok((workspace[0] <= MOST_WORKSPACE).then_some((plan, workspace[0].max(0) as u64)))
+        let workspace = workspace[0].max(0) as u64;
+        Ok((workspace <= self.most_workspace).then_some((plan, workspace)))
     }
 
     fn set_handle(&self, descriptor: &Descriptor, attribute: c_int) -> Result<()> {
@@ -366,6 +406,13 @@ impl Cudnn {
         self.functions.check(unsafe { (self.functions.cudnnBackendCreateDescriptor)(kind, &mut raw) })?;
         Ok(Descriptor { raw, functions: self.functions.clone() })
     }
+}
+
+/// An engine's number.
+fn number(engine: &Descriptor) -> Result<i64> {
+    let mut number = [0_i64];
+    engine.get(1301, Kind::Int64, &mut number)?;
+    Ok(number[0])
 }
 
 impl Drop for Cudnn {
@@ -458,7 +505,7 @@ mod tests {
         /// The library for a GPU that is not there.
         fn described(library: &'static Library) -> Result<Cudnn> {
             let functions = Arc::new(Functions::of(library).unwrap());
-            let mut cudnn = Cudnn { functions, handle: None, described: None };
+            let mut cudnn = Cudnn { functions, handle: None, described: None, most_workspace: 2 << 30 };
             let described = cudnn.new_descriptor(38)?;
             described.set(2702, Kind::Character, H100.as_bytes())?;
             described.finalize()?;

@@ -9,10 +9,11 @@ use super::kernels::Kernels;
 use super::libraries::{Libraries, is_library};
 use super::program::CudaProgram;
 use crate::backend::variables::Variables;
-use crate::backend::wgpu::lower::candidates;
+use crate::backend::wgpu::lower::{candidates, lower};
 use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, padded};
 use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
 use crate::error::{Error, Result};
+use crate::graph::plan::plan;
 use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::Tensor;
 
@@ -29,6 +30,8 @@ pub struct CudaDevice {
 /// What the device and its programs share.
 pub(super) struct Shared {
     pub context: Arc<Context>,
+    /// Where both are installed. Before the stream, which they refer to.
+    pub libraries: Option<Libraries>,
     /// Where steps run, and all that must not overtake them.
     pub stream: Stream,
     /// Where inputs come in meanwhile.
@@ -36,8 +39,6 @@ pub(super) struct Shared {
     pub capability: Capability,
     pub max_buffer: u64,
     pub poison: bool,
-    /// Where both are installed.
-    pub libraries: Option<Libraries>,
     kernels: Mutex<Kernels>,
 }
 
@@ -82,7 +83,10 @@ impl CudaDevice {
         let mut lacks = None;
         let libraries = match own_only {
             true => None,
-            false => match (Libraries::open(&context, &kernels, options.precision), options.precision) {
+            false => match (
+                Libraries::open(&context, &kernels, options.precision, adapter.info.max_buffer_bytes),
+                options.precision,
+            ) {
                 (Ok(libraries), _) => Some(libraries),
                 (Err(error), Precision::Tf32 | Precision::Bf16) => {
                     return Err(Error::device(format!(
@@ -179,7 +183,9 @@ impl Device for CudaDevice {
     fn candidates(&self, graph: &Graph, node: &Node) -> Vec<String> {
         let types = graph.types(node);
         let own = candidates(&node.op, &types, self.shared.capability).unwrap_or_default();
-        let Some(libraries) = &self.shared.libraries else { return own };
+        let Some(libraries) = self.shared.libraries.as_ref().filter(|_| self.shared.context.bind().is_ok()) else {
+            return own;
+        };
         let mut all = libraries.candidates(&node.op, &types);
         match own.is_empty() && !all.is_empty() {
             true => all.push("own".into()), // the only one, which has no name
@@ -196,7 +202,22 @@ impl Device for CudaDevice {
         self.choices = Arc::new(choices);
     }
 
+    fn prepare(&mut self, graph: &Graph) {
+        let shared = &self.shared;
+        if let Ok(lowered) = lower(shared.capability, &self.choices, shared.max_buffer, graph, &plan(graph, &[])) {
+            let _ = shared.kernels().get(&shared.context, &lowered.dispatches);
+        }
+    }
+
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
-        Ok(Box::new(CudaProgram::compile(self.shared.clone(), &self.variables, &self.choices, graph, outputs)?))
+        let compile = |libraries| {
+            CudaProgram::compile(self.shared.clone(), &self.variables, &self.choices, graph, outputs, libraries)
+        };
+        let program = match (compile(true), &self.shared.libraries) {
+            // What a library cannot run after all, or has too little memory for, the own kernels can.
+            (Err(error), Some(_)) => compile(false).map_err(|_| error)?,
+            (compiled, _) => compiled?,
+        };
+        Ok(Box::new(program))
     }
 }

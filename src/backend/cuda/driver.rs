@@ -243,16 +243,22 @@ impl Stream {
         unsafe { result::stream::begin_capture(self.raw, MODE) }.map_err(told)?;
         let worked = work();
         // SAFETY: recording has begun, and is ended whatever happened.
-        let graph = unsafe { result::stream::end_capture(self.raw) }.map_err(told)?;
-        let instantiate = |()| {
+        let graph = unsafe { result::stream::end_capture(self.raw) }.map_err(told);
+        let instantiate = |graph| {
             // SAFETY: the graph is alive.
             let raw = unsafe { result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0)) }.map_err(told)?;
             Ok(Recorded { context: self.context.clone(), raw })
         };
-        let recorded = worked.and_then(instantiate);
-        // SAFETY: what was made of it needs it no longer.
-        let _ = unsafe { result::graph::destroy(graph) };
-        recorded
+        match graph {
+            Ok(graph) => {
+                let recorded = worked.and_then(|()| instantiate(graph));
+                // SAFETY: what was made of it needs it no longer.
+                let _ = unsafe { result::graph::destroy(graph) };
+                recorded
+            }
+            // What went wrong first says why.
+            Err(error) => Err(worked.err().unwrap_or(error)),
+        }
     }
 
     pub fn run(&self, recorded: &Recorded) -> Result<()> {
@@ -319,6 +325,13 @@ impl Event {
     pub fn record(&self, stream: &Stream) -> Result<()> {
         // SAFETY: both are alive.
         unsafe { result::event::record(self.raw, stream.raw) }.map_err(told)
+    }
+
+    /// [`Event::record`] as a part of what is being recorded: it takes place in each run of that.
+    pub fn record_within(&self, stream: &Stream) -> Result<()> {
+        let flags = sys::CUevent_record_flags::CU_EVENT_RECORD_EXTERNAL as u32;
+        // SAFETY: both are alive.
+        unsafe { sys::cuEventRecordWithFlags(self.raw, stream.raw, flags) }.result().map_err(told)
     }
 
     /// Whether it took place.

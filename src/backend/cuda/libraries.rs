@@ -60,6 +60,11 @@ impl Work {
                 let ([terms, columns], [_, rows]) = (matrix(0)?, matrix(1)?);
                 Some(Work::Product(Product { rows, columns, terms, a_transposed: true, ..plain }, [1, 0, 2]))
             }
+            // The gradient alone, in place of the output; the optimizer's step is convoy's own.
+            Op::LinearUpdate(_) => {
+                let ([terms, columns], [_, rows]) = (matrix(0)?, matrix(1)?);
+                Some(Work::Product(Product { rows, columns, terms, a_transposed: true, ..plain }, [1, 0, types.len()]))
+            }
             Op::Conv2dBackwardInput(backward) => {
                 let ([n, ..], [o, i, ..]) = (nchw(0)?, nchw(1)?);
                 let [h, w] = backward.input;
@@ -150,16 +155,16 @@ pub(super) struct Libraries {
 }
 
 impl Libraries {
-    /// Opens them.
+    /// Opens them, for a GPU with so much memory, bytes.
     ///
     /// # Errors
     /// Where one is not installed, or does not work, with what to do.
-    pub fn open(context: &Arc<Context>, kernels: &Kernels, precision: Precision) -> Result<Libraries> {
+    pub fn open(context: &Arc<Context>, kernels: &Kernels, precision: Precision, memory: u64) -> Result<Libraries> {
         let [major, _] = version()?;
         let (cudnn, of) = library::cudnn(major)?;
         let cublaslt = library::cublaslt(of)?;
         context.bind()?;
-        let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn)?);
+        let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn, memory / 8)?);
         let casts = (precision == Precision::Bf16).then(|| Casts::new(kernels, context)).transpose()?;
         Ok(Libraries { cublaslt, cudnn, precision, casts, _context: context.clone() })
     }
@@ -178,19 +183,10 @@ impl Libraries {
 
     /// The call for a node, by the way `chosen`, or the first where nothing is known; `None` where the choice is one of convoy's own kernels,
     /// and where the libraries do not compute it.
-    ///
-    /// # Errors
-    /// The libraries'.
-    pub fn of_node(&self, op: &Op, types: &[TensorType], chosen: Option<&str>) -> Result<Option<Call>> {
-        let Some(work) = Work::of(op, types) else { return Ok(None) };
-        for way in self.ways() {
-            if chosen.is_none_or(|chosen| self.name(&work, way) == chosen)
-                && let Some(call) = self.call(&work, way)?
-            {
-                return Ok(Some(call));
-            }
-        }
-        Ok(None)
+    pub fn of_node(&self, op: &Op, types: &[TensorType], chosen: Option<&str>) -> Option<Call> {
+        let work = Work::of(op, types)?;
+        let wanted = |way: &(Precision, usize)| chosen.is_none_or(|chosen| self.name(&work, *way) == chosen);
+        self.ways().into_iter().filter(wanted).find_map(|way| self.call(&work, way).ok()?)
     }
 
     /// What is tried, by precision and the library's own order.

@@ -1,10 +1,11 @@
 //! Where NVIDIA's libraries are: the driver's where the system looks, the compiler's also in a toolkit's folder and those of Python
 //! packages. Nothing of them is needed to build convoy.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::ffi::c_int;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libloading::Library;
 
@@ -82,7 +83,7 @@ pub(super) fn cudnn(driver: c_int) -> Result<(&'static Library, c_int)> {
     static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
     let names = if cfg!(windows) { &["cudnn64_9.dll"] } else { &["libcudnn.so.9"] };
     let fits = |library: &Library| match cuda_of_cudnn(library) {
-        Some(of) if of <= driver => Ok(()),
+        Some(of) if of <= driver => cublaslt(of).map(drop).map_err(|error| format!("is of CUDA {of}, but {error}")),
         Some(of) => Err(format!("is of CUDA {of}, the driver of {driver}")),
         None => Err("does not say its version".into()),
     };
@@ -103,11 +104,14 @@ fn cuda_of_cudnn(library: &Library) -> Option<c_int> {
 /// # Errors
 /// When there is none, with what to install.
 pub(super) fn cublaslt(major: c_int) -> Result<&'static Library> {
-    static LIBRARY: OnceLock<std::result::Result<Library, String>> = OnceLock::new();
+    static LIBRARIES: Mutex<BTreeMap<c_int, std::result::Result<&'static Library, String>>> =
+        Mutex::new(BTreeMap::new());
     let name = if cfg!(windows) { format!("cublasLt64_{major}.dll") } else { format!("libcublasLt.so.{major}") };
     let package = if major < 13 { "nvidia-cublas-cu12" } else { "nvidia-cublas" };
-    let loaded = LIBRARY.get_or_init(|| load(&[&name], &folders(), |_| Ok(())));
-    loaded.as_ref().map_err(|tried| missing("cuBLASLt", tried, package))
+    let mut libraries = LIBRARIES.lock().unwrap_or_else(PoisonError::into_inner);
+    let forever = |library| -> &'static Library { Box::leak(Box::new(library)) };
+    let loaded = libraries.entry(major).or_insert_with(|| load(&[&name], &folders(), |_| Ok(())).map(forever));
+    loaded.clone().map_err(|tried| missing("cuBLASLt", &tried, package))
 }
 
 fn missing(name: &str, tried: &str, package: &str) -> Error {

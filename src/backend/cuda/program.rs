@@ -12,12 +12,13 @@ use super::kernels::Kernel;
 use super::libraries::Call;
 use crate::backend::variables::Variables;
 use crate::backend::wgpu::dispatch::Dispatch;
-use crate::backend::wgpu::lower::{lower_some, place};
+use crate::backend::wgpu::lower::{Wanted, lower_parts, place};
 use crate::backend::wgpu::lowering::{ALIGNMENT, Memory as Place, padded};
 use crate::backend::{Choices, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
-use crate::graph::{Graph, Role, ValueId};
+use crate::graph::{Graph, Node, Role, ValueId};
+use crate::ops::Op;
 use crate::tensor::{Tensor, TensorType};
 
 /// A graph on a GPU.
@@ -120,11 +121,16 @@ impl CudaProgram {
         choices: &Arc<Choices>,
         graph: &Graph,
         outputs: &[ValueId],
+        libraries: bool,
     ) -> Result<Self> {
         let plan = plan(graph, outputs);
-        let calls = calls(&shared, choices, graph)?;
-        let own = |number: usize| !calls.contains_key(&number);
-        let lowered = lower_some(shared.capability, choices, shared.max_buffer, graph, &plan, own)?;
+        let calls = if libraries { calls(&shared, choices, graph)? } else { BTreeMap::new() };
+        let of_call = |number: usize| match graph.nodes[number].op {
+            Op::LinearUpdate(_) => Wanted::Update,
+            _ => Wanted::Nothing,
+        };
+        let part = |number: usize| if calls.contains_key(&number) { of_call(number) } else { Wanted::Whole };
+        let lowered = lower_parts(shared.capability, choices, shared.max_buffer, graph, &plan, part)?;
         let ids = || (0..graph.values.len()).map(ValueId);
         let mut arena = Arena { guard: if shared.poison { GUARD } else { 0 }, ..Arena::default() };
         let mut addresses: HashMap<Place, u64> = HashMap::new();
@@ -165,15 +171,19 @@ impl CudaProgram {
         }
         let mut launches = launches(&shared, &addresses, &lowered.dispatches)?;
         for (node, call) in calls {
-            let values = graph.nodes[node].inputs.iter().chain(&graph.nodes[node].outputs);
-            let operands = values.map(|&id| addresses[&place(&plan, id)]).collect();
+            let Node { inputs, outputs, .. } = &graph.nodes[node];
+            let mut operands: Vec<u64> = inputs.iter().chain(outputs).map(|&id| addresses[&place(&plan, id)]).collect();
+            if of_call(node) == Wanted::Update {
+                operands[inputs.len()] = addresses[&Place::Scratch(0)]; // the gradient, before it is used
+            }
             let launch =
                 Launch { node, work: Work::Call { call, addresses: operands, workspace: addresses[&of_calls] } };
             // What a library loads when it is first called it could not load while a step is being recorded.
             launch.launch(&shared)?;
             launches.push(launch);
         }
-        launches.sort_by_key(|launch| launch.node);
+        // A library's call comes before what kernels make of its result.
+        launches.sort_by_key(|launch| (launch.node, matches!(launch.work, Work::Kernel { .. })));
         shared.stream.wait()?;
         let all = graph.stages();
         let mut stages = Vec::new();
@@ -287,7 +297,7 @@ fn calls(shared: &Shared, choices: &Choices, graph: &Graph) -> Result<BTreeMap<u
     shared.context.bind()?;
     for (number, node) in graph.nodes.iter().enumerate() {
         let chosen = choices.get(&graph.signature(node)).map(String::as_str);
-        if let Some(call) = libraries.of_node(&node.op, &graph.types(node), chosen)? {
+        if let Some(call) = libraries.of_node(&node.op, &graph.types(node), chosen) {
             calls.insert(number, call);
         }
     }
@@ -430,13 +440,16 @@ impl Program for CudaProgram {
         let shared = self.shared.clone();
         shared.context.bind()?;
         let upload = self.land(0)?;
-        // Nothing but a launch between two of them.
+        // Recorded as a step is, with an event between two launches: what the host does for a launch is not timed.
         let events = (0..=self.launches.len()).map(|_| Event::timed(&shared.context)).collect::<Result<Vec<_>>>()?;
-        events[0].record(&shared.stream)?;
-        for (launch, event) in self.launches.iter().zip(&events[1..]) {
-            launch.launch(&shared)?;
-            event.record(&shared.stream)?;
-        }
+        let recorded = shared.stream.record(|| {
+            events[0].record_within(&shared.stream)?;
+            self.launches.iter().zip(&events[1..]).try_for_each(|(launch, event)| {
+                launch.launch(&shared)?;
+                event.record_within(&shared.stream)
+            })
+        })?;
+        shared.stream.run(&recorded)?;
         shared.stream.wait()?;
         self.stages[0].idle.extend(upload);
         let mut times = vec![NodeTime::default(); self.nodes];

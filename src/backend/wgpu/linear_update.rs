@@ -50,8 +50,22 @@ impl WgpuOp for LinearUpdate {
 
 impl LinearUpdate {
     fn lower_apart(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
-        let gradient = ValueRef { ty: outputs[0].ty.clone(), ..cx.scratch(outputs[0].elements()) };
+        let gradient = Self::gradient(cx, outputs);
         LinearBackwardWeight.lower(cx, &inputs[..2], std::slice::from_ref(&gradient))?;
+        self.step(cx, inputs, outputs, gradient)
+    }
+
+    /// The optimizer's step alone, with the gradient in scratch memory.
+    pub(super) fn lower_step(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef]) -> Result<()> {
+        let gradient = Self::gradient(cx, outputs);
+        self.step(cx, inputs, outputs, gradient)
+    }
+
+    fn gradient(cx: &mut Lowering, outputs: &[ValueRef]) -> ValueRef {
+        ValueRef { ty: outputs[0].ty.clone(), ..cx.scratch(outputs[0].elements()) }
+    }
+
+    fn step(&self, cx: &mut Lowering, inputs: &[ValueRef], outputs: &[ValueRef], gradient: ValueRef) -> Result<()> {
         let inputs = LinearUpdate::of_rule(inputs, gradient);
         match &self.rule {
             UpdateRule::Sgd(sgd) => sgd.lower(cx, &inputs, outputs),

@@ -30,17 +30,29 @@ pub(in crate::backend) fn lower(
     graph: &Graph,
     plan: &Plan,
 ) -> Result<Lowering> {
-    lower_some(capability, choices, max_buffer, graph, plan, |_| true)
+    lower_parts(capability, choices, max_buffer, graph, plan, |_| Wanted::Whole)
 }
 
-/// [`lower`] of the nodes whose numbers are `wanted`.
-pub(in crate::backend) fn lower_some(
+/// What of a node is lowered.
+#[cfg_attr(not(any(feature = "cuda", test)), allow(dead_code))] // all of it, but for CUDA
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::backend) enum Wanted {
+    /// All of it.
+    Whole,
+    /// Nothing: something else computes it.
+    Nothing,
+    /// Of a linear layer's update the optimizer's step, with the gradient that something else writes to the first scratch memory.
+    Update,
+}
+
+/// [`lower`] of parts of the nodes, by their numbers.
+pub(in crate::backend) fn lower_parts(
     capability: Capability,
     choices: &Arc<Choices>,
     max_buffer: u64,
     graph: &Graph,
     plan: &Plan,
-    wanted: impl Fn(usize) -> bool,
+    part: impl Fn(usize) -> Wanted,
 ) -> Result<Lowering> {
     let mut lowering = Lowering::new(capability, choices.clone());
     let reference = |&id: &ValueId| {
@@ -59,8 +71,10 @@ pub(in crate::backend) fn lower_some(
         let inputs = node.inputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
         let outputs = node.outputs.iter().map(reference).collect::<Result<Vec<_>>>()?;
         lowering.node(&node.layer, graph.signature(node));
-        if wanted(number) {
-            node.op.wgpu().lower(&mut lowering, &inputs, &outputs)?;
+        match (part(number), &node.op) {
+            (Wanted::Whole, op) => op.wgpu().lower(&mut lowering, &inputs, &outputs)?,
+            (Wanted::Update, Op::LinearUpdate(update)) => update.lower_step(&mut lowering, &inputs, &outputs)?,
+            _ => {}
         }
     }
     Ok(lowering)
