@@ -293,7 +293,7 @@ mod tests {
             ),
             (
                 &format!("{head}init = {{ normal = -0.1 }}\nlayers = [{{ name = \"f\", kind = \"linear\", out = 2 }}]"),
-                "layer f: normal = -0.1",
+                "line 3: invalid value: floating point `-0.1`, expected a deviation of 0 or more",
             ),
             ("name = \"\"\ninput = [3, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]", "name and about"),
             (

@@ -180,7 +180,7 @@ mod tests {
     use rayon::prelude::*;
 
     use super::*;
-    use crate::backend::cuda::bf16::{NARROW, WIDEN};
+    use crate::backend::cuda::bf16;
     use crate::backend::cuda::kernels::text;
     use crate::backend::cuda::translate::PRELUDE;
     use crate::backend::wgpu::dispatch::Dispatch;
@@ -205,8 +205,7 @@ mod tests {
         let named = |dispatch: &Dispatch| {
             (format!("{} {:?}", dispatch.kernel.name, dispatch.overrides), text(dispatch).unwrap().text)
         };
-        let casts =
-            [("narrow", NARROW), ("widen", WIDEN)].map(|(name, text)| (name.into(), format!("{PRELUDE}\n{text}")));
+        let casts = bf16::texts().map(|(name, text)| (name.to_string(), format!("{PRELUDE}\n{text}")));
         let texts: Vec<(String, String)> = casts.into_iter().chain(dispatches.iter().map(named)).collect();
         assert!(texts.len() > 300, "only {} kernels", texts.len());
         let compile = |(number, (name, text)): (usize, &(String, String))| {

@@ -108,7 +108,7 @@ pub(super) enum Pass {
     BackwardWeight,
 }
 
-/// A convolution of tensors in NCHW.
+/// A convolution.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Convolution {
     pub pass: Pass,
@@ -121,12 +121,19 @@ pub(super) struct Convolution {
     pub dilation: [usize; 2],
     /// Whether a bias is added in the forward pass, and whether ReLU follows.
     pub epilogue: Option<bool>,
+    /// Whether channels lie together, as NHWC, and not apart. The extents above are in the same order in any case.
+    pub nhwc: bool,
 }
 
 impl Convolution {
-    /// Elements of x, w and y.
-    pub fn elements(&self) -> [usize; 3] {
-        [self.x, self.w, self.y].map(|extents| extents.iter().product())
+    /// Extents of x, w and y.
+    pub fn tensors(&self) -> [[usize; 4]; 3] {
+        [self.x, self.w, self.y]
+    }
+
+    /// Extents of the bias.
+    pub fn bias(&self) -> [usize; 4] {
+        [1, self.y[1], 1, 1]
     }
 }
 
@@ -249,10 +256,11 @@ impl Cudnn {
         }
         convolution.finalize()?;
         let stored = if precision == Precision::Bf16 { BFLOAT16 } else { FLOAT };
-        let (x, w) = (self.tensor(X, of.x, stored)?, self.tensor(W, of.w, stored)?);
-        let y = self.tensor(Y, of.y, stored)?;
+        let tensor = |id, extents| self.tensor(id, extents, of.nhwc, Some(stored));
+        let between = |id| self.tensor(id, of.y, of.nhwc, None);
+        let (x, w, y) = (tensor(X, of.x)?, tensor(W, of.w)?, tensor(Y, of.y)?);
         let fused = of.epilogue.filter(|_| of.pass == Pass::Forward);
-        let sums = fused.map(|_| self.virtual_tensor(SUMS, of.y)).transpose()?;
+        let sums = fused.map(|_| between(SUMS)).transpose()?;
         let (kind, [alpha, beta, by], [at_w, at_x, at_y]) = match of.pass {
             Pass::Forward => (CONVOLUTION_FORWARD, [700, 701, 702], [703, 704, 705]),
             Pass::BackwardInput => (CONVOLUTION_BACKWARD_DATA, [706, 707, 708], [709, 710, 711]),
@@ -268,8 +276,8 @@ impl Cudnn {
         operation.finalize()?;
         let (mut operations, mut parts) = (vec![operation], vec![convolution, x, w]);
         if let (Some(relu), Some(sums)) = (fused, sums) {
-            let bias = self.tensor(BIAS, [1, of.y[1], 1, 1], stored)?;
-            let biased = relu.then(|| self.virtual_tensor(BIASED, of.y)).transpose()?;
+            let bias = tensor(BIAS, of.bias())?;
+            let biased = relu.then(|| between(BIASED)).transpose()?;
             let output = biased.as_ref().unwrap_or(&y);
             let [add, how] = self.pointwise(ADD, &[(751, &sums), (752, &bias), (753, output)])?;
             operations.push(add);
@@ -299,26 +307,17 @@ impl Cudnn {
         Ok([operation, pointwise])
     }
 
-    /// A tensor in memory.
-    fn tensor(&self, id: i64, extents: [usize; 4], stored: c_int) -> Result<Descriptor> {
-        self.new_tensor(id, extents, stored, false)
-    }
-
-    /// A tensor on the way from an operation to the next.
-    fn virtual_tensor(&self, id: i64, extents: [usize; 4]) -> Result<Descriptor> {
-        self.new_tensor(id, extents, FLOAT, true)
-    }
-
-    /// A tensor in NCHW.
-    fn new_tensor(&self, id: i64, extents: [usize; 4], stored: c_int, is_virtual: bool) -> Result<Descriptor> {
+    /// A tensor that is stored as this type; as none on the way from an operation to the next.
+    fn tensor(&self, id: i64, extents: [usize; 4], nhwc: bool, stored: Option<c_int>) -> Result<Descriptor> {
         let [_, c, h, w] = extents;
+        let strides = if nhwc { [c * h * w, 1, w * c, c] } else { [c * h * w, h * w, w, 1] };
         let tensor = self.new_descriptor(TENSOR)?;
         tensor.set(900, Kind::Int64, &[16_i64])?; // bytes that it is aligned to
-        tensor.set(901, Kind::DataType, &[stored])?;
+        tensor.set(901, Kind::DataType, &[stored.unwrap_or(FLOAT)])?;
         tensor.set(902, Kind::Int64, &extents.map(|n| n as i64))?;
-        tensor.set(903, Kind::Int64, &[c * h * w, h * w, w, 1].map(|n| n as i64))?;
+        tensor.set(903, Kind::Int64, &strides.map(|n| n as i64))?;
         tensor.set(906, Kind::Int64, &[id])?;
-        tensor.set(907, Kind::Boolean, &[is_virtual])?;
+        tensor.set(907, Kind::Boolean, &[stored.is_none()])?;
         tensor.finalize()?;
         Ok(tensor)
     }
@@ -550,6 +549,7 @@ mod tests {
                     padding: [padding; 2],
                     dilation: [1; 2],
                     epilogue,
+                    nhwc: false,
                 };
                 for convolution in [
                     of(Pass::Forward, None),
@@ -558,7 +558,16 @@ mod tests {
                     of(Pass::BackwardInput, None),
                     of(Pass::BackwardWeight, None),
                 ] {
-                    for precision in [Precision::F32, Precision::Tf32, Precision::Bf16] {
+                    for (precision, nhwc) in [
+                        (Precision::F32, false),
+                        (Precision::Tf32, false),
+                        (Precision::Bf16, false),
+                        (Precision::Bf16, true),
+                    ] {
+                        if nhwc && c % 8 > 0 {
+                            continue;
+                        }
+                        let convolution = Convolution { nhwc, ..convolution.clone() };
                         let plan = cudnn.plan(&convolution, precision, 0).unwrap();
                         assert!(plan.is_some(), "no plan in {precision:?} for {convolution:?}");
                         plans += 1;
@@ -576,6 +585,7 @@ mod tests {
                 padding: [0; 2],
                 dilation: [1; 2],
                 epilogue: None,
+                nhwc: false,
             };
             assert!(cudnn.plan(&convolution, Precision::F32, 0).unwrap().is_some());
             change(&mut convolution);

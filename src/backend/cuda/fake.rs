@@ -314,8 +314,8 @@ fn numbers_become_bfloat16_and_back() {
         let given: Vec<u8> = cases[..count].iter().flat_map(|(x, _)| x.to_le_bytes()).collect();
         stream.upload(x.address, &given).unwrap();
         stream.fill(wide.address, 0x5e, 256).unwrap();
-        casts.narrow(stream, x.address, narrow.address, count).unwrap();
-        casts.widen(stream, narrow.address, wide.address, count).unwrap();
+        casts.narrow(stream, [x.address, narrow.address], [1, 1, 1, count], false).unwrap();
+        casts.widen(stream, [narrow.address, wide.address], [1, 1, 1, count], false).unwrap();
         let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 256]);
         stream.download(&mut halves, narrow.address).unwrap();
         stream.download(&mut back, wide.address).unwrap();
@@ -324,6 +324,36 @@ fn numbers_become_bfloat16_and_back() {
         let back = back.as_chunks().0.iter().map(|&bytes| u32::from_le_bytes(bytes));
         let rest = std::iter::repeat_n(0x5e5e_5e5e, 64 - count);
         assert!(back.eq(expected().map(|bits| u32::from(bits) << 16).chain(rest)));
+    }
+}
+
+/// Channels come to lie together, and apart again.
+#[test]
+fn channels_are_turned() {
+    let Some(fake) = fake() else { return };
+    let device = fake.open(&DeviceOptions::default());
+    let Shared { context, stream, .. } = device.shared();
+    let casts = Casts::new(&device.shared().kernels(), context).unwrap();
+    for extents in [[2, 40, 5, 9], [3, 8, 1, 1], [1, 1, 6, 7], [2, 33, 33, 1], [1, 72, 4, 8]] {
+        let [n, c, h, w] = extents;
+        let count = n * c * h * w;
+        let memory = || Memory::new(context, 4 * count as u64).unwrap();
+        let (x, narrow, wide) = (memory(), memory(), memory());
+        // Whole numbers below 256 are bfloat16 as they are.
+        let given: Vec<f32> = (0..count).map(|n| (n * 7 % 251) as f32).collect();
+        let bytes: Vec<u8> = given.iter().flat_map(|x| x.to_le_bytes()).collect();
+        stream.upload(x.address, &bytes).unwrap();
+        casts.narrow(stream, [x.address, narrow.address], extents, true).unwrap();
+        casts.widen(stream, [narrow.address, wide.address], extents, true).unwrap();
+        let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 4 * count]);
+        stream.download(&mut halves, narrow.address).unwrap();
+        stream.download(&mut back, wide.address).unwrap();
+        assert!(back == bytes, "{extents:?}");
+        for (at, &half) in halves.as_chunks().0.iter().enumerate() {
+            let (picture, place, channel) = (at / (c * h * w), at / c % (h * w), at % c);
+            let expected = given[(picture * c + channel) * h * w + place];
+            assert_eq!(f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16), expected, "{extents:?} {at}");
+        }
     }
 }
 

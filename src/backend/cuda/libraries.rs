@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::bf16::Casts;
+use super::bf16::{Casts, can_turn};
 use super::cublaslt::{CublasLt, Matmul, Product};
 use super::cudnn::{Convolution, Cudnn, Pass, Plan};
 use super::driver::{Context, Stream, version};
@@ -96,7 +96,7 @@ impl Convolution {
         let output = |axis: usize| conv.output_extent(axis, x[2 + axis], w[2 + axis]).ok();
         let y = [x[0], w[0], output(0)?, output(1)?];
         let Conv2d { stride, padding, dilation, .. } = *conv;
-        Some(Convolution { pass, x, w, y, stride, padding, dilation, epilogue })
+        Some(Convolution { pass, x, w, y, stride, padding, dilation, epilogue, nhwc: false })
     }
 }
 
@@ -114,9 +114,7 @@ enum Way {
     /// In bfloat16: all is copied into that before, and the result from it after.
     Narrow {
         plan: Plan,
-        pass: Pass,
-        elements: [usize; 3],
-        channels: usize,
+        convolution: Convolution,
     },
 }
 
@@ -126,17 +124,17 @@ impl Call {
         match &self.way {
             Way::Product(matmul) => matmul.workspace,
             Way::Convolution(plan) => plan.workspace,
-            Way::Narrow { plan, elements, channels, .. } => {
-                let copies = elements.iter().chain([channels]).map(|&count| copy(count));
+            Way::Narrow { plan, convolution } => {
+                let copies = convolution.tensors().into_iter().chain([convolution.bias()]).map(copy);
                 padded(plan.workspace) + copies.sum::<u64>()
             }
         }
     }
 }
 
-/// Bytes of a copy in bfloat16.
-fn copy(elements: usize) -> u64 {
-    padded(2 * elements as u64)
+/// Bytes of a tensor's copy in bfloat16.
+fn copy(extents: [usize; 4]) -> u64 {
+    padded(2 * extents.iter().product::<usize>() as u64)
 }
 
 /// So that what comes next is aligned as the libraries like it best.
@@ -210,14 +208,16 @@ impl Libraries {
                 (matmul.map(Way::Product), product.epilogue, *operands)
             }
             Work::Convolution(convolution, operands) => {
-                let made = |plan| match precision {
-                    Precision::Bf16 => {
-                        let (pass, elements, channels) = (convolution.pass, convolution.elements(), convolution.y[1]);
-                        Way::Narrow { plan, pass, elements, channels }
-                    }
+                // Channels lie together where that makes whole eights of them, which tensor cores take as they are.
+                let eights = [convolution.x[1], convolution.w[1], convolution.y[1]].iter().all(|n| n % 8 == 0);
+                let nhwc = precision == Precision::Bf16 && eights && can_turn(&convolution.tensors());
+                let convolution = Convolution { nhwc, ..convolution.clone() };
+                let epilogue = convolution.epilogue;
+                let way = self.cudnn.plan(&convolution, precision, way)?.map(|plan| match precision {
+                    Precision::Bf16 => Way::Narrow { plan, convolution },
                     _ => Way::Convolution(plan),
-                };
-                (self.cudnn.plan(convolution, precision, way)?.map(made), convolution.epilogue, *operands)
+                });
+                (way, epilogue, *operands)
             }
         };
         Ok(way.map(|way| Call { way, operands, bias: epilogue.map(|_| 2) }))
@@ -232,33 +232,30 @@ impl Libraries {
         match &call.way {
             Way::Product(matmul) => self.cublaslt.run(matmul, operands, bias, workspace, stream),
             Way::Convolution(plan) => self.cudnn.run(plan, operands, bias, workspace, stream),
-            Way::Narrow { plan, pass, elements, channels } => {
+            Way::Narrow { plan, convolution } => {
                 let Some(casts) = &self.casts else { return Err(Error::device("nothing casts to bfloat16")) };
-                let made = match pass {
+                let made = match convolution.pass {
                     Pass::Forward => 2,
                     Pass::BackwardInput => 0,
                     Pass::BackwardWeight => 1,
                 };
+                let (tensors, nhwc) = (convolution.tensors(), convolution.nhwc);
                 let mut next = workspace + padded(plan.workspace);
-                let mut place = |count: usize| {
+                let mut place = |extents: [usize; 4]| {
                     let at = next;
-                    next += copy(count);
+                    next += copy(extents);
                     at
                 };
-                let copies = elements.map(&mut place);
+                let copies = tensors.map(&mut place);
                 for tensor in (0..3).filter(|&tensor| tensor != made) {
-                    casts.narrow(stream, operands[tensor], copies[tensor], elements[tensor])?;
+                    casts.narrow(stream, [operands[tensor], copies[tensor]], tensors[tensor], nhwc)?;
                 }
-                let bias = match bias {
-                    Some(bias) => {
-                        let to = place(*channels);
-                        casts.narrow(stream, bias, to, *channels)?;
-                        Some(to)
-                    }
-                    None => None,
-                };
-                self.cudnn.run(plan, copies, bias, workspace, stream)?;
-                casts.widen(stream, copies[made], operands[made], elements[made])
+                let bias = bias.map(|bias| (bias, place(convolution.bias())));
+                if let Some((bias, copy)) = bias {
+                    casts.narrow(stream, [bias, copy], convolution.bias(), nhwc)?;
+                }
+                self.cudnn.run(plan, copies, bias.map(|(_, copy)| copy), workspace, stream)?;
+                casts.widen(stream, [copies[made], operands[made]], tensors[made], nhwc)
             }
         }
     }

@@ -56,7 +56,7 @@ enum Work {
     },
     /// With the addresses of its operands, and of the memory that it may use beside them.
     Call {
-        call: Call,
+        call: Box<Call>,
         addresses: Vec<u64>,
         workspace: u64,
     },
@@ -176,8 +176,10 @@ impl CudaProgram {
             if of_call(node) == Wanted::Update {
                 operands[inputs.len()] = addresses[&Place::Scratch(0)]; // the gradient, before it is used
             }
-            let launch =
-                Launch { node, work: Work::Call { call, addresses: operands, workspace: addresses[&of_calls] } };
+            let launch = Launch {
+                node,
+                work: Work::Call { call: Box::new(call), addresses: operands, workspace: addresses[&of_calls] },
+            };
             // What a library loads when it is first called it could not load while a step is being recorded.
             launch.launch(&shared)?;
             launches.push(launch);
