@@ -313,8 +313,8 @@ impl Drop for DawnProgram {
     }
 }
 
-/// Which part of how many to run, of `CONVOY_PART`, such as 1/2: all of them take five minutes on two processors.
-fn part() -> (usize, usize) {
+/// Which part of how many to run, of `CONVOY_PART`, such as 1/2: all of them take five minutes on two processors, and NVRTC's two.
+pub(in crate::backend) fn part() -> (usize, usize) {
     let Ok(text) = std::env::var("CONVOY_PART") else { return (0, 1) };
     let numbers = text.split_once('/').map(|(part, parts)| (part.parse().unwrap(), parts.parse().unwrap()));
     numbers.filter(|(part, parts)| part < parts).expect("CONVOY_PART is a part and of how many, such as 1/2")

@@ -6,7 +6,7 @@
 
 pub mod adapter;
 #[cfg(test)]
-mod dawn;
+pub(in crate::backend) mod dawn;
 mod device;
 pub(crate) mod dispatch;
 #[cfg(test)]
