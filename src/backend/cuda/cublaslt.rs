@@ -38,12 +38,12 @@ functions! {
 /// cublasLtMatmulAlgo_t.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Algorithm([u64; 8]);
+pub(super) struct Algorithm([u64; 8]);
 
 /// cublasLtMatmulHeuristicResult_t.
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-struct Found {
+pub(super) struct Found {
     algorithm: Algorithm,
     workspace: usize,
     state: c_int,

@@ -1,37 +1,20 @@
 //! cuDNN, NVIDIA's convolutions, by its graphs: a convolution with bias and ReLU in it, and both of its gradients.
 //!
-//! The numbers are those of cudnn_graph.h, which are the same in every cuDNN since 9.0.
+//! `descriptor` is the language in which it is spoken to. The numbers are those of cudnn_graph.h, which are the same in every cuDNN since 9.0.
+
+mod descriptor;
 
 use std::collections::HashSet;
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::c_int;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use libloading::Library;
 
 use super::driver::Stream;
-use super::library::functions;
 use crate::backend::Precision;
 use crate::error::{Error, Result};
-
-type Handle = *mut c_void;
-type Raw = *mut c_void;
-
-functions! {
-    Functions;
-    cudnnGetVersion() -> usize;
-    cudnnCreate(*mut Handle) -> c_int;
-    cudnnDestroy(Handle) -> c_int;
-    cudnnSetStream(Handle, *mut c_void) -> c_int;
-    cudnnGetErrorString(c_int) -> *const c_char;
-    cudnnGetLastErrorString(*mut c_char, usize) -> ();
-    cudnnBackendCreateDescriptor(c_int, *mut Raw) -> c_int;
-    cudnnBackendDestroyDescriptor(Raw) -> c_int;
-    cudnnBackendFinalize(Raw) -> c_int;
-    cudnnBackendSetAttribute(Raw, c_int, c_int, i64, *const c_void) -> c_int;
-    cudnnBackendGetAttribute(Raw, c_int, c_int, i64, *mut i64, *mut c_void) -> c_int;
-    cudnnBackendExecute(Handle, Raw, Raw) -> c_int;
-}
+use descriptor::{Descriptor, Functions, Handle, Kind, Raw};
 
 // cudnnBackendDescriptorType_t.
 const POINTWISE: c_int = 0;
@@ -47,24 +30,6 @@ const POINTWISE_OPERATION: c_int = 13;
 const OPERATION_GRAPH: c_int = 15;
 const VARIANT_PACK: c_int = 16;
 const TENSOR: c_int = 17;
-
-/// cudnnBackendAttributeType_t of each kind of value.
-#[derive(Clone, Copy)]
-enum Kind {
-    Handle = 0,
-    DataType = 1,
-    Boolean = 2,
-    Int64 = 3,
-    Float = 4,
-    VoidPointer = 6,
-    ConvolutionMode = 7,
-    HeuristicMode = 8,
-    NumericalNote = 11,
-    PointwiseMode = 14,
-    #[cfg(test)]
-    Character = 24,
-    Descriptor = 15,
-}
 
 // cudnnDataType_t.
 const FLOAT: c_int = 0;
@@ -245,6 +210,10 @@ impl Cudnn {
         Ok((0..count[0]).filter_map(|number| config(number).ok()).collect())
     }
 
+    fn new_descriptor(&self, of: c_int) -> Result<Descriptor> {
+        Descriptor::new(&self.functions, of)
+    }
+
     /// The operations, in order, and what they are described by.
     fn operations(&self, of: &Convolution, precision: Precision) -> Result<(Vec<Descriptor>, Vec<Descriptor>)> {
         let convolution = self.new_descriptor(CONVOLUTION)?;
@@ -398,15 +367,6 @@ impl Cudnn {
     }
 }
 
-impl Cudnn {
-    fn new_descriptor(&self, kind: c_int) -> Result<Descriptor> {
-        let mut raw = null_mut();
-        // SAFETY: a place for the descriptor.
-        self.functions.check(unsafe { (self.functions.cudnnBackendCreateDescriptor)(kind, &mut raw) })?;
-        Ok(Descriptor { raw, functions: self.functions.clone() })
-    }
-}
-
 /// An engine's number.
 fn number(engine: &Descriptor) -> Result<i64> {
     let mut number = [0_i64];
@@ -423,175 +383,5 @@ impl Drop for Cudnn {
     }
 }
 
-/// A part of a graph, or what is made of one.
-struct Descriptor {
-    raw: Raw,
-    functions: Arc<Functions>,
-}
-
-// SAFETY: descriptors are plain data of the library's, used by one thread at a time.
-unsafe impl Send for Descriptor {}
-// SAFETY: as above; one that is finished is only read.
-unsafe impl Sync for Descriptor {}
-
-impl Descriptor {
-    fn set<T>(&self, attribute: c_int, kind: Kind, values: &[T]) -> Result<()> {
-        let (count, at) = (values.len() as i64, values.as_ptr().cast());
-        // SAFETY: so many values of the kind's type lie there.
-        let code = unsafe { (self.functions.cudnnBackendSetAttribute)(self.raw, attribute, kind as c_int, count, at) };
-        self.functions.check(code)
-    }
-
-    /// Fills `values`; returns how many there are, at most so many.
-    fn get<T>(&self, attribute: c_int, kind: Kind, values: &mut [T]) -> Result<usize> {
-        let (room, at, mut count) = (values.len() as i64, values.as_mut_ptr().cast(), 0);
-        // SAFETY: there is room for so many values of the kind's type.
-        let code = unsafe {
-            (self.functions.cudnnBackendGetAttribute)(self.raw, attribute, kind as c_int, room, &mut count, at)
-        };
-        self.functions.check(code)?;
-        Ok(count.clamp(0, room) as usize)
-    }
-
-    fn finalize(&self) -> Result<()> {
-        // SAFETY: the descriptor is alive.
-        self.functions.check(unsafe { (self.functions.cudnnBackendFinalize)(self.raw) })
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        // SAFETY: created above, destroyed once.
-        unsafe { (self.functions.cudnnBackendDestroyDescriptor)(self.raw) };
-    }
-}
-
-impl Functions {
-    fn check(&self, code: c_int) -> Result<()> {
-        if code == 0 {
-            return Ok(());
-        }
-        let mut last = [0 as c_char; 1024];
-        // SAFETY: the texts end with zeros; there is room for as many characters as it is told.
-        let (text, last) = unsafe {
-            (self.cudnnGetLastErrorString)(last.as_mut_ptr(), last.len());
-            (
-                CStr::from_ptr((self.cudnnGetErrorString)(code)).to_string_lossy(),
-                CStr::from_ptr(last.as_ptr()).to_string_lossy(),
-            )
-        };
-        Err(Error::device(format!("NVIDIA's cuDNN fails: {text} {}", last.replace('\n', " "))))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::backend::cuda::fake::built;
-    use crate::backend::cuda::library;
-
-    /// A description of an H100 as cuDNN wants one, so that it plans for a GPU that is not there.
-    const H100: &str = r#"{"deviceVer":900,"driverVer":13000,"maxGridSize":[2147483647,65535,65535],"maxBlockSize":[1024,1024,64],
-        "regsPerBlock":65536,"multiProcessorCount":132,"smClockRateKHz":1980000,"memClockRateKHz":2619000,"memoryBusWidth":5120,
-        "l2CacheSize":52428800,"warpSize":32,"maxSharedMemoryPerBlock":49152,"maxSharedMemoryPerBlockOptin":232448,
-        "reservedSharedMemoryPerBlock":1024,"maxRegistersPerSM":65536,"pciDeviceId":0,"maxCtasPerSM":32,"maxThreadsPerBlock":1024,
-        "maxThreadsPerSM":2048,"isTccDriver":0,"supportCoopLaunch":1,"totalGlobalMem":85029158912,"deviceName":"NVIDIA H100 80GB HBM3",
-        "cudaDeviceId":0,"maxSharedMemoryPerSM":233472}"#;
-
-    impl Cudnn {
-        /// The library for a GPU that is not there.
-        fn described(library: &'static Library) -> Result<Cudnn> {
-            let functions = Arc::new(Functions::of(library).unwrap());
-            let mut cudnn = Cudnn { functions, handle: None, described: None, most_workspace: 2 << 30 };
-            let described = cudnn.new_descriptor(38)?;
-            described.set(2702, Kind::Character, H100.as_bytes())?;
-            described.finalize()?;
-            cudnn.described = Some(described);
-            Ok(cudnn)
-        }
-    }
-
-    /// cuDNN itself has engines for AlexNet's convolutions in all passes, with bias and ReLU, that keep to f32, and others with tensor cores.
-    /// In a process of its own: the stand-in has the same name.
-    #[test]
-    #[ignore = "needs `tests/compilers/install cudnn`, 1 GB"]
-    fn cudnn_itself_plans_alexnet() {
-        let Some(driver) = built() else { return };
-        let packages = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compilers/cudnn/nvidia");
-        let [folder, of_cublas] = ["cudnn/lib", "cu13/lib"].map(|folder| packages.join(folder));
-        let load = |name: &str, folder: &Path| -> &'static Library {
-            let library = library::load(&[name], &[folder.into()], |_| Ok(())).unwrap_or_else(|e| panic!("{e}"));
-            Box::leak(Box::new(library))
-        };
-        load("libcuda.so.1", &driver);
-        load("libcublasLt.so.13", &of_cublas);
-        let cudnn = Cudnn::described(load("libcudnn.so.9", &folder)).unwrap();
-        let mut plans = 0;
-        for batch in [1, 128, 512] {
-            // Channels, side, outputs, filter, stride, padding, groups.
-            for [c, side, o, r, stride, padding, groups] in [
-                [3, 224, 96, 11, 4, 2, 1],
-                [96, 27, 256, 5, 1, 2, 1],
-                [256, 13, 384, 3, 1, 1, 1],
-                [384, 13, 384, 3, 1, 1, 1],
-                [384, 13, 256, 3, 1, 1, 1],
-                [96, 27, 256, 5, 1, 2, 2],
-            ] {
-                let p = (side + 2 * padding - r) / stride + 1;
-                let of = |pass, epilogue| Convolution {
-                    pass,
-                    x: [batch, c, side, side],
-                    w: [o, c / groups, r, r],
-                    y: [batch, o, p, p],
-                    stride: [stride; 2],
-                    padding: [padding; 2],
-                    dilation: [1; 2],
-                    epilogue,
-                    nhwc: false,
-                };
-                for convolution in [
-                    of(Pass::Forward, None),
-                    of(Pass::Forward, Some(false)),
-                    of(Pass::Forward, Some(true)),
-                    of(Pass::BackwardInput, None),
-                    of(Pass::BackwardWeight, None),
-                ] {
-                    for (precision, nhwc) in [
-                        (Precision::F32, false),
-                        (Precision::Tf32, false),
-                        (Precision::Bf16, false),
-                        (Precision::Bf16, true),
-                    ] {
-                        if nhwc && c % 8 > 0 {
-                            continue;
-                        }
-                        let convolution = Convolution { nhwc, ..convolution.clone() };
-                        let plan = cudnn.plan(&convolution, precision, 0).unwrap();
-                        assert!(plan.is_some(), "no plan in {precision:?} for {convolution:?}");
-                        plans += 1;
-                    }
-                }
-            }
-        }
-        let wrong = |change: fn(&mut Convolution)| {
-            let mut convolution = Convolution {
-                pass: Pass::Forward,
-                x: [2, 8, 9, 9],
-                w: [16, 8, 3, 3],
-                y: [2, 16, 7, 7],
-                stride: [1; 2],
-                padding: [0; 2],
-                dilation: [1; 2],
-                epilogue: None,
-                nhwc: false,
-            };
-            assert!(cudnn.plan(&convolution, Precision::F32, 0).unwrap().is_some());
-            change(&mut convolution);
-            cudnn.plan(&convolution, Precision::F32, 0).unwrap().is_none()
-        };
-        assert!(wrong(|it| it.y[3] = 8) && wrong(|it| it.w[1] = 3));
-        println!("{plans} plans of cuDNN {}", cudnn.version());
-    }
-}
+mod tests;

@@ -25,12 +25,12 @@ const COMPILER: &[&str] = if cfg!(windows) {
 macro_rules! functions {
     ($all:ident; $($name:ident($($argument:ty),* $(,)?) -> $result:ty;)*) => {
         #[allow(non_snake_case)]
-        struct $all {
-            $($name: unsafe extern "C" fn($($argument),*) -> $result,)*
+        pub(super) struct $all {
+            $(pub $name: unsafe extern "C" fn($($argument),*) -> $result,)*
         }
 
         impl $all {
-            fn of(library: &'static libloading::Library) -> std::result::Result<$all, libloading::Error> {
+            pub fn of(library: &'static libloading::Library) -> std::result::Result<$all, libloading::Error> {
                 // SAFETY: these are their types in every version that convoy asks for.
                 unsafe { Ok($all { $($name: *library.get(concat!(stringify!($name), "\0").as_bytes())?,)* }) }
             }
