@@ -12,9 +12,11 @@ pub mod wgpu;
 
 pub use options::DeviceOptions;
 
+use std::any::Any;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::graph::partition::Report;
 use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::Tensor;
@@ -146,6 +148,11 @@ pub trait Device {
         Ok(None)
     }
 
+    /// Whether its programs hand on what they send to others of this backend without the host ([`Program::hand_over`]).
+    fn hands_over(&self) -> bool {
+        false
+    }
+
     /// What it was opened to multiply.
     fn precision(&self) -> Precision {
         Precision::F32
@@ -188,6 +195,9 @@ pub trait Device {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Ticket(pub u64);
 
+/// What a stage sends, still on the device that computes it, for a program of a device of the same backend.
+pub type Parcel = Arc<dyn Any + Send + Sync>;
+
 /// A compiled graph: one step at a time, each in one submit. Of one device's part of a graph, each [`crate::graph::Stage`] is a submit: `submit` runs
 /// the next one, and its outputs are what it sends, then, of the last one, the graph's.
 pub trait Program: Send {
@@ -197,6 +207,23 @@ pub trait Program: Send {
     /// Encodes and submits one step; does not wait for it. Outputs are kept for the returned ticket until they are taken.
     /// Steps that are in flight are bounded by the caller, who takes old tickets with [`Program::outputs`].
     fn submit(&mut self) -> Result<Ticket>;
+
+    /// [`Program::submit`], but what the stage sends is returned at once, to be [`Program::receive`]d by other devices' programs, which wait on their
+    /// devices until it is there, and [`Program::outputs`] has only what remains.
+    ///
+    /// # Errors
+    /// Where its device does not [`Device::hands_over`].
+    fn hand_over(&mut self) -> Result<(Ticket, Vec<Parcel>)> {
+        Err(Error::device("this device sends by way of the host"))
+    }
+
+    /// [`Program::write`] of what another device's program handed over.
+    ///
+    /// # Errors
+    /// Where its device does not [`Device::hands_over`].
+    fn receive(&mut self, _value: ValueId, _parcel: &Parcel) -> Result<()> {
+        Err(Error::device("this device receives by way of the host"))
+    }
 
     /// The outputs of a step, in the order given to [`Device::compile`]: the only place that waits for the device.
     /// With `wait` false, `None` when the step is not done yet.

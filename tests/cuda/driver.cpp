@@ -17,10 +17,11 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
 #include <vector>
 
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL = 700, CAPTURING = 900 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL = 700, REACHED = 704, CAPTURING = 900 };
 enum { ATTRIBUTE_INTEGRATED = 18, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
 constexpr size_t MEMORY = size_t(4) << 30;
 
@@ -38,10 +39,12 @@ struct HostKernel {  // as in host.h
     char *shared, *shared_end;
 };
 struct Event {
+    void* context;
     int wanted = 0, done = 0;
     struct Stream* stream = nullptr;
 };
 struct Stream {
+    void* context;
     std::deque<std::function<int()>> work;
     std::vector<std::function<int()>>* recording = nullptr;
 };
@@ -54,13 +57,18 @@ struct Module {
 };
 
 static std::recursive_mutex lock;
-static std::map<uintptr_t, size_t> device, pinned;
+static thread_local void* current = nullptr;
+struct Range {
+    size_t bytes;
+    void* context;
+};
+static std::map<uintptr_t, Range> device, pinned;
+static std::set<std::pair<void*, void*>> reached;  // whose memory a context was let reach
 static std::vector<Stream*> streams;
 static size_t used = 0;
 static int failed = OK;  // as with the driver, what fails on the device spoils all that comes after
 static std::string text;
 static unsigned order = 0;  // of streams: 0 lazy, else the state of a generator
-static thread_local void* current = nullptr;
 
 template <class... A> static void log(const char* format, A... a) {
     char line[200];
@@ -73,12 +81,14 @@ static int refuse(int code, const char* why) {
     return code;
 }
 
-static bool inside(const std::map<uintptr_t, size_t>& ranges, uintptr_t at, size_t bytes) {
+// Whether bytes are a context's; memory of the host is everyone's.
+static bool inside(const std::map<uintptr_t, Range>& ranges, uintptr_t at, size_t bytes, void* context) {
     auto next = ranges.upper_bound(at);
     if (next == ranges.begin()) return false;
-    auto [start, size] = *--next;
-    return at >= start && at + bytes <= start + size;
+    auto [start, range] = *--next;
+    return at >= start && at + bytes <= start + range.bytes && (!range.context || range.context == context);
 }
+static bool inside(const std::map<uintptr_t, Range>& ranges, uintptr_t at, size_t bytes) { return inside(ranges, at, bytes, current); }
 
 // The threads of a block: fibers, where the kernel has barriers.
 namespace block {
@@ -225,7 +235,7 @@ API cuMemAlloc_v2(uintptr_t* at, size_t bytes) {
     if (!memory) return OUT_OF_MEMORY;
     memset(memory, 0xff, room);
     used += bytes;
-    device[*at = reinterpret_cast<uintptr_t>(memory)] = bytes;
+    device[*at = reinterpret_cast<uintptr_t>(memory)] = {bytes, current};
     log("alloc %zu", bytes);
     return OK;
 }
@@ -234,8 +244,8 @@ API cuMemFree_v2(uintptr_t at) {
     drain();
     auto found = device.find(at);
     if (found == device.end()) return refuse(INVALID, "cuMemFree of what was not allocated");
-    used -= found->second;
-    memset(reinterpret_cast<void*>(at), 0xff, found->second);
+    used -= found->second.bytes;
+    memset(reinterpret_cast<void*>(at), 0xff, found->second.bytes);
     free(reinterpret_cast<void*>(at));
     device.erase(found);
     log("free");
@@ -244,7 +254,7 @@ API cuMemFree_v2(uintptr_t at) {
 API cuMemHostAlloc(void** at, size_t bytes, unsigned) {
     ENTER
     if (!(*at = malloc(bytes))) return OUT_OF_MEMORY;
-    pinned[reinterpret_cast<uintptr_t>(*at)] = bytes;
+    pinned[reinterpret_cast<uintptr_t>(*at)] = {bytes, nullptr};
     log("pin %zu", bytes);
     return OK;
 }
@@ -259,7 +269,7 @@ API cuMemFreeHost(void* at) {
 API cuStreamCreate(Stream** s, unsigned flags) {
     ENTER
     if (flags != 1) return refuse(INVALID, "a stream that waits for the default one");
-    streams.push_back(*s = new Stream);
+    streams.push_back(*s = new Stream{current, {}});
     return OK;
 }
 API cuStreamDestroy_v2(Stream* s) {
@@ -276,6 +286,7 @@ API cuStreamDestroy_v2(Stream* s) {
     return OK;
 }
 static int put(Stream* s, std::function<int()> work) {
+    if (s->context != current) return refuse(INVALID, "a stream of another context");
     if (s->recording) return s->recording->push_back(work), OK;
     s->work.push_back(work);
     // Some other work may be done meanwhile.
@@ -304,7 +315,7 @@ API cuStreamWaitEvent(Stream* s, Event* e, unsigned) {
 }
 API cuEventCreate(Event** e, unsigned) {
     ENTER
-    *e = new Event;
+    *e = new Event{current};
     return OK;
 }
 API cuEventDestroy_v2(Event* e) {
@@ -315,6 +326,7 @@ API cuEventDestroy_v2(Event* e) {
 }
 API cuEventRecord(Event* e, Stream* s) {
     ENTER
+    if (e->context != s->context) return refuse(INVALID, "an event of another context");
     int number = ++e->wanted;
     e->stream = s;
     return put(s, [=] { return e->done = number, int(OK); });
@@ -368,6 +380,17 @@ API cuMemcpyDtoDAsync_v2(uintptr_t to, uintptr_t from, size_t bytes, Stream* s) 
     ENTER
     if (!inside(device, to, bytes) || !inside(device, from, bytes)) return refuse(INVALID, "a copy of what is not the device's");
     log("copy %zu", bytes);
+    return put(s, [=] { return memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), int(OK); });
+}
+API cuCtxEnablePeerAccess(void* other, unsigned flags) {
+    ENTER
+    if (flags || other == current) return refuse(INVALID, "access to itself");
+    return reached.insert({current, other}).second ? int(OK) : int(REACHED);
+}
+API cuMemcpyPeerAsync(uintptr_t to, void* to_context, uintptr_t from, void* from_context, size_t bytes, Stream* s) {
+    ENTER
+    if (!inside(device, to, bytes, to_context) || !inside(device, from, bytes, from_context)) return refuse(INVALID, "a copy of what another device has");
+    log(reached.count({current, from_context}) ? "fetch %zu" : "fetch by the host %zu", bytes);
     return put(s, [=] { return memcpy(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), bytes), int(OK); });
 }
 API cuMemsetD8Async(uintptr_t at, unsigned char value, size_t bytes, Stream* s) {

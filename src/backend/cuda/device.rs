@@ -150,6 +150,10 @@ impl Device for CudaDevice {
         &self.info
     }
 
+    fn hands_over(&self) -> bool {
+        true
+    }
+
     fn precision(&self) -> Precision {
         self.shared.capability.precision
     }

@@ -1,7 +1,7 @@
 //! The parts of NVIDIA's driver interface that are used, each freed when it is dropped.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_int, c_void};
 use std::ptr::{NonNull, null_mut};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +73,8 @@ pub(super) fn version() -> Result<[c_int; 2]> {
 /// A GPU's primary context, kept until the process ends. Whatever belongs to it is used by threads that it was bound to.
 pub(super) struct Context {
     raw: sys::CUcontext,
+    /// Others whose memory this one was let reach, if the machine can.
+    reached: Mutex<BTreeSet<usize>>,
 }
 
 // SAFETY: the driver's contexts may be used by any thread, and all of them.
@@ -90,7 +92,7 @@ impl Context {
             Entry::Vacant(place) => {
                 // SAFETY: the device is one of the driver's.
                 let raw = unsafe { result::primary_ctx::retain(gpu.0) }.map_err(told)?;
-                place.insert(Arc::new(Context { raw })).clone()
+                place.insert(Arc::new(Context { raw, reached: Mutex::default() })).clone()
             }
         };
         context.bind()?;
@@ -101,6 +103,16 @@ impl Context {
     pub fn bind(&self) -> Result<()> {
         // SAFETY: the context is alive.
         unsafe { result::ctx::set_current(self.raw) }.map_err(told)
+    }
+
+    /// Lets this GPU, which is bound, read another's memory by itself, where there is a way between the two; else copies go through the host's
+    /// memory, which the driver sees to.
+    fn reach(&self, other: &Context) {
+        let mut reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+        if reached.insert(other.raw as usize) {
+            // SAFETY: both contexts are alive.
+            let _ = unsafe { sys::cuCtxEnablePeerAccess(other.raw, 0) };
+        }
     }
 }
 
@@ -222,6 +234,18 @@ impl Stream {
         unsafe { result::memcpy_dtod_async(to, from, bytes, self.raw) }.map_err(told)
     }
 
+    /// Copies from memory that may be another GPU's.
+    pub fn fetch(&self, to: u64, from: &Memory, offset: u64, bytes: usize) -> Result<()> {
+        let from_address = from.address + offset;
+        if Arc::ptr_eq(&from.context, &self.context) {
+            return self.copy(to, from_address, bytes);
+        }
+        self.context.reach(&from.context);
+        let [own, other] = [self.context.raw, from.context.raw];
+        // SAFETY: as above; both contexts are alive.
+        unsafe { result::memcpy_peer_async(own, to, other, from_address, bytes, self.raw) }.map_err(told)
+    }
+
     /// Has all of these bytes be `value`.
     pub fn fill(&self, to: u64, value: u8, bytes: usize) -> Result<()> {
         // SAFETY: as above.
@@ -296,8 +320,10 @@ pub(super) struct Event {
     raw: sys::CUevent,
 }
 
-// SAFETY: the driver's events may be used by any thread.
+// SAFETY: the driver's events may be used by any thread, and all of them.
 unsafe impl Send for Event {}
+// SAFETY: as above.
+unsafe impl Sync for Event {}
 
 impl Event {
     /// One to wait for: the host's thread sleeps meanwhile.

@@ -20,9 +20,11 @@ use super::bf16::Casts;
 use super::device::Shared;
 use super::driver::Memory;
 use crate::backend::cpu::CpuDevice;
+use crate::backend::several::SeveralDevices;
 use crate::backend::wgpu::translate::pipelines;
 use crate::backend::{Device, DeviceOptions, Precision};
 use crate::graph::Node;
+use crate::graph::partition::Parallel;
 use crate::models::{BuildOptions, Model, OptimizerConfig, eval_graph};
 use crate::ops::case::Case;
 use crate::ops::{Array, Op};
@@ -109,8 +111,13 @@ fn cpp(flags: &[&str], flag: &str, source: &Path, made: &Path) {
 
 impl Fake {
     fn open(&self, options: &DeviceOptions) -> CudaDevice {
+        self.open_number(0, options)
+    }
+
+    /// One of the two GPUs.
+    fn open_number(&self, number: usize, options: &DeviceOptions) -> CudaDevice {
         let options = DeviceOptions { pipelines: Some(self.kernels.clone()), ..options.clone() };
-        CudaDevice::open(&adapters().unwrap()[0], &options).unwrap()
+        CudaDevice::open(&adapters().unwrap()[number], &options).unwrap()
     }
 
     /// The order in which streams go ahead from now on: 0, as late as can be, or drawn by a seed.
@@ -243,6 +250,38 @@ fn steps_in_flight_keep_apart() {
         let found = program.outputs(ticket, true).unwrap().unwrap();
         assert!(right(&found, &given[3]), "order {order}");
         assert!(program.profile().unwrap().iter().any(|time| time.calls == 1 && time.ms > 0.0));
+    }
+    fake.order(0);
+}
+
+/// GPUs that train together fetch from each other what they need, whichever stream goes ahead: nothing but inputs and the loss goes through
+/// the host, which waits for nothing but the loss.
+#[test]
+fn gpus_hand_over_to_each_other() {
+    let Some(fake) = fake() else { return };
+    let (optimizer, steps) = (OptimizerConfig::sgd(0.9, 5e-4), 2);
+    let expected = training::train(&mut CpuDevice::new(None).unwrap(), &optimizer, 0.01, steps);
+    let near = |(found, expected): (&f64, &f64)| (found - expected).abs() <= 1e-4 * expected;
+    for (numbers, parallel, order) in
+        [([0, 1], Parallel::Model, 0), ([1, 0], Parallel::Data, 2), ([1, 1], Parallel::Model, 3)]
+    {
+        fake.order(order);
+        let open = |number| Box::new(fake.open_number(number, &DeviceOptions::default())) as Box<dyn Device>;
+        let mut devices = SeveralDevices::new(numbers.map(open).into(), parallel).unwrap();
+        let mut trained = None;
+        let calls = fake.calls(|| trained = Some(training::train(&mut devices, &optimizer, 0.01, steps)));
+        let found = trained.unwrap().losses;
+        assert!(found.iter().zip(&expected.losses).all(near), "{numbers:?} {parallel:?}: {found:?}");
+        let number = |start: &str| calls.iter().filter(|call| call.starts_with(start)).count();
+        let pageable = number("upload of") + number("download to");
+        assert_eq!(number("fetch ") > 0, numbers[0] != numbers[1]);
+        assert_eq!(number("fetch by"), 0);
+        // The four inputs, to each of the two.
+        assert!(
+            number("upload ") + number("download ") - pageable - number("download 4") <= 8 * steps as usize,
+            "{calls:?}"
+        );
+        assert!(number("wait for an event") <= 2 * steps as usize, "{calls:?}");
     }
     fake.order(0);
 }

@@ -1,25 +1,26 @@
 //! A compiled graph: one block of memory as the plan divides it, and the launches of a step recorded once, to be run as a whole (a CUDA
 //! graph). Inputs come in on a stream of their own while the step before computes; nothing waits but for a step's outputs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
 
 use super::device::{GUARD, GUARD_BYTE, Shared};
-use super::driver::{Event, Memory, Pinned, Recorded};
+use super::driver::{Event, Memory, Recorded};
 use super::kernels::Kernel;
 use super::libraries::Call;
+use super::stage::{Results, Stage, Upload};
 use crate::backend::variables::Variables;
 use crate::backend::wgpu::dispatch::Dispatch;
 use crate::backend::wgpu::lower::{Wanted, lower_parts, place};
 use crate::backend::wgpu::lowering::{ALIGNMENT, Memory as Place, padded};
-use crate::backend::{Choices, NodeTime, Program, Ticket};
+use crate::backend::{Choices, NodeTime, Parcel, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
 use crate::graph::{Graph, Node, Role, ValueId};
 use crate::ops::Op;
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::Tensor;
 
 /// A graph on a GPU.
 pub(super) struct CudaProgram {
@@ -68,49 +69,11 @@ enum Argument {
     Uniform(Vec<u8>),
 }
 
-/// A stage of a step, see [`crate::graph::Stage`]; in most programs there is one.
-struct Stage {
-    inputs: HashMap<ValueId, Input>,
-    /// Of all inputs, as they lie in an [`Upload`].
-    upload_bytes: u64,
-    /// Uploads that no step in flight uses.
-    idle: Vec<Upload>,
-    /// The one of the next step, and what it holds so far.
-    written: Option<(Upload, BTreeSet<ValueId>)>,
-    recorded: Option<Recorded>,
-    outputs: Vec<Output>,
-    output_bytes: u64,
-    /// Host memory for outputs that no step in flight uses.
-    results: Vec<Pinned>,
-}
-
-/// An input of a stage.
-struct Input {
-    ty: TensorType,
-    /// In an [`Upload`].
-    offset: u64,
-    address: u64,
-}
-
-/// Inputs on their way: in memory of the host, and in memory of the device where the step before does not look.
-struct Upload {
-    host: Pinned,
-    landing: Memory,
-    arrived: Event,
-}
-
-/// An output, and where its bytes come from and go.
-struct Output {
-    ty: TensorType,
-    address: u64,
-    offset: usize,
-}
-
 /// A submitted stage.
 struct InFlight {
     stage: usize,
     done: Event,
-    results: Pinned,
+    results: Results,
     upload: Option<Upload>,
 }
 
@@ -190,35 +153,13 @@ impl CudaProgram {
         let all = graph.stages();
         let mut stages = Vec::new();
         for (number, stage) in all.iter().enumerate() {
-            let (mut upload_bytes, mut output_bytes) = (0, 0);
             let received = stage.received.iter().copied().filter(|&id| addresses.contains_key(&place(&plan, id)));
             let own = graph.with_role(Role::Input).filter(|_| number == 0);
-            let mut inputs = HashMap::new();
-            for id in own.chain(received) {
-                let ty = graph[id].ty.clone();
-                let offset = upload_bytes;
-                upload_bytes += padded(ty.bytes() as u64);
-                inputs.insert(id, Input { offset, address: addresses[&place(&plan, id)], ty });
-            }
-            let sent = stage.sent.iter().chain(outputs.iter().filter(|_| number + 1 == all.len()));
-            let output = |&id: &ValueId| {
-                let ty = graph[id].ty.clone();
-                let offset = output_bytes;
-                output_bytes += padded(ty.bytes() as u64);
-                Output { address: addresses[&place(&plan, id)], offset: offset as usize, ty }
-            };
-            let outputs = sent.map(output).collect();
+            let at = |id: ValueId| (graph[id].ty.clone(), addresses[&place(&plan, id)]);
+            let last = outputs.iter().filter(|_| number + 1 == all.len());
+            let [sent, kept] = [stage.sent.iter().copied().map(at).collect(), last.copied().map(at).collect()];
             let recorded = record(&shared, of_nodes(&launches, &stage.nodes))?;
-            stages.push(Stage {
-                inputs,
-                upload_bytes,
-                idle: Vec::new(),
-                written: None,
-                recorded,
-                outputs,
-                output_bytes,
-                results: Vec::new(),
-            });
+            stages.push(Stage::new(own.chain(received).map(|id| (id, at(id))), sent, kept, recorded));
         }
         shared.stream.wait()?;
         Ok(CudaProgram {
@@ -236,21 +177,25 @@ impl CudaProgram {
         })
     }
 
-    /// Has the inputs that were written for the next step be where its kernels look.
-    fn land(&mut self, stage: usize) -> Result<Option<Upload>> {
-        let Shared { stream, uploads, .. } = &*self.shared;
-        let stage = &mut self.stages[stage];
-        let Some((upload, written)) = stage.written.take() else { return Ok(None) };
-        let inputs = || written.iter().map(|id| &stage.inputs[id]);
-        for Input { ty, offset, .. } in inputs() {
-            uploads.upload(upload.landing.address + offset, &upload.host.bytes()[*offset as usize..][..ty.bytes()])?;
+    /// Submits the next stage, and has its results come to the host: what it sends too, unless that is returned.
+    fn run(&mut self, hands_over: bool) -> Result<(Ticket, Vec<Parcel>)> {
+        let shared = self.shared.clone();
+        shared.context.bind()?;
+        let number = self.next;
+        self.next = (number + 1) % self.stages.len();
+        let stage = &mut self.stages[number];
+        let upload = stage.land(&shared)?;
+        if let Some(recorded) = &stage.recorded {
+            shared.stream.run(recorded)?;
         }
-        upload.arrived.record(uploads)?;
-        stream.after(&upload.arrived)?;
-        for Input { ty, offset, address } in inputs() {
-            stream.copy(*address, upload.landing.address + offset, ty.bytes())?;
-        }
-        Ok(Some(upload))
+        let parcels = if hands_over { stage.send(&shared, &mut self.memory_bytes)? } else { Vec::new() };
+        let results = stage.download(&shared, !hands_over)?;
+        let done = Event::new(&shared.context)?;
+        done.record(&shared.stream)?;
+        let ticket = Ticket(self.next_ticket);
+        self.next_ticket += 1;
+        self.in_flight.insert(ticket, InFlight { stage: number, done, results, upload });
+        Ok((ticket, parcels))
     }
 
     /// That no guard was written.
@@ -355,60 +300,19 @@ fn record(shared: &Shared, launches: &[Launch]) -> Result<Option<Recorded>> {
 
 impl Program for CudaProgram {
     fn write(&mut self, input: ValueId, tensor: &Tensor) -> Result<()> {
-        let stage = &mut self.stages[self.next];
-        let Some(Input { ty, offset, .. }) = stage.inputs.get(&input) else {
-            return Err(Error::input(format!("value {} is not an input of this program", input.0)));
-        };
-        if tensor.ty() != *ty {
-            let got = tensor.ty();
-            let message = format!("expected {:?} {}, got {:?} {}", ty.dtype, ty.shape, got.dtype, got.shape);
-            return Err(Error::shape("input", message));
-        }
-        if stage.written.is_none() {
-            let upload = match stage.idle.pop() {
-                Some(upload) => upload,
-                None => {
-                    self.memory_bytes += stage.upload_bytes;
-                    Upload {
-                        host: Pinned::new(&self.shared.context, stage.upload_bytes as usize)?,
-                        // Not filled: that would be work of another stream.
-                        landing: Memory::new(&self.shared.context, stage.upload_bytes)?,
-                        arrived: Event::new(&self.shared.context)?,
-                    }
-                }
-            };
-            stage.written = Some((upload, BTreeSet::new()));
-        }
-        if let Some((upload, written)) = &mut stage.written {
-            upload.host.bytes_mut()[*offset as usize..][..ty.bytes()].copy_from_slice(tensor.bytes());
-            written.insert(input);
-        }
-        Ok(())
+        self.stages[self.next].write(&self.shared, input, tensor, &mut self.memory_bytes)
     }
 
     fn submit(&mut self) -> Result<Ticket> {
-        let shared = self.shared.clone();
-        shared.context.bind()?;
-        let number = self.next;
-        self.next = (number + 1) % self.stages.len();
-        let upload = self.land(number)?;
-        let stage = &mut self.stages[number];
-        if let Some(recorded) = &stage.recorded {
-            shared.stream.run(recorded)?;
-        }
-        let mut results = match stage.results.pop() {
-            Some(results) => results,
-            None => Pinned::new(&shared.context, stage.output_bytes as usize)?,
-        };
-        for Output { ty, address, offset } in &stage.outputs {
-            shared.stream.download(&mut results.bytes_mut()[*offset..][..ty.bytes()], *address)?;
-        }
-        let done = Event::new(&shared.context)?;
-        done.record(&shared.stream)?;
-        let ticket = Ticket(self.next_ticket);
-        self.next_ticket += 1;
-        self.in_flight.insert(ticket, InFlight { stage: number, done, results, upload });
-        Ok(ticket)
+        self.run(false).map(|(ticket, _)| ticket)
+    }
+
+    fn hand_over(&mut self) -> Result<(Ticket, Vec<Parcel>)> {
+        self.run(true)
+    }
+
+    fn receive(&mut self, value: ValueId, parcel: &Parcel) -> Result<()> {
+        self.stages[self.next].receive(&self.shared, value, parcel, &mut self.memory_bytes)
     }
 
     fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>> {
@@ -422,14 +326,7 @@ impl Program for CudaProgram {
             return Ok(None);
         }
         let Some(InFlight { stage, results, upload, .. }) = self.in_flight.remove(&ticket) else { return Ok(None) };
-        let stage = &mut self.stages[stage];
-        let read = |output: &Output| {
-            let bytes = &results.bytes()[output.offset..][..output.ty.bytes()];
-            Tensor::from_bytes(&output.ty, bytes).map_err(Error::device)
-        };
-        let tensors = stage.outputs.iter().map(read).collect::<Result<Vec<_>>>()?;
-        stage.results.push(results);
-        stage.idle.extend(upload);
+        let tensors = self.stages[stage].take(results, upload)?;
         self.check_guards()?;
         Ok(Some(tensors))
     }
@@ -441,7 +338,7 @@ impl Program for CudaProgram {
     fn profile(&mut self) -> Result<Vec<NodeTime>> {
         let shared = self.shared.clone();
         shared.context.bind()?;
-        let upload = self.land(0)?;
+        let upload = self.stages[0].land(&shared)?;
         // Recorded as a step is, with an event between two launches: what the host does for a launch is not timed.
         let events = (0..=self.launches.len()).map(|_| Event::timed(&shared.context)).collect::<Result<Vec<_>>>()?;
         let recorded = shared.stream.record(|| {
@@ -453,7 +350,7 @@ impl Program for CudaProgram {
         })?;
         shared.stream.run(&recorded)?;
         shared.stream.wait()?;
-        self.stages[0].idle.extend(upload);
+        self.stages[0].give_back(upload);
         let mut times = vec![NodeTime::default(); self.nodes];
         for (launch, between) in self.launches.iter().zip(events.windows(2)) {
             times[launch.node].calls += 1;

@@ -1,5 +1,5 @@
 //! Several devices as one: a graph is cut over them ([`crate::graph::partition`]), each runs its part, and what one needs of another
-//! goes through the host's memory.
+//! goes from device to device where all can ([`Device::hands_over`]), else through the host's memory.
 //!
 //! Parameters and states are cut as the first graph that uses them says, and set and read as a whole: a checkpoint does not
 //! show how many devices made it. Each device's part is driven by a thread of its own (`worker`), which hands on what its device
@@ -186,6 +186,7 @@ impl Device for SeveralDevices {
             steps.programs
         };
         let mut ends = worker::mailboxes(&partition);
+        let direct = self.devices.iter().all(|device| device.hands_over());
         let mut workers = Vec::new();
         let mut memory_bytes = 0;
         for (d, device) in self.devices.iter_mut().enumerate() {
@@ -197,7 +198,7 @@ impl Device for SeveralDevices {
             let program = device.compile(&part.graph, &part.output_values())?;
             memory_bytes += program.memory_bytes();
             let mail = ends.remove(0);
-            workers.push(Some(Worker::start(d, program, part.graph.stages(), mail, self.running.clone())?));
+            workers.push(Some(Worker::start(d, program, part.graph.stages(), mail, direct, self.running.clone())?));
         }
         let types = outputs.iter().map(|&output| graph[output].ty.clone()).collect();
         let program = SeveralProgram {

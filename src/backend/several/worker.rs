@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::Running;
-use crate::backend::{Program, Ticket};
+use crate::backend::{Parcel, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::partition::Partition;
 use crate::graph::{Stage, ValueId};
@@ -21,6 +21,13 @@ pub(super) const ANOTHER_FAILED: &str = "another device failed in this step";
 enum Command {
     Write(ValueId, Tensor),
     Step,
+}
+
+/// A value on its way from one device to another.
+#[derive(Clone)]
+enum Letter {
+    InHost(Tensor),
+    OnDevice(Parcel),
 }
 
 /// A thread and what it is reached by.
@@ -37,9 +44,9 @@ pub(super) struct Worker {
 #[derive(Default)]
 pub(super) struct Mail {
     /// To where a value goes.
-    to: HashMap<ValueId, Vec<Sender<Tensor>>>,
+    to: HashMap<ValueId, Vec<Sender<Letter>>>,
     /// From where a value comes.
-    from: HashMap<ValueId, Receiver<Tensor>>,
+    from: HashMap<ValueId, Receiver<Letter>>,
 }
 
 /// The ends of the devices that have something to do.
@@ -55,7 +62,7 @@ pub(super) fn mailboxes(partition: &Partition) -> Vec<Mail> {
 }
 
 impl Worker {
-    /// Starts the thread of device number `device`.
+    /// Starts the thread of device number `device`, which sends `direct`ly to the other devices or by way of the host.
     ///
     /// # Errors
     /// When the system gives no thread.
@@ -64,14 +71,25 @@ impl Worker {
         program: Box<dyn Program>,
         stages: Vec<Stage>,
         mail: Mail,
+        direct: bool,
         running: Arc<Running>,
     ) -> Result<Worker> {
         let (commands, told) = channel();
         let (tell, results) = channel();
         let failure = Arc::new(Mutex::new(None));
         let kept = failure.clone();
-        let driver =
-            Driver { program, stages, mail, told, tell, running, submitted: VecDeque::new(), steps: 0, told_of: 0 };
+        let driver = Driver {
+            program,
+            stages,
+            mail,
+            direct,
+            told,
+            tell,
+            running,
+            submitted: VecDeque::new(),
+            steps: 0,
+            told_of: 0,
+        };
         let thread = std::thread::Builder::new().name(format!("convoy-device-{device}"));
         let thread = thread.spawn(move || driver.run(&kept));
         let thread = thread.map_err(|e| Error::device(format!("cannot start a thread for a device: {e}")))?;
@@ -136,10 +154,11 @@ struct Driver {
     program: Box<dyn Program>,
     stages: Vec<Stage>,
     mail: Mail,
+    direct: bool,
     told: Receiver<Command>,
     tell: Sender<Vec<Tensor>>,
     running: Arc<Running>,
-    /// Stages that the device has and whose values were not handed on: number and ticket, the oldest first.
+    /// Stages that the device has and whose outputs were not handed on: number and ticket, the oldest first.
     submitted: VecDeque<(usize, Ticket)>,
     /// Steps begun.
     steps: usize,
@@ -189,26 +208,49 @@ impl Driver {
         }
     }
 
-    /// Submits a stage when what it receives is there. Until then, what was submitted before is handed on: others may wait for it.
+    /// Submits a stage when what it receives is there, or on its way between devices. Until then, what was submitted before is handed on: others
+    /// may wait for it.
     fn submit(&mut self, number: usize) -> Result<()> {
         for received in self.stages[number].received.clone() {
-            let tensor = loop {
+            let letter = loop {
                 let from = self.mail.from.get(&received).ok_or_else(lost)?;
                 match from.try_recv() {
-                    Ok(tensor) => break tensor,
-                    Err(TryRecvError::Empty) if self.submitted.is_empty() => {
+                    Ok(letter) => break letter,
+                    // Nobody waits for what is still to be handed on: it is only the step's outputs.
+                    Err(TryRecvError::Empty) if self.direct || self.submitted.is_empty() => {
                         break from.recv().map_err(|_| Error::device(ANOTHER_FAILED))?;
                     }
                     Err(TryRecvError::Empty) => drop(self.hand_on(true)?),
                     Err(TryRecvError::Disconnected) => return Err(Error::device(ANOTHER_FAILED)),
                 }
             };
-            self.program.write(received, &tensor)?;
+            match letter {
+                Letter::InHost(tensor) => self.program.write(received, &tensor)?,
+                Letter::OnDevice(parcel) => self.program.receive(received, &parcel)?,
+            }
         }
-        let ticket = self.program.submit()?;
+        let ticket = if self.direct {
+            let (ticket, parcels) = self.program.hand_over()?;
+            self.send(number, &mut parcels.into_iter().map(Letter::OnDevice))?;
+            ticket
+        } else {
+            self.program.submit()?
+        };
         self.submitted.push_back((number, ticket));
         // What is there already is handed on before the next stage keeps the processor busy.
         while !self.submitted.is_empty() && self.hand_on(false)? {}
+        Ok(())
+    }
+
+    /// Sends what a stage has for the others.
+    fn send(&self, number: usize, letters: &mut dyn Iterator<Item = Letter>) -> Result<()> {
+        for sent in &self.stages[number].sent {
+            let (letter, to) = (letters.next().ok_or_else(lost)?, self.mail.to.get(sent).ok_or_else(lost)?);
+            let Some((last, others)) = to.split_last() else { continue };
+            // A device that failed needs nothing any more, and says so itself.
+            others.iter().for_each(|other| drop(other.send(letter.clone())));
+            let _ = last.send(letter);
+        }
         Ok(())
     }
 
@@ -226,12 +268,8 @@ impl Driver {
         let Some(tensors) = self.program.outputs(ticket, wait)? else { return Ok(false) };
         self.submitted.pop_front();
         let mut tensors = tensors.into_iter();
-        for sent in &self.stages[number].sent {
-            let (tensor, to) = (tensors.next().ok_or_else(lost)?, self.mail.to.get(sent).ok_or_else(lost)?);
-            let Some((last, others)) = to.split_last() else { continue };
-            // A device that failed needs nothing any more, and says so itself.
-            others.iter().for_each(|other| drop(other.send(tensor.clone())));
-            let _ = last.send(tensor);
+        if !self.direct {
+            self.send(number, &mut tensors.by_ref().map(Letter::InHost))?;
         }
         if number + 1 == self.stages.len() {
             self.told_of += 1;
