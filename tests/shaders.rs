@@ -53,7 +53,7 @@ fn kernels_for_gpus_are_right() {
 fn every_kernel_of_a_choice_is_right() {
     let kinds: Vec<Kind> = Kind::others(common::gpu().info())
         .into_iter()
-        .filter(|kind| kind.options.candidate > 0 || kind.is_f16())
+        .filter(|kind| kind.options.candidate > 0 || kind.rounds())
         .collect();
     assert!(!kinds.is_empty());
     for kind in kinds {

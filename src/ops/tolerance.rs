@@ -48,6 +48,17 @@ impl Expected {
         });
         Expected { outputs, tolerances, flushed }
     }
+
+    /// Allows outputs that are stored rounded to `unit` of themselves.
+    pub fn rounded(&mut self, unit: f64) {
+        if unit == 0.0 {
+            return;
+        }
+        for (tolerances, output) in self.tolerances.iter_mut().zip(&self.outputs) {
+            tolerances.iter_mut().zip(&output.data).for_each(|(tolerance, y)| *tolerance += unit * y.abs());
+        }
+        self.flushed.iter_mut().for_each(|flushed| flushed.rounded(unit));
+    }
 }
 
 /// The scale of an op whose outputs are sums of products of its inputs: the root of the sum of the products' squares, and

@@ -11,8 +11,8 @@ use crate::tensor::{Data, Tensor};
 /// Windows of a value at most: more take long, and show nothing that a few do not.
 const MOST_WINDOWS: u64 = 30;
 
-/// Multiply-accumulates of a case for which each kernel is run that there is, at most; an eighth with 16-bit floats, whose kernels are
-/// the same but for what they hold.
+/// Multiply-accumulates of a case for which each kernel is run that there is, at most; an eighth with numbers of fewer bits, whose kernels
+/// are the same but for what they hold.
 const MOST_MACS: u64 = 400_000;
 
 /// What cotangents are multiplied by where products are of 16-bit floats.
@@ -51,6 +51,9 @@ impl Kind {
         }
         if device.backend == "cuda" {
             kinds.push(kind("convoy's own kernels", plain()));
+            let by_libraries = |precision| DeviceOptions { precision, ..Kind::plain().options };
+            kinds.push(kind("TF32", by_libraries(Precision::Tf32)));
+            kinds.push(kind("bfloat16", by_libraries(Precision::Bf16)));
         }
         let most = Op::all_cases().iter().map(kernels).max().unwrap_or(1);
         kinds.extend((1..most).map(|candidate| {
@@ -68,19 +71,31 @@ impl Kind {
         if device.backend == "cpu" { Vec::new() } else { kinds }
     }
 
-    /// Whether products are of 16-bit floats.
-    pub fn is_f16(&self) -> bool {
+    /// Whether products are of numbers with fewer bits than f32 has.
+    pub fn rounds(&self) -> bool {
         self.options.precision != Precision::F32
     }
 
-    /// Values that an input of a case has on it: where products are of 16-bit floats, such numbers, so that the reference
+    /// Whether products are NVIDIA's libraries' alone: there is no such kind where they are not installed.
+    pub fn is_of_libraries(&self) -> bool {
+        matches!(self.options.precision, Precision::Tf32 | Precision::Bf16)
+    }
+
+    /// To how much of itself a product may be rounded when it is stored.
+    pub fn rounding(&self) -> f64 {
+        if self.options.precision == Precision::Bf16 { 2_f64.powi(-8) } else { 0.0 }
+    }
+
+    /// Values that an input of a case has on it: where products are of numbers with fewer bits, such numbers, so that the reference
     /// multiplies what the device does.
     pub fn values(&self, tensor: Tensor) -> Tensor {
         let Data::F32(values) = tensor.data() else { return tensor };
-        if !self.is_f16() {
-            return tensor;
-        }
-        let values = values.iter().map(|&v| to_f16(v)).collect();
+        let near = match self.options.precision {
+            Precision::F32 => return tensor,
+            Precision::Tf32 | Precision::Bf16 => to_bf16,
+            Precision::F16 { .. } => to_f16,
+        };
+        let values = values.iter().map(|&v| near(v)).collect();
         Tensor::f32(tensor.shape().clone(), values).unwrap_or(tensor)
     }
 
@@ -88,11 +103,12 @@ impl Kind {
     /// the cases that are not large.
     pub fn takes(&self, case: &Case) -> bool {
         let (candidate, kernels, macs) = (self.options.candidate, kernels(case), case.op.macs(&case.types()));
-        if self.is_f16() && kernels == 1 || candidate >= kernels {
+        let has_products = if self.is_of_libraries() { macs > 0 } else { kernels > 1 };
+        if self.rounds() && !has_products || candidate >= kernels {
             return false;
         }
-        let most = if self.is_f16() { MOST_MACS / 8 } else { MOST_MACS };
-        if (self.is_f16() || candidate > 0) && macs > most {
+        let most = if self.rounds() { MOST_MACS / 8 } else { MOST_MACS };
+        if (self.rounds() || candidate > 0) && macs > most {
             return false;
         }
         let Some(limit) = self.options.max_binding_bytes else { return true };
@@ -110,6 +126,11 @@ fn to_f16(v: f32) -> f32 {
         size if size < 2f32.powi(-14) => 0.0,
         _ => rounded.clamp(-65504.0 / LOSS_SCALE, 65504.0 / LOSS_SCALE),
     }
+}
+
+/// The bfloat16 next to `v`, towards 0; TensorFloat-32 has it too.
+fn to_bf16(v: f32) -> f32 {
+    if v.is_nan() { v } else { f32::from_bits(v.to_bits() & 0xffff_0000) }
 }
 
 #[cfg(test)]

@@ -97,8 +97,12 @@ impl Prepared {
 
     /// The same case with the values that it has on another kind of device, if they are others.
     fn on(&self, kind: &Kind) -> Option<Prepared> {
-        let values = |input: &Tensor| kind.values(input.clone());
-        kind.is_f16().then(|| Self::with(self.case.clone(), self.inputs.iter().map(values).collect(), None))
+        kind.rounds().then(|| {
+            let inputs = self.inputs.iter().map(|input| kind.values(input.clone())).collect();
+            let mut other = Self::with(self.case.clone(), inputs, None);
+            other.expected.rounded(kind.rounding());
+            other
+        })
     }
 
     /// [`Prepared::check`] on such a kind of device.

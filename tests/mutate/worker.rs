@@ -218,7 +218,7 @@ impl<'a> Judge<'a> {
         let mut trials: HashMap<PathBuf, Vec<Trial>> = HashMap::new();
         for (device, (opened, options)) in sound.iter().zip(devices()).enumerate() {
             let kind = Kind { name: "".into(), options };
-            let wanted = |case: &Case| (kind.options.candidate == 0 && !kind.is_f16()) || kind.takes(case);
+            let wanted = |case: &Case| (kind.options.candidate == 0 && !kind.rounds()) || kind.takes(case);
             let cases = suite.cases().iter().enumerate();
             for (case, prepared) in cases.filter(|(_, prepared)| wanted(&prepared.case)) {
                 let mut depends: Vec<&Path> = Vec::new();

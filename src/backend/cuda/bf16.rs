@@ -44,43 +44,44 @@ KERNEL(256) widen(const unsigned* x, float* y, unsigned count) {
 }
 ";
 
-/// From [channels, places] to [places, channels], of each picture.
+/// From [channels, places] to [places, room], of each picture; where there is more room than channels, zeros.
 const NARROW_NHWC: &str = "
-KERNEL(256) narrow_nhwc(const float* x, unsigned short* y, unsigned channels, unsigned places) {
+KERNEL(256) narrow_nhwc(const float* x, unsigned short* y, unsigned channels, unsigned room, unsigned places) {
     __shared__ unsigned short square[32][33];
     unsigned column = threadIdx.x % 32, row = threadIdx.x / 32;
     unsigned place = blockIdx.x * 32, channel = blockIdx.y * 32;
-    size_t picture = size_t(blockIdx.z) * channels * places;
+    x += size_t(blockIdx.z) * channels * places;
+    y += size_t(blockIdx.z) * room * places;
     for (unsigned n = row; n < 32; n += 8) {
-        if (channel + n < channels && place + column < places) {
-            square[n][column] = rounded(x[picture + size_t(channel + n) * places + place + column]);
-        }
+        bool there = channel + n < channels && place + column < places;
+        square[n][column] = there ? rounded(x[size_t(channel + n) * places + place + column]) : 0;
     }
     __syncthreads();
     for (unsigned n = row; n < 32; n += 8) {
-        if (place + n < places && channel + column < channels) {
-            y[picture + size_t(place + n) * channels + channel + column] = square[column][n];
+        if (place + n < places && channel + column < room) {
+            y[size_t(place + n) * room + channel + column] = square[column][n];
         }
     }
 }
 ";
 
-/// From [places, channels] to [channels, places], of each picture.
+/// From [places, room] to [channels, places], of each picture.
 const WIDEN_NHWC: &str = "
-KERNEL(256) widen_nhwc(const unsigned short* x, float* y, unsigned channels, unsigned places) {
+KERNEL(256) widen_nhwc(const unsigned short* x, float* y, unsigned channels, unsigned room, unsigned places) {
     __shared__ unsigned short square[32][33];
     unsigned column = threadIdx.x % 32, row = threadIdx.x / 32;
     unsigned place = blockIdx.x * 32, channel = blockIdx.y * 32;
-    size_t picture = size_t(blockIdx.z) * channels * places;
+    x += size_t(blockIdx.z) * room * places;
+    y += size_t(blockIdx.z) * channels * places;
     for (unsigned n = row; n < 32; n += 8) {
         if (place + n < places && channel + column < channels) {
-            square[n][column] = x[picture + size_t(place + n) * channels + channel + column];
+            square[n][column] = x[size_t(place + n) * room + channel + column];
         }
     }
     __syncthreads();
     for (unsigned n = row; n < 32; n += 8) {
         if (channel + n < channels && place + column < places) {
-            y[picture + size_t(channel + n) * places + place + column] = bitcast<float>(unsigned(square[column][n]) << 16);
+            y[size_t(channel + n) * places + place + column] = bitcast<float>(unsigned(square[column][n]) << 16);
         }
     }
 }
@@ -110,14 +111,14 @@ impl Casts {
         Ok(Casts { narrow: [narrow?, narrow_nhwc?], widen: [widen?, widen_nhwc?] })
     }
 
-    /// A tensor of f32 in NCHW at `from` becomes one of bfloat16 at `to`, in NHWC if so asked.
-    pub fn narrow(&self, stream: &Stream, [from, to]: [u64; 2], extents: [usize; 4], nhwc: bool) -> Result<()> {
-        run(&self.narrow, stream, [from, to], extents, nhwc)
+    /// A tensor of f32 in NCHW at `from` becomes one of bfloat16 at `to`, if so asked in NHWC with `room` for so many channels.
+    pub fn narrow(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
+        run(&self.narrow, stream, at, extents, room)
     }
 
     /// The other way.
-    pub fn widen(&self, stream: &Stream, [from, to]: [u64; 2], extents: [usize; 4], nhwc: bool) -> Result<()> {
-        run(&self.widen, stream, [from, to], extents, nhwc)
+    pub fn widen(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
+        run(&self.widen, stream, at, extents, room)
     }
 }
 
@@ -126,15 +127,18 @@ fn run(
     stream: &Stream,
     [mut from, mut to]: [u64; 2],
     [n, channels, h, w]: [usize; 4],
-    nhwc: bool,
+    room: Option<usize>,
 ) -> Result<()> {
     let number = |n: usize| u32::try_from(n).map_err(|_| Error::device("a tensor of more than 2^32 elements"));
-    let (places, turns) = (h * w, nhwc && channels > 1 && h * w > 1);
-    let (function, mut numbers, groups) = match turns {
-        true => {
-            (turning, vec![number(channels)?, number(places)?], [places.div_ceil(SIDE), channels.div_ceil(SIDE), n])
+    let places = h * w;
+    // The order stays where there is but one channel or one place.
+    let room = room.filter(|&room| room > channels || channels > 1 && places > 1);
+    let (function, mut numbers, groups) = match room {
+        Some(room) => {
+            let numbers = vec![number(channels)?, number(room)?, number(places)?];
+            (turning, numbers, [places.div_ceil(SIDE), room.div_ceil(SIDE), n])
         }
-        false => {
+        None => {
             let count = n * channels * places;
             (plain, vec![number(count)?], [count.div_ceil(EACH * THREADS), 1, 1])
         }

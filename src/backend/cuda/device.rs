@@ -1,5 +1,6 @@
 //! An open GPU: parameters by name.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::{Adapter, MAX_WINDOW};
@@ -214,14 +215,21 @@ impl Device for CudaDevice {
     }
 
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
-        let compile = |libraries| {
-            CudaProgram::compile(self.shared.clone(), &self.variables, &self.choices, graph, outputs, libraries)
-        };
-        let program = match (compile(true), &self.shared.libraries) {
-            // What a library cannot run after all, or has too little memory for, the own kernels can.
-            (Err(error), Some(_)) => compile(false).map_err(|_| error)?,
-            (compiled, _) => compiled?,
-        };
-        Ok(Box::new(program))
+        let shared = &self.shared;
+        // What a library cannot run after all, or has too little memory for, the own kernels can.
+        let mut own = BTreeSet::new();
+        loop {
+            let refused = own.len();
+            let program =
+                CudaProgram::compile(shared.clone(), &self.variables, &self.choices, graph, outputs, &mut own);
+            match program {
+                Err(_) if shared.libraries.is_some() && own.len() < graph.nodes.len() => {
+                    if own.len() == refused {
+                        own.extend(0..graph.nodes.len());
+                    }
+                }
+                program => return Ok(Box::new(program?)),
+            }
+        }
     }
 }

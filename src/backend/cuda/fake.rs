@@ -49,6 +49,7 @@ struct Fake {
     kernels: PathBuf,
     log: unsafe extern "C" fn() -> *const c_char,
     order: unsafe extern "C" fn(c_uint) -> c_int,
+    refusals: unsafe extern "C" fn(c_int) -> c_int,
 }
 
 /// What the stand-ins of the driver and of the other libraries are called.
@@ -94,10 +95,16 @@ fn fake() -> Option<MutexGuard<'static, Fake>> {
         // SAFETY: they run nothing when they are loaded. Whoever asks for their names from now on gets them.
         let [driver, others @ ..] = NAMES.map(|name| unsafe { Library::new(folder.join(name)) }.unwrap());
         // SAFETY: the functions have these types.
-        let (log, order) =
-            unsafe { (*driver.get(b"stand_in_log\0").unwrap(), *driver.get(b"stand_in_order\0").unwrap()) };
+        let fake = unsafe {
+            Fake {
+                kernels: folder.join("kernels"),
+                log: *driver.get(b"stand_in_log\0").unwrap(),
+                order: *driver.get(b"stand_in_order\0").unwrap(),
+                refusals: *others[2].get(b"stand_in_refusals\0").unwrap(),
+            }
+        };
         std::mem::forget((driver, others));
-        Some(Mutex::new(Fake { kernels: folder.join("kernels"), log, order }))
+        Some(Mutex::new(fake))
     });
     fake.as_ref().map(|fake| fake.lock().unwrap_or_else(PoisonError::into_inner))
 }
@@ -124,6 +131,12 @@ impl Fake {
     fn order(&self, seed: c_uint) {
         // SAFETY: it sets a number, and nobody calls the stand-in meanwhile.
         unsafe { (self.order)(seed) };
+    }
+
+    /// Lets cuDNN refuse so many calls that it promised to run.
+    fn refuse(&self, calls: c_int) {
+        // SAFETY: as above.
+        unsafe { (self.refusals)(calls) };
     }
 
     /// The calls that `work` makes.
@@ -172,10 +185,13 @@ fn every_case_is_right() {
 #[test]
 fn a_training_is_recorded_once() {
     let Some(fake) = fake() else { return };
-    let (optimizer, steps) = (OptimizerConfig::sgd(0.9, 5e-4), 4);
+    let (optimizer, steps) = (OptimizerConfig::sgd(0.9, 5e-4), 2);
     let expected = training::train(&mut CpuDevice::new(None).unwrap(), &optimizer, 0.01, steps);
-    // Five convolutions, the first without a gradient of its input, and three fully connected layers.
-    for (own_kernels, of_libraries) in [(false, 5 + 4 + 5 + 3 * 3), (true, 0)] {
+    // Five convolutions, the first without a gradient of its input, and three fully connected layers. What a library refuses after all
+    // convoy's own kernel does, and that alone.
+    let all = 5 + 4 + 5 + 3 * 3;
+    for (own_kernels, refusals, of_libraries) in [(false, 0, all), (false, 1, all - 1), (true, 0, 0)] {
+        fake.refuse(refusals);
         let device = fake.open(&DeviceOptions { own_kernels, ..DeviceOptions::default() });
         is_recorded_once(&fake, device, &optimizer, &expected.losses, of_libraries);
     }
@@ -292,7 +308,7 @@ fn gpus_hand_over_to_each_other() {
 fn libraries_are_tuned() {
     let Some(fake) = fake() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let model = "name = \"m\"\ninput = [3, 12, 12]\nlayers = [{ kind = \"conv2d\", out = 6, kernel = 3 }, \"relu\", \"flatten\", \
+    let model = "name = \"m\"\ninput = [3, 12, 12]\nlayers = [{ kind = \"conv2d\", out = 8, kernel = 3 }, \"relu\", \"flatten\", \
                  { kind = \"linear\", out = 9, bias = false }, { kind = \"linear\", out = \"classes\" }]";
     let model = Model::parse(model, "m").unwrap();
     let graph = eval_graph(&model, &BuildOptions::new(3, 2)).unwrap().graph;
@@ -353,8 +369,8 @@ fn numbers_become_bfloat16_and_back() {
         let given: Vec<u8> = cases[..count].iter().flat_map(|(x, _)| x.to_le_bytes()).collect();
         stream.upload(x.address, &given).unwrap();
         stream.fill(wide.address, 0x5e, 256).unwrap();
-        casts.narrow(stream, [x.address, narrow.address], [1, 1, 1, count], false).unwrap();
-        casts.widen(stream, [narrow.address, wide.address], [1, 1, 1, count], false).unwrap();
+        casts.narrow(stream, [x.address, narrow.address], [1, 1, 1, count], None).unwrap();
+        casts.widen(stream, [narrow.address, wide.address], [1, 1, 1, count], None).unwrap();
         let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 256]);
         stream.download(&mut halves, narrow.address).unwrap();
         stream.download(&mut back, wide.address).unwrap();
@@ -366,31 +382,42 @@ fn numbers_become_bfloat16_and_back() {
     }
 }
 
-/// Channels come to lie together, and apart again.
+/// Channels come to lie together, with zeros where there is room for more, and apart again.
 #[test]
 fn channels_are_turned() {
     let Some(fake) = fake() else { return };
     let device = fake.open(&DeviceOptions::default());
     let Shared { context, stream, .. } = device.shared();
     let casts = Casts::new(&device.shared().kernels(), context).unwrap();
-    for extents in [[2, 40, 5, 9], [3, 8, 1, 1], [1, 1, 6, 7], [2, 33, 33, 1], [1, 72, 4, 8]] {
+    for (extents, room) in [
+        ([2, 40, 5, 9], 40),
+        ([3, 8, 1, 1], 8),
+        ([1, 1, 6, 7], 1),
+        ([2, 33, 33, 1], 33),
+        ([1, 72, 4, 8], 72),
+        ([2, 3, 5, 9], 8),
+        ([3, 1, 6, 7], 8),
+        ([2, 5, 1, 1], 8),
+        ([2, 29, 7, 1], 40),
+    ] {
         let [n, c, h, w] = extents;
         let count = n * c * h * w;
-        let memory = || Memory::new(context, 4 * count as u64).unwrap();
-        let (x, narrow, wide) = (memory(), memory(), memory());
+        let bytes = |each: usize, channels: usize| each * n * channels * h * w;
+        let memory = |bytes: usize| Memory::new(context, bytes as u64).unwrap();
+        let (x, narrow, wide) = (memory(bytes(4, c)), memory(bytes(2, room)), memory(bytes(4, c)));
         // Whole numbers below 256 are bfloat16 as they are.
-        let given: Vec<f32> = (0..count).map(|n| (n * 7 % 251) as f32).collect();
-        let bytes: Vec<u8> = given.iter().flat_map(|x| x.to_le_bytes()).collect();
-        stream.upload(x.address, &bytes).unwrap();
-        casts.narrow(stream, [x.address, narrow.address], extents, true).unwrap();
-        casts.widen(stream, [narrow.address, wide.address], extents, true).unwrap();
-        let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 4 * count]);
+        let given: Vec<f32> = (0..count).map(|n| (n * 7 % 251 + 1) as f32).collect();
+        let from: Vec<u8> = given.iter().flat_map(|x| x.to_le_bytes()).collect();
+        stream.upload(x.address, &from).unwrap();
+        casts.narrow(stream, [x.address, narrow.address], extents, Some(room)).unwrap();
+        casts.widen(stream, [narrow.address, wide.address], extents, Some(room)).unwrap();
+        let (mut halves, mut back) = (vec![0; bytes(2, room)], vec![0; bytes(4, c)]);
         stream.download(&mut halves, narrow.address).unwrap();
         stream.download(&mut back, wide.address).unwrap();
-        assert!(back == bytes, "{extents:?}");
+        assert!(back == from, "{extents:?}");
         for (at, &half) in halves.as_chunks().0.iter().enumerate() {
-            let (picture, place, channel) = (at / (c * h * w), at / c % (h * w), at % c);
-            let expected = given[(picture * c + channel) * h * w + place];
+            let (picture, place, channel) = (at / (room * h * w), at / room % (h * w), at % room);
+            let expected = if channel < c { given[(picture * c + channel) * h * w + place] } else { 0.0 };
             assert_eq!(f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16), expected, "{extents:?} {at}");
         }
     }

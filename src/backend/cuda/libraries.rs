@@ -98,6 +98,21 @@ impl Convolution {
         let Conv2d { stride, padding, dilation, .. } = *conv;
         Some(Convolution { pass, x, w, y, stride, padding, dilation, epilogue, nhwc: false })
     }
+
+    /// With channels together, in whole eights, which tensor cores take as they are: those of the input, of which there are three in
+    /// pictures, get others that are zero. As it is where that cannot be.
+    fn for_tensor_cores(&self) -> Convolution {
+        let mut wide = self.clone();
+        if self.x[1] == self.w[1] {
+            let room = self.x[1].next_multiple_of(8);
+            (wide.x[1], wide.w[1]) = (room, room);
+        }
+        let eights = [wide.x[1], wide.w[1], wide.y[1]].iter().all(|n| n % 8 == 0);
+        match eights && can_turn(&wide.tensors()) {
+            true => Convolution { nhwc: true, ..wide },
+            false => self.clone(),
+        }
+    }
 }
 
 /// A node that a library computes; operands as numbers of its inputs, the output after them.
@@ -114,7 +129,10 @@ enum Way {
     /// In bfloat16: all is copied into that before, and the result from it after.
     Narrow {
         plan: Plan,
+        /// Of the copies, which may have more channels than what they are copies of.
         convolution: Convolution,
+        /// Channels of x and w.
+        channels: [usize; 2],
     },
 }
 
@@ -124,7 +142,7 @@ impl Call {
         match &self.way {
             Way::Product(matmul) => matmul.workspace,
             Way::Convolution(plan) => plan.workspace,
-            Way::Narrow { plan, convolution } => {
+            Way::Narrow { plan, convolution, .. } => {
                 let copies = convolution.tensors().into_iter().chain([convolution.bias()]).map(copy);
                 padded(plan.workspace) + copies.sum::<u64>()
             }
@@ -208,13 +226,14 @@ impl Libraries {
                 (matmul.map(Way::Product), product.epilogue, *operands)
             }
             Work::Convolution(convolution, operands) => {
-                // Channels lie together where that makes whole eights of them, which tensor cores take as they are.
-                let eights = [convolution.x[1], convolution.w[1], convolution.y[1]].iter().all(|n| n % 8 == 0);
-                let nhwc = precision == Precision::Bf16 && eights && can_turn(&convolution.tensors());
-                let convolution = Convolution { nhwc, ..convolution.clone() };
+                let channels = [convolution.x[1], convolution.w[1]];
+                let convolution = match precision {
+                    Precision::Bf16 => convolution.for_tensor_cores(),
+                    _ => convolution.clone(),
+                };
                 let epilogue = convolution.epilogue;
                 let way = self.cudnn.plan(&convolution, precision, way)?.map(|plan| match precision {
-                    Precision::Bf16 => Way::Narrow { plan, convolution },
+                    Precision::Bf16 => Way::Narrow { plan, convolution, channels },
                     _ => Way::Convolution(plan),
                 });
                 (way, epilogue, *operands)
@@ -232,30 +251,33 @@ impl Libraries {
         match &call.way {
             Way::Product(matmul) => self.cublaslt.run(matmul, operands, bias, workspace, stream),
             Way::Convolution(plan) => self.cudnn.run(plan, operands, bias, workspace, stream),
-            Way::Narrow { plan, convolution } => {
+            Way::Narrow { plan, convolution, channels: [of_x, of_w] } => {
                 let Some(casts) = &self.casts else { return Err(Error::device("nothing casts to bfloat16")) };
                 let made = match convolution.pass {
                     Pass::Forward => 2,
                     Pass::BackwardInput => 0,
                     Pass::BackwardWeight => 1,
                 };
-                let (tensors, nhwc) = (convolution.tensors(), convolution.nhwc);
                 let mut next = workspace + padded(plan.workspace);
                 let mut place = |extents: [usize; 4]| {
                     let at = next;
                     next += copy(extents);
                     at
                 };
-                let copies = tensors.map(&mut place);
+                let wide = convolution.tensors();
+                let copies = wide.map(&mut place);
+                let room = |tensor: usize| convolution.nhwc.then_some(wide[tensor][1]);
+                let mut tensors = wide;
+                (tensors[0][1], tensors[1][1]) = (*of_x, *of_w);
                 for tensor in (0..3).filter(|&tensor| tensor != made) {
-                    casts.narrow(stream, [operands[tensor], copies[tensor]], tensors[tensor], nhwc)?;
+                    casts.narrow(stream, [operands[tensor], copies[tensor]], tensors[tensor], room(tensor))?;
                 }
                 let bias = bias.map(|bias| (bias, place(convolution.bias())));
                 if let Some((bias, copy)) = bias {
-                    casts.narrow(stream, [bias, copy], convolution.bias(), nhwc)?;
+                    casts.narrow(stream, [bias, copy], convolution.bias(), None)?;
                 }
                 self.cudnn.run(plan, copies, bias.map(|(_, copy)| copy), workspace, stream)?;
-                casts.widen(stream, [copies[made], operands[made]], tensors[made], nhwc)
+                casts.widen(stream, [copies[made], operands[made]], tensors[made], room(made))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! A compiled graph: one block of memory as the plan divides it, and the launches of a step recorded once, to be run as a whole (a CUDA
 //! graph). Inputs come in on a stream of their own while the step before computes; nothing waits but for a step's outputs.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
@@ -78,16 +78,20 @@ struct InFlight {
 }
 
 impl CudaProgram {
+    /// Compiles a graph; convoy's own kernels compute the nodes `own`, to which one is added where a library refuses what it promised.
+    ///
+    /// # Errors
+    /// The driver's or the libraries'.
     pub fn compile(
         shared: Arc<Shared>,
         variables: &Variables<Arc<Memory>>,
         choices: &Arc<Choices>,
         graph: &Graph,
         outputs: &[ValueId],
-        libraries: bool,
+        own: &mut BTreeSet<usize>,
     ) -> Result<Self> {
         let plan = plan(graph, outputs);
-        let calls = if libraries { calls(&shared, choices, graph)? } else { BTreeMap::new() };
+        let calls = calls(&shared, choices, graph, own)?;
         let of_call = |number: usize| match graph.nodes[number].op {
             Op::LinearUpdate(_) => Wanted::Update,
             _ => Wanted::Nothing,
@@ -144,7 +148,9 @@ impl CudaProgram {
                 work: Work::Call { call: Box::new(call), addresses: operands, workspace: addresses[&of_calls] },
             };
             // What a library loads when it is first called it could not load while a step is being recorded.
-            launch.launch(&shared)?;
+            launch.launch(&shared).inspect_err(|_| {
+                own.insert(node);
+            })?;
             launches.push(launch);
         }
         // A library's call comes before what kernels make of its result.
@@ -154,12 +160,12 @@ impl CudaProgram {
         let mut stages = Vec::new();
         for (number, stage) in all.iter().enumerate() {
             let received = stage.received.iter().copied().filter(|&id| addresses.contains_key(&place(&plan, id)));
-            let own = graph.with_role(Role::Input).filter(|_| number == 0);
+            let given = graph.with_role(Role::Input).filter(|_| number == 0);
             let at = |id: ValueId| (graph[id].ty.clone(), addresses[&place(&plan, id)]);
             let last = outputs.iter().filter(|_| number + 1 == all.len());
             let [sent, kept] = [stage.sent.iter().copied().map(at).collect(), last.copied().map(at).collect()];
             let recorded = record(&shared, of_nodes(&launches, &stage.nodes))?;
-            stages.push(Stage::new(own.chain(received).map(|id| (id, at(id))), sent, kept, recorded));
+            stages.push(Stage::new(given.chain(received).map(|id| (id, at(id))), sent, kept, recorded));
         }
         shared.stream.wait()?;
         Ok(CudaProgram {
@@ -237,12 +243,12 @@ impl Arena {
     }
 }
 
-/// The calls of NVIDIA's libraries by the number of the node that each computes.
-fn calls(shared: &Shared, choices: &Choices, graph: &Graph) -> Result<BTreeMap<usize, Call>> {
+/// The calls of NVIDIA's libraries by the number of the node that each computes; none for the nodes `own`.
+fn calls(shared: &Shared, choices: &Choices, graph: &Graph, own: &BTreeSet<usize>) -> Result<BTreeMap<usize, Call>> {
     let mut calls = BTreeMap::new();
     let Some(libraries) = &shared.libraries else { return Ok(calls) };
     shared.context.bind()?;
-    for (number, node) in graph.nodes.iter().enumerate() {
+    for (number, node) in graph.nodes.iter().enumerate().filter(|(number, _)| !own.contains(number)) {
         let chosen = choices.get(&graph.signature(node)).map(String::as_str);
         if let Some(call) = libraries.of_node(&node.op, &graph.types(node), chosen) {
             calls.insert(number, call);
