@@ -9,6 +9,7 @@ PyTorch is measured where this Python has it.
 """
 
 import argparse
+import csv
 import json
 import re
 import subprocess
@@ -183,6 +184,29 @@ print(json.dumps(found))
                 say(f"- {name}: {value:.1f}")
 
 
+def counted():
+    """NVIDIA's counters of the five kernels that take the longest: what part of the card's arithmetic and memory each keeps busy."""
+    if "cuda" not in adapters:
+        return
+    time_of, busy = "gpu__time_duration.sum", "throughput.avg.pct_of_peak_sustained_elapsed"
+    metrics = [time_of, f"sm__{busy}", f"dram__{busy}"]
+    ncu = ["ncu", "--csv", "--page", "raw", "--print-units", "base", "--launch-count", "500", "--metrics", ",".join(metrics)]
+    bench = convoy("bench", "--adapter", "cuda", "--batch", str(batches[0]), "--steps", "1", "--warmup", "0")
+    lines = (run([*ncu, *bench], 150) or "").splitlines()
+    table = [line for line in lines if line.startswith('"')]
+    kernels = {}
+    for launch in csv.DictReader(table):
+        if launch["ID"]:  # the line after the heads has the units
+            kernels.setdefault(launch["Kernel Name"], []).append([float(launch[metric].replace(",", "")) for metric in metrics])
+    if not kernels:
+        return say("\nNVIDIA's counters (`ncu`): not done, see log.txt")
+    say(f"\n## NVIDIA's counters, batch {batches[0]}, f32: the five kernels that take the longest\n\n| kernel | launches | ms in all | arithmetic busy | memory busy |\n|---|---|---|---|---|")
+    for name, launches in sorted(kernels.items(), key=lambda kernel: -sum(launch[0] for launch in kernel[1]))[:5]:
+        total = sum(launch[0] for launch in launches)
+        arithmetic, memory = (sum(launch[0] * launch[which] for launch in launches) / total for which in [1, 2])
+        say(f"| {name[:60]} | {len(launches)} | {total / 1e6:.3f} | {arithmetic:.0f} % | {memory:.0f} % |")
+
+
 def sanitized():
     """NVIDIA's checker of memory accesses and races over small cases."""
     if "cuda" not in adapters:
@@ -195,7 +219,7 @@ def sanitized():
 
 
 say(f"# {time.strftime('%Y-%m-%d')}\n")
-for part in [devices, right, same_course, speed, peaks, sanitized]:
+for part in [devices, right, same_course, speed, peaks, counted, sanitized]:
     try:
         part()
     except Exception as error:  # the other parts are worth as much
