@@ -15,6 +15,7 @@ pub use options::DeviceOptions;
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::error::{Error, Result};
 use crate::graph::partition::Report;
@@ -153,6 +154,14 @@ pub trait Device {
         false
     }
 
+    /// What its memory gives at best, GB/s: bytes that a large copy reads and writes; `None` where that is not known.
+    ///
+    /// # Errors
+    /// The device's.
+    fn copy_gb_per_s(&mut self) -> Result<Option<f64>> {
+        Ok(None)
+    }
+
     /// What it was opened to multiply.
     fn precision(&self) -> Precision {
         Precision::F32
@@ -189,6 +198,24 @@ pub trait Device {
 
     /// Compiles a graph whose parameters and state were [`Device::set`]. `outputs` are read back after each step.
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>>;
+}
+
+/// Bytes that [`Device::copy_gb_per_s`] copies at once: more than any cache holds.
+const COPIED: u64 = 256 << 20;
+
+/// Copies that a GPU is given together: one alone may take no longer than to ask for it.
+const COPIES: u64 = 8;
+
+/// GB/s of the fastest of a few runs of `copy`, after one that is not timed: each copies so many bytes, and returns when they are there.
+fn copy_rate(bytes: u64, mut copy: impl FnMut() -> Result<()>) -> Result<f64> {
+    copy()?;
+    let mut fastest = f64::INFINITY;
+    for _ in 0..5 {
+        let start = Instant::now();
+        copy()?;
+        fastest = fastest.min(start.elapsed().as_secs_f64());
+    }
+    Ok(2.0 * bytes as f64 / fastest / 1e9)
 }
 
 /// A submitted step, to be asked for its outputs later.

@@ -84,6 +84,9 @@ pub struct Report {
     /// What several devices send each other, and the memory that each needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange: Option<Exchange>,
+    /// What the device's memory gives at best, with [`BenchOptions::profile`]: see [`Device::copy_gb_per_s`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub copy_gb_per_s: Option<f64>,
     /// Each node's time, with [`BenchOptions::profile`]; the longest first.
     pub kernels: Vec<KernelTime>,
 }
@@ -156,6 +159,9 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
     }
     run.wait(0)?;
     let kernels = if options.profile { kernels(&graph, &run.program.profile()?) } else { Vec::new() };
+    let process_peak = process_peak(); // before the copies
+    // A device without room for it is not asked.
+    let copy_gb_per_s = if options.profile { device.copy_gb_per_s().ok().flatten() } else { None };
     let ms_per_step = median(&mut times);
     let activations = graph.values.iter().filter(|value| value.role == Role::Activation);
     let info = device.info();
@@ -171,12 +177,13 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         images_per_second: options.build.batch as f64 * 1e3 / ms_per_step,
         ms_per_step,
         gflops: graph.nodes.iter().map(|node| flop(&graph, node)).sum::<f64>() / ms_per_step / 1e6,
-        peak_memory_bytes: process_peak().filter(|_| !own_memory).unwrap_or(allocated),
+        peak_memory_bytes: process_peak.filter(|_| !own_memory).unwrap_or(allocated),
         first_step_ms,
         steps: options.steps,
         slot_bytes: plan::plan(&graph, &outputs).slot_bytes() as u64,
         value_bytes: activations.map(|value| value.ty.bytes() as u64).sum(),
         exchange,
+        copy_gb_per_s,
         kernels,
     })
 }

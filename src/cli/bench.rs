@@ -156,13 +156,17 @@ fn text(report: &Report, devices: &[&DeviceInfo]) -> String {
     if report.kernels.is_empty() {
         return text;
     }
+    if let Some(rate) = report.copy_gb_per_s {
+        let _ = writeln!(text, "a large copy moves {rate:.1} GB/s, read and written");
+    }
     let width = report.kernels.iter().map(|kernel| kernel.name.len()).max().unwrap_or(0);
-    let _ = writeln!(text, "\n{:width$}  calls        ms  share  GFLOP/s    GB/s", "kernel");
+    let _ = writeln!(text, "\n{:width$}  calls        ms  share  GFLOP/s    GB/s  of a copy", "kernel");
     for kernel in &report.kernels {
         let gflops = if kernel.gflops > 0.0 { format!("{:.1}", kernel.gflops) } else { "-".into() };
+        let of_copy = report.copy_gb_per_s.map_or("-".into(), |rate| format!("{:.0}%", 100.0 * kernel.gb_per_s / rate));
         let _ = writeln!(
             text,
-            "{:width$}  {:>5}  {:>8.3}  {:>4.1}%  {gflops:>7}  {:>6.1}",
+            "{:width$}  {:>5}  {:>8.3}  {:>4.1}%  {gflops:>7}  {:>6.1}  {of_copy:>9}",
             kernel.name,
             kernel.calls,
             kernel.ms,

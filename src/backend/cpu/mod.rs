@@ -40,12 +40,13 @@ mod winograd;
 
 use std::sync::{Arc, Mutex};
 
+use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::{Device, DeviceInfo, DeviceType, Finding, Program};
+use super::{COPIED, Device, DeviceInfo, DeviceType, Finding, Program, copy_rate};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, ValueId};
-use crate::tensor::{Tensor, TensorType};
+use crate::tensor::{Tensor, TensorType, zeros};
 use memory::{Io, Store};
 
 /// What an op must do to run on the CPU backend. Implemented for every op of [`crate::ops`]'s list.
@@ -96,6 +97,18 @@ impl Device for CpuDevice {
 
     fn probe(&mut self) -> Result<Vec<Finding>> {
         Ok(Vec::new())
+    }
+
+    fn copy_gb_per_s(&mut self) -> Result<Option<f64>> {
+        let bytes = || zeros::<u8>(COPIED as usize).map_err(Error::device);
+        let (from, mut to) = (bytes()?, bytes()?);
+        let part = to.len().div_ceil(self.pool.current_num_threads());
+        let copy = || {
+            let parts = to.par_chunks_mut(part).zip(from.par_chunks(part));
+            self.pool.install(|| parts.for_each(|(to, from)| to.copy_from_slice(from)));
+            Ok(())
+        };
+        copy_rate(COPIED, copy).map(Some)
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {

@@ -12,7 +12,9 @@ use super::program::CudaProgram;
 use crate::backend::variables::Variables;
 use crate::backend::wgpu::lower::{candidates, lower};
 use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, padded};
-use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
+use crate::backend::{
+    COPIED, COPIES, Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program, copy_rate,
+};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
 use crate::graph::{Graph, Node, ValueId};
@@ -161,6 +163,16 @@ impl Device for CudaDevice {
 
     fn probe(&mut self) -> Result<Vec<Finding>> {
         Ok(Vec::new())
+    }
+
+    fn copy_gb_per_s(&mut self) -> Result<Option<f64>> {
+        let Shared { context, stream, .. } = &*self.shared;
+        let [from, to] = [Memory::new(context, COPIED)?, Memory::new(context, COPIED)?];
+        let copy = || {
+            (0..COPIES).try_for_each(|_| stream.copy(to.address, from.address, COPIED as usize))?;
+            stream.wait()
+        };
+        copy_rate(COPIES * COPIED, copy).map(Some)
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {

@@ -14,7 +14,9 @@ use super::probe;
 use super::program::{WgpuProgram, read_buffer};
 use crate::backend::select::only_by_cuda;
 use crate::backend::variables::Variables;
-use crate::backend::{Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program};
+use crate::backend::{
+    COPIED, COPIES, Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program, copy_rate,
+};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, ValueId};
 use crate::ops::case::Case;
@@ -172,6 +174,20 @@ impl Device for WgpuDevice {
 
     fn probe(&mut self) -> Result<Vec<Finding>> {
         probe::findings(&self.shared)
+    }
+
+    fn copy_gb_per_s(&mut self) -> Result<Option<f64>> {
+        let shared = &self.shared;
+        let bytes = COPIED.min(shared.max_buffer / 4 / ALIGNMENT * ALIGNMENT);
+        let [from, to] = [shared.buffer("a copy's source", bytes)?, shared.buffer("a copy", bytes)?];
+        let copy = || {
+            let mut encoder = shared.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            (0..COPIES).for_each(|_| encoder.copy_buffer_to_buffer(&from, 0, &to, 0, bytes));
+            shared.queue.submit([encoder.finish()]);
+            shared.device.poll(wgpu::PollType::wait_indefinitely()).map_err(|e| Error::device(e.to_string()))?;
+            shared.check()
+        };
+        copy_rate(COPIES * bytes, copy).map(Some)
     }
 
     fn set(&mut self, name: &str, tensor: &Tensor) -> Result<()> {
