@@ -1,6 +1,6 @@
 //! Local response normalisation across channels (Krizhevsky 2012, section 3.3).
 
-use super::case::{Case, CaseInput};
+use super::case::{Case, CaseInput, Fill};
 use super::draw::Draw;
 use super::{Array, Forward, Operator, expect_shape, inputs_f32};
 use crate::error::Result;
@@ -145,7 +145,14 @@ impl Operator for LrnBackward {
             let inputs = vec![CaseInput::normal(shape), CaseInput::normal(shape)];
             Case::new(LrnBackward { lrn: lrn.clone() }, name, inputs, lrn.size)
         };
-        variants().map(case).into()
+        // Finite elements next to it have nothing of it.
+        let mut values = vec![0.5; 23];
+        (values[3], values[7], values[11]) = (f32::INFINITY, -1.5, f32::NEG_INFINITY);
+        let [_, _, _, _, (_, strong, _), ..] = variants();
+        let inputs = vec![CaseInput::f32([2, 7, 3, 11], Fill::Given(values)), CaseInput::normal([2, 7, 3, 11])];
+        let mut cases: Vec<Case> = variants().map(case).into();
+        cases.push(Case::new(LrnBackward { lrn: strong.clone() }, "infinite neighbours", inputs, strong.size));
+        cases
     }
 
     fn random(draw: &mut Draw) -> Case {

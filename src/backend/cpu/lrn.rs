@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::CpuOp;
 use super::memory::Io;
 use super::parallel::Pieces;
-use super::simd::{LANES, lanes, load, starts, store, vectorised};
+use super::simd::{LANES, Vector, inverse_roots, lanes, load, starts, store, vectorised};
 use crate::ops::{Lrn, LrnBackward};
 use crate::tensor::TensorType;
 
@@ -22,38 +22,62 @@ impl CpuOp for Lrn {
     }
 }
 
-/// Positions whose gradient is made at a time: what all channels need of them stays in a core's L2 cache.
-const TILE: usize = 128;
+/// Numbers of the channels of a window, at the positions whose gradient is made at a time, that stay in a core's L1 cache.
+const RING: usize = 4096;
+
+impl LrnBackward {
+    /// Channels whose terms are kept, those of a window, and positions that are worked on at a time.
+    fn ring(&self, shape: &[usize]) -> [usize; 2] {
+        let kept = (self.lrn.size / 2 * 2 + 1).min(shape[1] / self.lrn.groups).max(1);
+        [kept, (RING / kept / LANES * LANES).max(16 * LANES)]
+    }
+}
 
 impl CpuOp for LrnBackward {
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
-        threads * 2 * (inputs[0].shape[1] / self.lrn.groups) * TILE
+        threads * 2 * self.ring(&inputs[0].shape).iter().product::<usize>()
     }
 
     fn run(&self, mut io: Io) {
         let (a, db, da, lrn) = (io.f32(0), io.f32(1), io.output(0), &self.lrn);
         let [_, channels, plane] = lrn.planes(io.shape(0));
-        let scratch = Pieces::new(io.scratch(), 2 * channels * TILE, io.threads());
+        let [kept, positions] = self.ring(io.shape(0));
+        let scratch = Pieces::new(io.scratch(), 2 * kept * positions, io.threads());
         let pictures = a.par_chunks(channels * plane).zip(db.par_chunks(channels * plane));
         da.par_chunks_mut(channels * plane).zip(pictures).for_each(|(da, (a, db))| {
             let picture = Picture { lrn, a, channels, plane };
+            let factor = 2.0 * lrn.alpha * lrn.beta;
             scratch.with(|scratch| {
-                let (powers, terms) = scratch.split_at_mut(channels * TILE);
-                for at in (0..plane).step_by(TILE) {
-                    let width = TILE.min(plane - at);
-                    for (c, (powers, terms)) in powers.chunks_mut(TILE).zip(terms.chunks_mut(TILE)).enumerate() {
-                        backward_terms(&mut powers[..width], terms, &picture, db, c, at);
-                    }
-                    for (c, powers) in powers.chunks(TILE).enumerate() {
+                // Of channel c in row c % kept.
+                let (powers, terms) = scratch.split_at_mut(kept * positions);
+                for at in (0..plane).step_by(positions) {
+                    let width = positions.min(plane - at);
+                    let mut made = 0;
+                    for c in 0..channels {
+                        let window = picture.window(c);
+                        for made in made..window.end {
+                            let row = made % kept * positions;
+                            let (powers, terms) = (&mut powers[row..][..width], &mut terms[row..][..width]);
+                            backward_terms(powers, terms, &picture, db, made, at);
+                        }
+                        made = window.end;
                         let range = c * plane + at..c * plane + at + width;
-                        let terms = &terms[picture.window(c).start * TILE..picture.window(c).end * TILE];
-                        let factor = 2.0 * lrn.alpha * lrn.beta;
-                        backward(&mut da[range.clone()], &a[range.clone()], &db[range], powers, terms, factor);
+                        let powers = &powers[c % kept * positions..][..width];
+                        let terms = Terms { rows: terms, positions, kept, window };
+                        backward(&mut da[range.clone()], &a[range.clone()], &db[range], powers, &terms, factor);
                     }
                 }
             });
         });
     }
+}
+
+/// The terms of a window's channels.
+struct Terms<'a> {
+    rows: &'a [f32],
+    positions: usize,
+    kept: usize,
+    window: Range<usize>,
 }
 
 impl Lrn {
@@ -92,15 +116,17 @@ impl Picture<'_> {
 
     /// (s^-beta, 1 / s): by roots for the paper's 3/4, since `powf` is not vectorised.
     #[inline(always)]
-    fn powers<const N: usize>(&self, s: [f32; N]) -> ([f32; N], [f32; N]) {
-        if self.lrn.beta == 0.75 {
-            let root: [f32; N] = lanes(0.0, |i| s[i].sqrt());
-            let fourth: [f32; N] = lanes(0.0, |i| root[i].sqrt());
-            let power: [f32; N] = lanes(0.0, |i| 1.0 / (root[i] * fourth[i]));
-            (power, lanes(0.0, |i| (power[i] * fourth[i]) * (power[i] * fourth[i])))
-        } else {
-            (lanes(0.0, |i| s[i].powf(-self.lrn.beta)), lanes(0.0, |i| 1.0 / s[i]))
+    fn powers<const N: usize, const FMA: bool>(&self, s: [f32; N]) -> ([f32; N], [f32; N]) {
+        if self.lrn.beta != 0.75 {
+            return (lanes(0.0, |i| s[i].powf(-self.lrn.beta)), lanes(0.0, |i| 1.0 / s[i]));
         }
+        let eight: Option<&Vector> = s.as_slice().try_into().ok();
+        let inverse_root = match eight.and_then(|s| inverse_roots::<FMA>(*s)) {
+            Some(inverse_root) => load::<N>(&inverse_root),
+            None => lanes(0.0, |i| 1.0 / s[i].sqrt()),
+        };
+        let power = lanes(0.0, |i| inverse_root[i] * inverse_root[i].sqrt());
+        (power, lanes(0.0, |i| inverse_root[i] * inverse_root[i]))
     }
 }
 
@@ -111,7 +137,7 @@ vectorised! {
         fn by<const N: usize, const FMA: bool>(b: &mut [f32], picture: &Picture, c: usize) {
             let a = &picture.a[c * picture.plane..];
             for at in starts::<N>(b.len()) {
-                let (power, _) = picture.powers(picture.brackets::<N, FMA>(c, at));
+                let (power, _) = picture.powers::<N, FMA>(picture.brackets::<N, FMA>(c, at));
                 let a = load::<N>(&a[at..]);
                 store(&mut b[at..], lanes::<f32, N>(0.0, |i| a[i] * power[i]));
             }
@@ -135,7 +161,7 @@ vectorised! {
             let start = c * picture.plane + first;
             let (a, db) = (&picture.a[start..], &db[start..]);
             for at in starts::<N>(powers.len()) {
-                let (power, inverse) = picture.powers(picture.brackets::<N, FMA>(c, first + at));
+                let (power, inverse) = picture.powers::<N, FMA>(picture.brackets::<N, FMA>(c, first + at));
                 let (a, db) = (load::<N>(&a[at..]), load::<N>(&db[at..]));
                 store(&mut powers[at..], power);
                 store(&mut terms[at..], lanes::<f32, N>(0.0, |i| db[i] * power[i] * a[i] * inverse[i]));
@@ -147,15 +173,17 @@ vectorised! {
 }
 
 vectorised! {
-    /// da = db * power - factor * a * the sum of the window's terms, which lie [`TILE`] apart.
-    fn backward(da: &mut [f32], a: &[f32], db: &[f32], powers: &[f32], terms: &[f32], factor: f32) {
+    /// da = db * power - factor * a * the sum of the window's terms.
+    fn backward(da: &mut [f32], a: &[f32], db: &[f32], powers: &[f32], terms: &Terms, factor: f32) {
         #[inline(always)]
-        fn by<const N: usize>(da: &mut [f32], a: &[f32], db: &[f32], powers: &[f32], terms: &[f32], factor: f32) {
+        fn by<const N: usize>(da: &mut [f32], a: &[f32], db: &[f32], powers: &[f32], terms: &Terms, factor: f32) {
             for at in starts::<N>(da.len()) {
                 let mut sum = [0.0; N];
-                for terms in terms.chunks_exact(TILE) {
-                    let terms = load::<N>(&terms[at..]);
-                    sum = lanes(0.0, |i| sum[i] + terms[i]);
+                let mut row = terms.window.start % terms.kept;
+                for _ in terms.window.clone() {
+                    let terms_of_row = load::<N>(&terms.rows[row * terms.positions + at..]);
+                    sum = lanes(0.0, |i| sum[i] + terms_of_row[i]);
+                    row = if row + 1 == terms.kept { 0 } else { row + 1 };
                 }
                 let (a, db, power) = (load::<N>(&a[at..]), load::<N>(&db[at..]), load::<N>(&powers[at..]));
                 store(&mut da[at..], lanes::<f32, N>(0.0, |i| db[i] * power[i] - factor * a[i] * sum[i]));

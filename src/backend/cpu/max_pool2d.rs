@@ -66,7 +66,7 @@ impl CpuOp for MaxPool2dBackward {
                     for (j, (dy, (&row, &tap))) in dy.iter().zip(winners).enumerate() {
                         let column = |tap: usize| (j * stride + tap).saturating_sub(padding);
                         // Where all are -infinity: the first of them.
-                        let place = if row == NONE { column(0) } else { row as usize * w + column(tap as usize) };
+                        let place = if row == NONE { column(0) } else { whole(row) * w + column(whole(tap)) };
                         dx[place] += dy;
                     }
                 }
@@ -79,10 +79,17 @@ impl CpuOp for MaxPool2dBackward {
 /// type.
 const NONE: f32 = -1.0;
 
+/// A whole number from 0 to 2^23: the last bits of its sum with 2^23. (A cast would look out for all others.)
+#[inline(always)]
+fn whole(x: f32) -> usize {
+    const SHIFT: f32 = (1 << 23) as f32;
+    ((x + SHIFT).to_bits() - SHIFT.to_bits()) as usize
+}
+
 /// Whether `x` takes the place of the maximum so far: the first maximum stays, and NaN wins.
 #[inline(always)]
 fn wins(x: f32, best: f32) -> bool {
-    (x > best) | (x.is_nan() & !best.is_nan())
+    !(x <= best) & !best.is_nan()
 }
 
 vectorised! {

@@ -78,6 +78,22 @@ pub(super) fn fused_lanes<const FMA: bool>(a: Vector, b: Vector, c: Vector) -> V
     lanes(0.0, |i| a[i] * b[i] + c[i])
 }
 
+/// 1 / sqrt(x) of eight numbers to three roundings, where the processor has an estimate to begin with and all are far from the ends of f32's
+/// range: a third of the time of a root and a division.
+#[inline(always)]
+pub(super) fn inverse_roots<const FMA: bool>(x: Vector) -> Option<Vector> {
+    const ENDS: std::ops::RangeInclusive<f32> = 1e-30..=1e30;
+    #[cfg(target_arch = "x86_64")]
+    if FMA && (0..LANES).fold(true, |all, i| all & (x[i] >= *ENDS.start()) & (x[i] <= *ENDS.end())) {
+        use bytemuck::cast;
+        // SAFETY: as in [`fused_lanes`]; AVX2 includes AVX.
+        let guess: Vector = cast(unsafe { std::arch::x86_64::_mm256_rsqrt_ps(cast(x)) });
+        // A step of Newton's on 1 / y^2 - x.
+        return Some(lanes(0.0, |i| guess[i] * (1.5 - 0.5 * x[i] * guess[i] * guess[i])));
+    }
+    None
+}
+
 /// The vector that a slice begins with.
 #[inline(always)]
 pub(super) fn load<const N: usize>(from: &[f32]) -> [f32; N] {
