@@ -256,6 +256,11 @@ pub trait Program: Send {
     /// With `wait` false, `None` when the step is not done yet.
     fn outputs(&mut self, ticket: Ticket, wait: bool) -> Result<Option<Vec<Tensor>>>;
 
+    /// What libraries of the device's vendor refused to compute though they had said that they would, in words: the device's own kernels do it.
+    fn refused(&self) -> &[String] {
+        &[]
+    }
+
     /// Device memory of the program's own (inputs and slots), bytes.
     fn memory_bytes(&self) -> u64;
 

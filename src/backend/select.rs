@@ -74,7 +74,10 @@ pub fn open_with(selector: &str, mut options: DeviceOptions) -> Result<(Box<dyn 
     if is_cuda(selector) {
         check_cuda()?;
     }
-    let (adapters, infos) = found(selector.eq_ignore_ascii_case("gl"));
+    let (adapters, infos) = match is_cuda(selector) {
+        true => described(cuda_adapters()), // Vulkan's drivers need not be looked for
+        false => found(selector.eq_ignore_ascii_case("gl")),
+    };
     if ["auto", ""].contains(&selector.to_lowercase().as_str()) {
         // An empty CONVOY_ADAPTER is an unset one.
         return automatic(&adapters, &infos, &options);
@@ -206,10 +209,20 @@ fn max_binding_bytes() -> Result<Option<u64>> {
 
 /// The adapters with index and selectors, and the whole list's descriptions: theirs and the CPU backend's.
 fn found(gl: bool) -> (Vec<Adapter>, Vec<DeviceInfo>) {
-    let mut adapters: Vec<Adapter> = Vec::new();
-    #[cfg(feature = "cuda")]
-    adapters.extend(cuda::adapter::adapters().into_iter().flatten().map(Adapter::Cuda));
+    let mut adapters = cuda_adapters();
     adapters.extend(wgpu::adapter::adapters(gl).into_iter().map(Adapter::Wgpu));
+    described(adapters)
+}
+
+/// NVIDIA's GPUs by their own driver.
+fn cuda_adapters() -> Vec<Adapter> {
+    #[cfg(feature = "cuda")]
+    return cuda::adapter::adapters().into_iter().flatten().map(Adapter::Cuda).collect();
+    #[cfg(not(feature = "cuda"))]
+    Vec::new()
+}
+
+fn described(mut adapters: Vec<Adapter>) -> (Vec<Adapter>, Vec<DeviceInfo>) {
     let infos = numbered(adapters.iter_mut().map(|adapter| adapter.info().clone()).chain([cpu::info()]).collect());
     for (adapter, info) in adapters.iter_mut().zip(&infos) {
         *adapter.info() = info.clone();

@@ -81,6 +81,9 @@ pub struct Report {
     pub slot_bytes: u64,
     /// Memory of the step's values, had each its own.
     pub value_bytes: u64,
+    /// What the device's libraries refused: see [`Program::refused`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// What several devices send each other, and the memory that each needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exchange: Option<Exchange>,
@@ -182,6 +185,7 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         steps: options.steps,
         slot_bytes: plan::plan(&graph, &outputs).slot_bytes() as u64,
         value_bytes: activations.map(|value| value.ty.bytes() as u64).sum(),
+        refused: run.program.refused().to_vec(),
         exchange,
         copy_gb_per_s,
         kernels,

@@ -149,6 +149,9 @@ fn text(report: &Report, devices: &[&DeviceInfo]) -> String {
         bytes(report.slot_bytes),
         bytes(report.value_bytes)
     );
+    for refused in &report.refused {
+        let _ = writeln!(text, "{refused}");
+    }
     if let Some(exchange) = &report.exchange {
         let [line, table] = exchange::text(exchange, devices);
         let _ = writeln!(text, "{line}\n\n{table}");

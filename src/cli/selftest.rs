@@ -118,7 +118,11 @@ fn table(report: &Report) -> String {
         lines += &format!("\n{failure}");
     }
     let right = report.cases - report.failed;
-    lines + &format!("\n{right} of {} cases right (errors are shares of what rounding explains)", report.cases)
+    let by = match report.of_libraries {
+        0 => String::new(),
+        of_libraries => format!(", {of_libraries} of them by cuBLASLt and cuDNN"),
+    };
+    lines + &format!("\n{right} of {} cases right{by} (errors are shares of what rounding explains)", report.cases)
 }
 
 fn list(rows: &[Coverage]) -> String {

@@ -372,6 +372,10 @@ fn shapes() -> Vec<ConvShape> {
         square("5x5, odd sizes, many channels", 1, 2, 1, 1, [2, 97, 9, 13], 98, 5),
         square("5x5, many pictures", 1, 0, 1, 1, [25, 8, 26, 25], 9, 5),
         square("1024 terms", 1, 0, 1, 1, [1, 64, 6, 6], 16, 4),
+        // Channels that become whole eights, and are.
+        square("three channels, sixteen outputs", 1, 1, 1, 1, [1, 3, 9, 7], 16, 3),
+        square("five channels, eight outputs", 1, 0, 1, 1, [2, 5, 6, 7], 8, 3),
+        square("eight channels, sixteen outputs", 1, 1, 1, 1, [1, 8, 7, 5], 16, 3),
         square("1x1, many channels", 1, 0, 1, 1, [2, 256, 7, 5], 64, 1),
         // What is copied into texels piece by piece, on Vulkan that is run by the processor.
         square("pictures in pieces", 1, 1, 1, 1, [7, 5, 300, 310], 3, 1),

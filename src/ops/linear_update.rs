@@ -6,7 +6,7 @@ use super::draw::Draw;
 use super::{Adam, Array, Forward, LinearBackwardWeight, Op, Operator, Sgd};
 use crate::error::Result;
 use crate::graph::autodiff::no_gradient;
-use crate::graph::{Graph, ValueId};
+use crate::graph::{Graph, Node, ValueId};
 use crate::tensor::TensorType;
 
 /// [`LinearBackwardWeight`], then [`Adam`] or [`Sgd`] with its result for a gradient. Inputs: `x [N, I]`, `dy [N, O]`, and the
@@ -54,6 +54,13 @@ impl From<UpdateRule> for Op {
 }
 
 impl LinearUpdate {
+    /// The product in a node of this op, as a node of its own; `None` for another op.
+    pub(crate) fn product(node: &Node) -> Option<Node> {
+        let is_update = matches!(node.op, Op::LinearUpdate(_));
+        let (layer, inputs) = (node.layer.clone(), node.inputs.iter().copied().take(2).collect());
+        is_update.then(|| Node { op: LinearBackwardWeight.into(), layer, inputs, outputs: Vec::new() })
+    }
+
     /// The inputs of the optimizer's step: its own, with the gradient in second place.
     pub(crate) fn of_rule<T: Clone>(inputs: &[T], gradient: T) -> Vec<T> {
         let mut own = inputs[2..].to_vec();

@@ -67,6 +67,9 @@ pub fn run(
     let inputs: Vec<ValueId> = graph.with_role(Role::Input).collect();
     let read: Vec<ValueId> = outputs.iter().chain(&inputs).copied().collect();
     let mut program = device.compile(graph, &read).map_err(text)?;
+    if let [why, ..] = program.refused() {
+        return Err(format!("a library refuses what it promised: {why}"));
+    }
     let mut step = |device: &mut dyn Device, poison: bool| -> Result<Vec<Tensor>, String> {
         for (v, tensor) in given {
             let tensor = if poison { &poisoned(tensor) } else { tensor };

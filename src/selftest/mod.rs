@@ -12,6 +12,7 @@ use std::time::Instant;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use compare::compare_with;
 pub use compare::{Mismatch, compare};
 pub use kind::Kind;
 
@@ -23,6 +24,7 @@ use crate::ops::tolerance::Expected;
 use crate::ops::{Array, Op};
 use crate::tensor::Tensor;
 use gradient::Rule;
+use harness::OneOp;
 
 /// Steps tried to make a failing random case smaller.
 const SHRINK_ATTEMPTS: usize = 200;
@@ -119,7 +121,20 @@ impl Prepared {
     /// What is wrong.
     pub fn check(&self, device: &mut dyn Device) -> Result<f64, Wrong> {
         let found = self.run(device).map_err(Wrong::Step)?;
-        compare(&found, &self.expected).map_err(Wrong::Element)
+        // What NVIDIA's libraries promise of a ReLU is max(x, 0), which is 0 where x is no number.
+        let has_relu = matches!(&self.case.op, Op::Biased(biased) if biased.relu);
+        let drops_nan = has_relu && self.is_of_library(device);
+        compare_with(&found, &self.expected, drops_nan).map_err(Wrong::Element)
+    }
+
+    /// Whether NVIDIA's libraries compute it on `device`.
+    fn is_of_library(&self, device: &dyn Device) -> bool {
+        let types: Vec<_> = self.inputs.iter().map(Tensor::ty).collect();
+        let one = |device: &dyn Device| {
+            let OneOp { graph, .. } = OneOp::new(&self.case.label(), &self.case.op, &types).ok()?;
+            Some(device.trusted(&device.candidates(&graph, &graph.nodes[0])) != 0)
+        };
+        device.info().backend == "cuda" && one(device).unwrap_or(false)
     }
 }
 
@@ -185,8 +200,17 @@ impl Suite {
         let findings = device.probe().unwrap_or_else(failed);
         let version = env!("CARGO_PKG_VERSION").to_string();
         let (device_info, ops, failures) = (device.info().clone(), Vec::new(), Vec::new());
-        let mut report =
-            Report { version, device: device_info, findings, seed: self.seed, cases: 0, failed: 0, ops, failures };
+        let mut report = Report {
+            version,
+            device: device_info,
+            findings,
+            seed: self.seed,
+            cases: 0,
+            of_libraries: 0,
+            failed: 0,
+            ops,
+            failures,
+        };
         self.add(&mut report, device, &Kind::plain(), progress);
         report
     }
@@ -207,6 +231,7 @@ impl Suite {
             let op = &mut report.ops[at];
             op.cases += 1;
             report.cases += 1;
+            report.of_libraries += usize::from(prepared.is_of_library(device));
             op.ms += start.elapsed().as_secs_f64() * 1e3;
             let share = result.as_ref().map_or_else(Wrong::share, |share| *share);
             if share > op.worst_error {
@@ -272,6 +297,8 @@ pub struct Report {
     pub seed: u64,
     /// Cases run.
     pub cases: usize,
+    /// Those of them that NVIDIA's libraries computed.
+    pub of_libraries: usize,
     /// Cases that went wrong.
     pub failed: usize,
     /// By op.

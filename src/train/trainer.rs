@@ -111,6 +111,7 @@ impl<'a> Run<'a> {
             None => state::initialise(device, &graph, &job, mean_image.as_ref())?,
         };
         let program = device.compile(&graph.graph, &[graph.loss, graph.logits])?;
+        program.refused().iter().try_for_each(|text| notice(folder, observe, text.clone(), true))?;
         // A batch of two, the tutorial's, would waste the device in evaluation.
         let batch = job.batch().max(32).min(job.dataset.val.len());
         let evaluator = Evaluator::new(device, &job.model, &job.build_options(batch))?;

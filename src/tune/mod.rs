@@ -7,6 +7,7 @@
 
 pub mod record;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use rayon::prelude::*;
 use crate::backend::{Choices, Device, Precision, Program};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Node, Role, ValueId};
+use crate::ops::LinearUpdate;
 use crate::rng::Philox;
 use crate::selftest::harness::updates;
 use crate::tensor::{DType, Tensor, TensorType, zeros};
@@ -116,7 +118,7 @@ pub fn tune(device: &mut dyn Device, graph: &Graph, tune: Tune, folder: &Path) -
 struct Kind<'a> {
     signature: String,
     /// The first.
-    node: &'a Node,
+    node: Cow<'a, Node>,
     candidates: Vec<String>,
     /// Of all.
     macs: u64,
@@ -126,17 +128,23 @@ struct Kind<'a> {
 fn kinds<'a>(device: &dyn Device, graph: &'a Graph, wanted: impl Fn(&str) -> bool) -> Vec<Kind<'a>> {
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for node in &graph.nodes {
-        let signature = graph.signature(node);
+        // A gradient that is used up at once may be a library's product, which is timed alone; else it is not.
+        let gradient = LinearUpdate::product(node);
+        let of_library = gradient.is_some();
+        let node = gradient.map_or(Cow::Borrowed(node), Cow::Owned);
+        let signature = graph.signature(&node);
         // What changes its inputs computes something else the next time.
         let updated = (0..node.inputs.len()).any(|input| updates(&node.op, input));
         if updated || !wanted(&signature) {
             continue;
         }
+        let macs = graph.macs(&node);
         let kind = kinds.entry(signature.clone()).or_insert_with(|| {
-            let candidates = device.candidates(graph, node);
-            Kind { signature, node, candidates, macs: 0 }
+            let candidates = device.candidates(graph, &node);
+            let wanted = !of_library || device.trusted(&candidates) != 0;
+            Kind { signature, node, candidates: if wanted { candidates } else { Vec::new() }, macs: 0 }
         });
-        kind.macs += graph.macs(node);
+        kind.macs += macs;
     }
     let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.candidates.len() > 1).collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.macs));
@@ -211,7 +219,7 @@ impl<'a> Trial<'a> {
     fn new(device: &mut dyn Device, graph: &Graph, kind: &'a Kind) -> Result<Self> {
         let mut own = Graph::new();
         let (mut inputs, mut names) = (Vec::new(), Vec::new());
-        for (n, ty) in graph.types(kind.node).into_iter().enumerate() {
+        for (n, ty) in graph.types(&kind.node).into_iter().enumerate() {
             let name = format!("tuning input.{n}");
             inputs.push(own.source(&name, ty.clone(), Role::Parameter)?);
             device.set(&name, &values(&ty, n as u32)?)?;
@@ -219,7 +227,7 @@ impl<'a> Trial<'a> {
         }
         let outputs = own.apply_all("tuning", kind.node.op.clone(), &inputs)?;
         let elements: usize = outputs.iter().map(|&output| own[output].ty.shape.elements()).sum();
-        let terms = graph.macs(kind.node) as f64 / elements as f64;
+        let terms = graph.macs(&kind.node) as f64 / elements as f64;
         let rounding = match device.precision() {
             Precision::F32 | Precision::F16 { .. } => 0.0, // what is rounded to 16 bits is alike in all
             Precision::Tf32 => 2_f64.powi(-10),            // cut off, not rounded
@@ -273,13 +281,17 @@ impl<'a> Trial<'a> {
     }
 
     fn fault(&self, kernel: &str, error: &str) -> String {
-        let node = self.kind.node;
+        let node = &self.kind.node;
         format!("{} {}: {kernel} is left out: {error}", node.layer, node.op.name())
     }
 
     fn compile(&self, device: &mut dyn Device, kernel: &str) -> Result<Box<dyn Program>> {
         device.choose(Choices::from([(self.kind.signature.clone(), kernel.to_string())]));
-        device.compile(&self.graph, &self.outputs)
+        let program = device.compile(&self.graph, &self.outputs)?;
+        match program.refused() {
+            [] => Ok(program),
+            [why, ..] => Err(Error::device(why.clone())), // another kernel ran
+        }
     }
 
     /// Milliseconds of the fastest run.

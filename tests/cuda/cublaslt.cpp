@@ -118,7 +118,7 @@ static int run(void* data) {
                 sum += rounded(a, p.how.compute) * rounded(b, p.how.compute);
             }
             if (p.how.epilogue & 4) sum += p.how.bias[i];
-            if (p.how.epilogue & 2 && sum <= 0) sum = 0;
+            if (p.how.epilogue & 2 && !(sum > 0)) sum = 0;  // no number too
             p.at_d[i + j * p.d.stride] = sum;
         }
     }

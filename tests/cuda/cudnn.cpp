@@ -258,7 +258,7 @@ static void pointwise(Run& run, const Descriptor& it) {
             for (int64_t h = 0; h < Y[2]; h++)
                 for (int64_t v = 0; v < Y[3]; v++) {
                     float value = mx.get(n * sx[0] + c * sx[1] + h * sx[2] + v * sx[3]);
-                    my.set(n * sy[0] + c * sy[1] + h * sy[2] + v * sy[3], add ? value + mb.get(c * channel) : value <= 0 ? 0 : value);
+                    my.set(n * sy[0] + c * sy[1] + h * sy[2] + v * sy[3], add ? value + mb.get(c * channel) : value > 0 ? value : 0);
                 }
 }
 

@@ -65,6 +65,20 @@ KERNEL(256) narrow_nhwc(const float* x, unsigned short* y, unsigned channels, un
 }
 ";
 
+/// [`NARROW_NHWC`] for few channels, such as pictures', and room for eight: a thread for each place.
+const NARROW_EIGHT: &str = "
+KERNEL(256) narrow_eight(const float* x, unsigned* y, unsigned channels, unsigned places) {
+    unsigned place = blockIdx.x * 256 + threadIdx.x;
+    if (place >= places) return;
+    x += size_t(blockIdx.z) * channels * places + place;
+    y += (size_t(blockIdx.z) * places + place) * 4;
+    for (unsigned c = 0; c < 8; c += 2) {
+        unsigned low = c < channels ? rounded(x[size_t(c) * places]) : 0;
+        y[c / 2] = low | (c + 1 < channels ? rounded(x[size_t(c + 1) * places]) << 16 : 0);
+    }
+}
+";
+
 /// From [places, room] to [channels, places], of each picture.
 const WIDEN_NHWC: &str = "
 KERNEL(256) widen_nhwc(const unsigned short* x, float* y, unsigned channels, unsigned room, unsigned places) {
@@ -88,15 +102,24 @@ KERNEL(256) widen_nhwc(const unsigned short* x, float* y, unsigned channels, uns
 ";
 
 /// The kernels, by their names.
-pub(super) fn texts() -> [(&'static str, String); 4] {
-    let kernels = [("narrow", NARROW), ("widen", WIDEN), ("narrow_nhwc", NARROW_NHWC), ("widen_nhwc", WIDEN_NHWC)];
+pub(super) fn texts() -> [(&'static str, String); 5] {
+    let kernels = [
+        ("narrow", NARROW),
+        ("widen", WIDEN),
+        ("narrow_nhwc", NARROW_NHWC),
+        ("widen_nhwc", WIDEN_NHWC),
+        ("narrow_eight", NARROW_EIGHT),
+    ];
     kernels.map(|(name, text)| (name, format!("{ROUNDED}{text}")))
 }
 
-/// Both ways, in both orders, loaded.
+/// The kernels, loaded.
 pub(super) struct Casts {
-    narrow: [Function; 2],
-    widen: [Function; 2],
+    narrow: Function,
+    widen: Function,
+    narrow_nhwc: Function,
+    widen_nhwc: Function,
+    narrow_eight: Function,
 }
 
 /// Whether tensors of these extents can change their order: there are not too many pictures for a grid.
@@ -107,43 +130,62 @@ pub(super) fn can_turn(extents: &[[usize; 4]]) -> bool {
 impl Casts {
     pub fn new(kernels: &Kernels, context: &Arc<Context>) -> Result<Casts> {
         let load = |(name, text): (&str, String)| kernels.of_text(context, name, &text, [THREADS as u32, 1, 1]);
-        let [narrow, widen, narrow_nhwc, widen_nhwc] = texts().map(load);
-        Ok(Casts { narrow: [narrow?, narrow_nhwc?], widen: [widen?, widen_nhwc?] })
+        let [narrow, widen, narrow_nhwc, widen_nhwc, narrow_eight] = texts().map(load);
+        Ok(Casts {
+            narrow: narrow?,
+            widen: widen?,
+            narrow_nhwc: narrow_nhwc?,
+            widen_nhwc: widen_nhwc?,
+            narrow_eight: narrow_eight?,
+        })
     }
 
     /// A tensor of f32 in NCHW at `from` becomes one of bfloat16 at `to`, if so asked in NHWC with `room` for so many channels.
     pub fn narrow(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
-        run(&self.narrow, stream, at, extents, room)
+        let [n, channels, h, w] = extents;
+        let places = h * w;
+        match turning(extents, room) {
+            Some(8) if channels < 8 => {
+                launch(stream, &self.narrow_eight, at, &[channels, places], [places.div_ceil(THREADS), 1, n])
+            }
+            Some(room) => turn(stream, &self.narrow_nhwc, at, extents, room),
+            None => keep(stream, &self.narrow, at, n * channels * places),
+        }
     }
 
     /// The other way.
     pub fn widen(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
-        run(&self.widen, stream, at, extents, room)
+        match turning(extents, room) {
+            Some(room) => turn(stream, &self.widen_nhwc, at, extents, room),
+            None => keep(stream, &self.widen, at, extents.iter().product()),
+        }
     }
 }
 
-fn run(
-    [plain, turning]: &[Function; 2],
+/// The room for channels, where the order of elements changes: it stays where there is but one channel or one place.
+fn turning([_, channels, h, w]: [usize; 4], room: Option<usize>) -> Option<usize> {
+    room.filter(|&room| room > channels || channels > 1 && h * w > 1)
+}
+
+fn turn(
     stream: &Stream,
-    [mut from, mut to]: [u64; 2],
+    function: &Function,
+    at: [u64; 2],
     [n, channels, h, w]: [usize; 4],
-    room: Option<usize>,
+    room: usize,
 ) -> Result<()> {
-    let number = |n: usize| u32::try_from(n).map_err(|_| Error::device("a tensor of more than 2^32 elements"));
-    let places = h * w;
-    // The order stays where there is but one channel or one place.
-    let room = room.filter(|&room| room > channels || channels > 1 && places > 1);
-    let (function, mut numbers, groups) = match room {
-        Some(room) => {
-            let numbers = vec![number(channels)?, number(room)?, number(places)?];
-            (turning, numbers, [places.div_ceil(SIDE), room.div_ceil(SIDE), n])
-        }
-        None => {
-            let count = n * channels * places;
-            (plain, vec![number(count)?], [count.div_ceil(EACH * THREADS), 1, 1])
-        }
-    };
-    let mut arguments: Vec<*mut c_void> = vec![(&raw mut from).cast(), (&raw mut to).cast()];
+    let groups = [(h * w).div_ceil(SIDE), room.div_ceil(SIDE), n];
+    launch(stream, function, at, &[channels, room, h * w], groups)
+}
+
+fn keep(stream: &Stream, function: &Function, at: [u64; 2], count: usize) -> Result<()> {
+    launch(stream, function, at, &[count], [count.div_ceil(EACH * THREADS), 1, 1])
+}
+
+fn launch(stream: &Stream, function: &Function, mut at: [u64; 2], numbers: &[usize], groups: [usize; 3]) -> Result<()> {
+    let number = |&n: &usize| u32::try_from(n).map_err(|_| Error::device("a tensor of more than 2^32 elements"));
+    let mut numbers: Vec<u32> = numbers.iter().map(number).collect::<Result<_>>()?;
+    let mut arguments: Vec<*mut c_void> = at.iter_mut().map(|address| std::ptr::from_mut(address).cast()).collect();
     arguments.extend(numbers.iter_mut().map(|number| std::ptr::from_mut(number).cast::<c_void>()));
     stream.launch(function, groups.map(|n| n as u32), &mut arguments)
 }

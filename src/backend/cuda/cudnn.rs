@@ -4,7 +4,7 @@
 
 mod descriptor;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::c_int;
 use std::ptr::null_mut;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -58,7 +58,12 @@ pub(super) struct Cudnn {
     described: Option<Descriptor>,
     /// What a convolution may take beside its tensors, bytes.
     most_workspace: u64,
+    /// The first ways of the convolutions that were asked for last.
+    known: Mutex<HashMap<(Convolution, &'static str), Vec<Arc<Plan>>>>,
 }
+
+/// Convolutions whose ways are remembered.
+const MOST_KNOWN: usize = 256;
 
 struct Guarded(Handle);
 
@@ -66,7 +71,7 @@ struct Guarded(Handle);
 unsafe impl Send for Guarded {}
 
 /// Which of a convolution's three tensors is computed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(super) enum Pass {
     Forward,
     BackwardInput,
@@ -74,7 +79,7 @@ pub(super) enum Pass {
 }
 
 /// A convolution.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Convolution {
     pub pass: Pass,
     pub x: [usize; 4],
@@ -106,12 +111,15 @@ impl Convolution {
 pub(super) struct Plan {
     plan: Descriptor,
     pub workspace: u64,
+    _config: Descriptor,
     /// What it was made of.
-    _parts: Vec<Descriptor>,
+    _parts: Arc<Vec<Descriptor>>,
 }
 
-// SAFETY: used by one thread at a time, as it has one owner.
+// SAFETY: nothing in it changes once it is made, and it is run by who holds the library's handle.
 unsafe impl Send for Plan {}
+// SAFETY: as above.
+unsafe impl Sync for Plan {}
 
 // The tensors' numbers in a graph.
 const X: i64 = 1;
@@ -134,6 +142,7 @@ impl Cudnn {
             handle: Some(Mutex::new(Guarded(handle))),
             described: None,
             most_workspace,
+            known: Mutex::default(),
         })
     }
 
@@ -146,40 +155,53 @@ impl Cudnn {
 
     /// The way number `way` (0 is what the library thinks best) to compute a convolution in numbers of this precision, the same each time;
     /// `None` where there are fewer. The tensors, the bias too, are f32, with [`Precision::Bf16`] bfloat16.
-    pub fn plan(&self, convolution: &Convolution, precision: Precision, way: usize) -> Result<Option<Plan>> {
+    pub fn plan(&self, convolution: &Convolution, precision: Precision, way: usize) -> Result<Option<Arc<Plan>>> {
+        let key = (convolution.clone(), precision.name());
+        let known = || self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(plan) = known().get(&key).and_then(|plans| plans.get(way)) {
+            return Ok(Some(plan.clone()));
+        }
+        let plans: Vec<_> = self.plans(convolution, precision, way + 1)?.into_iter().map(Arc::new).collect();
+        let plan = plans.get(way).cloned();
+        let mut known = known();
+        if known.len() >= MOST_KNOWN {
+            known.clear();
+        }
+        known.insert(key, plans);
+        Ok(plan)
+    }
+
+    /// The first ways, at most so many.
+    fn plans(&self, convolution: &Convolution, precision: Precision, most: usize) -> Result<Vec<Plan>> {
         // What the library has no convolution for it does not take.
-        let Ok((operations, mut parts)) = self.operations(convolution, precision) else { return Ok(None) };
+        let Ok((operations, parts)) = self.operations(convolution, precision) else { return Ok(Vec::new()) };
         let graph = self.new_descriptor(OPERATION_GRAPH)?;
         self.set_handle(&graph, 800)?;
         let raws: Vec<Raw> = operations.iter().map(|operation| operation.raw).collect();
         graph.set(801, Kind::Descriptor, &raws)?;
         if graph.finalize().is_err() {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         // What the library thinks best first, then all that there is; of each engine the first configuration.
         let proposed = HEURISTIC_MODES.into_iter().map(|mode| self.configs(&graph, mode));
-        let (mut seen, mut left) = (HashSet::new(), way);
+        let (mut seen, mut found) = (HashSet::new(), Vec::new());
         let rest = std::iter::once_with(|| self.all_engines(&graph));
-        let mut found = None;
         'search: for configs in proposed.chain(rest) {
             for config in configs? {
                 let engine = self.engine(&config)?;
                 if !self.is_fit(&engine, precision)? || !seen.insert(number(&engine)?) {
                     continue;
                 }
-                let Some(planned) = self.plan_of(&config)? else { continue };
-                if left == 0 {
-                    found = Some((planned, config));
+                let Some((plan, workspace)) = self.plan_of(&config)? else { continue };
+                found.push((plan, workspace, config));
+                if found.len() == most {
                     break 'search;
                 }
-                left -= 1;
             }
         }
-        Ok(found.map(|((plan, workspace), config)| {
-            parts.extend([graph, config]);
-            parts.extend(operations);
-            Plan { plan, workspace, _parts: parts }
-        }))
+        let parts: Arc<Vec<Descriptor>> = Arc::new(parts.into_iter().chain([graph]).chain(operations).collect());
+        let plan = |(plan, workspace, config)| Plan { plan, workspace, _config: config, _parts: parts.clone() };
+        Ok(found.into_iter().map(plan).collect())
     }
 
     /// The engine of a configuration.

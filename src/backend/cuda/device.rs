@@ -1,6 +1,7 @@
 //! An open GPU: parameters by name.
 
 use std::collections::BTreeSet;
+use std::ffi::c_int;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::{Adapter, MAX_WINDOW};
@@ -39,11 +40,16 @@ pub(super) struct Shared {
     pub stream: Stream,
     /// Where inputs come in meanwhile.
     pub uploads: Stream,
+    /// Where what other GPUs have comes in: inputs do not wait for that.
+    pub fetches: Stream,
     pub capability: Capability,
     pub max_buffer: u64,
     pub poison: bool,
     kernels: Mutex<Kernels>,
 }
+
+/// The compute capability from which on tensor cores take TensorFloat-32 and bfloat16.
+const TENSOR_CORES: [c_int; 2] = [8, 0];
 
 /// Bytes past the end of a poisoned range of memory, which no kernel may write.
 pub(super) const GUARD: u64 = 4096;
@@ -77,7 +83,15 @@ impl CudaDevice {
     /// # Errors
     /// Where NVIDIA's compiler of kernels is not installed, or the driver refuses.
     pub fn open(adapter: &Adapter, options: &DeviceOptions) -> Result<CudaDevice> {
-        let compiler = Compiler::new(adapter.gpu.compute_capability()?, options.pipelines.as_deref())?;
+        let capability = adapter.gpu.compute_capability()?;
+        if matches!(options.precision, Precision::Tf32 | Precision::Bf16) && capability < TENSOR_CORES {
+            let ([major, minor], name) = (capability, options.precision.name());
+            return Err(Error::input(format!(
+                "--precision {name} needs a GPU of compute capability 8.0 or newer, {} has {major}.{minor}; leave it out",
+                adapter.info.name
+            )));
+        }
+        let compiler = Compiler::new(capability, options.pipelines.as_deref())?;
         let context = Context::open(adapter.gpu)?;
         let kernels = Kernels::new(compiler);
         kernels.check(&context)?;
@@ -107,6 +121,7 @@ impl CudaDevice {
         let shared = Shared {
             stream: Stream::new(&context)?,
             uploads: Stream::new(&context)?,
+            fetches: Stream::new(&context)?,
             context,
             capability: Capability {
                 grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
@@ -229,18 +244,26 @@ impl Device for CudaDevice {
     fn compile(&mut self, graph: &Graph, outputs: &[ValueId]) -> Result<Box<dyn Program>> {
         let shared = &self.shared;
         // What a library cannot run after all, or has too little memory for, the own kernels can.
-        let mut own = BTreeSet::new();
+        let (mut own, mut refused) = (BTreeSet::new(), Vec::new());
         loop {
-            let refused = own.len();
+            let before = own.len();
             let program =
                 CudaProgram::compile(shared.clone(), &self.variables, &self.choices, graph, outputs, &mut own);
             match program {
-                Err(_) if shared.libraries.is_some() && own.len() < graph.nodes.len() => {
-                    if own.len() == refused {
+                Err(error) if shared.libraries.is_some() && own.len() < graph.nodes.len() => {
+                    refused.push(match own.len() == before {
+                        true => format!("NVIDIA's libraries are left out, so it is slower than it could be: {error}"),
+                        false => format!("{error}: convoy's own kernel computes it, in f32"),
+                    });
+                    if own.len() == before {
                         own.extend(0..graph.nodes.len());
                     }
                 }
-                program => return Ok(Box::new(program?)),
+                program => {
+                    let mut program = program?;
+                    program.refused = refused;
+                    return Ok(Box::new(program));
+                }
             }
         }
     }

@@ -17,6 +17,9 @@ use crate::tensor::TensorType;
 /// Ways of a library in a precision that are candidates.
 const WAYS: usize = 3;
 
+/// What a convolution may take beside its tensors, bytes.
+const MOST_WORKSPACE: u64 = 1 << 30;
+
 /// What a node computes, in the libraries' terms; operands as numbers of the node's inputs, the output after them.
 #[derive(Clone, Debug, PartialEq)]
 enum Work {
@@ -125,10 +128,10 @@ pub(super) struct Call {
 
 enum Way {
     Product(Matmul),
-    Convolution(Plan),
+    Convolution(Arc<Plan>),
     /// In bfloat16: all is copied into that before, and the result from it after.
     Narrow {
-        plan: Plan,
+        plan: Arc<Plan>,
         /// Of the copies, which may have more channels than what they are copies of.
         convolution: Convolution,
         /// Channels of x and w.
@@ -167,7 +170,14 @@ pub(super) struct Libraries {
     precision: Precision,
     /// Where the precision asks for them.
     casts: Option<Casts>,
-    _context: Arc<Context>,
+    context: Arc<Context>,
+}
+
+impl Drop for Libraries {
+    /// They are given back where they were made.
+    fn drop(&mut self) {
+        let _ = self.context.bind();
+    }
 }
 
 impl Libraries {
@@ -180,9 +190,9 @@ impl Libraries {
         let (cudnn, of) = library::cudnn(major)?;
         let cublaslt = library::cublaslt(of)?;
         context.bind()?;
-        let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn, memory / 8)?);
+        let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn, (memory / 8).min(MOST_WORKSPACE))?);
         let casts = (precision == Precision::Bf16).then(|| Casts::new(kernels, context)).transpose()?;
-        Ok(Libraries { cublaslt, cudnn, precision, casts, _context: context.clone() })
+        Ok(Libraries { cublaslt, cudnn, precision, casts, context: context.clone() })
     }
 
     /// Their versions, as a tuning is for these only.
@@ -194,7 +204,10 @@ impl Libraries {
     pub fn candidates(&self, op: &Op, types: &[TensorType]) -> Vec<String> {
         let Some(work) = Work::of(op, types) else { return Vec::new() };
         let there = |way: &(Precision, usize)| matches!(self.call(&work, *way), Ok(Some(_)));
-        self.ways().into_iter().filter(there).map(|way| self.name(&work, way)).collect()
+        let mut ways = self.ways();
+        ways.reverse(); // cuDNN is asked once for all that come before the last
+        ways.retain(there);
+        ways.into_iter().rev().map(|way| self.name(&work, way)).collect()
     }
 
     /// The call for a node, by the way `chosen`, or the first where nothing is known; `None` where the choice is one of convoy's own kernels,

@@ -19,7 +19,7 @@ use crate::backend::{Choices, NodeTime, Parcel, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::plan::plan;
 use crate::graph::{Graph, Node, Role, ValueId};
-use crate::ops::Op;
+use crate::ops::{LinearUpdate, Op};
 use crate::tensor::Tensor;
 
 /// A graph on a GPU.
@@ -35,6 +35,8 @@ pub(super) struct CudaProgram {
     /// Ends of ranges of memory, what lies before them, for tests.
     guards: Vec<(u64, String)>,
     memory_bytes: u64,
+    /// See [`Program::refused`].
+    pub refused: Vec<String>,
     /// Of inputs, slots and scratch.
     _arena: Memory,
     /// Kept as long as the launches need them.
@@ -148,8 +150,10 @@ impl CudaProgram {
                 work: Work::Call { call: Box::new(call), addresses: operands, workspace: addresses[&of_calls] },
             };
             // What a library loads when it is first called it could not load while a step is being recorded.
-            launch.launch(&shared).inspect_err(|_| {
+            launch.launch(&shared).map_err(|error| {
                 own.insert(node);
+                let Node { layer, op, .. } = &graph.nodes[node];
+                Error::device(format!("{layer} {}: {error}", op.name()))
             })?;
             launches.push(launch);
         }
@@ -164,7 +168,7 @@ impl CudaProgram {
             let at = |id: ValueId| (graph[id].ty.clone(), addresses[&place(&plan, id)]);
             let last = outputs.iter().filter(|_| number + 1 == all.len());
             let [sent, kept] = [stage.sent.iter().copied().map(at).collect(), last.copied().map(at).collect()];
-            let recorded = record(&shared, of_nodes(&launches, &stage.nodes))?;
+            let recorded = record(&shared, of_nodes(&launches, &stage.nodes), own)?;
             stages.push(Stage::new(given.chain(received).map(|id| (id, at(id))), sent, kept, recorded));
         }
         shared.stream.wait()?;
@@ -177,6 +181,7 @@ impl CudaProgram {
             next_ticket: 0,
             guards,
             memory_bytes: arena.bytes,
+            refused: Vec::new(),
             _arena: memory,
             _variables: used,
             shared,
@@ -249,7 +254,12 @@ fn calls(shared: &Shared, choices: &Choices, graph: &Graph, own: &BTreeSet<usize
     let Some(libraries) = &shared.libraries else { return Ok(calls) };
     shared.context.bind()?;
     for (number, node) in graph.nodes.iter().enumerate().filter(|(number, _)| !own.contains(number)) {
-        let chosen = choices.get(&graph.signature(node)).map(String::as_str);
+        // Of a gradient that the optimizer uses at once the product alone is a library's.
+        let signature = match LinearUpdate::product(node) {
+            Some(gradient) => graph.signature(&gradient),
+            None => graph.signature(node),
+        };
+        let chosen = choices.get(&signature).map(String::as_str);
         if let Some(call) = libraries.of_node(&node.op, &graph.types(node), chosen) {
             calls.insert(number, call);
         }
@@ -296,11 +306,18 @@ fn of_nodes<'a>(launches: &'a [Launch], nodes: &Range<usize>) -> &'a [Launch] {
     &launches[before(nodes.start)..before(nodes.end)]
 }
 
-/// None for no launches, of which nothing can be made.
-fn record(shared: &Shared, launches: &[Launch]) -> Result<Option<Recorded>> {
+/// None for no launches, of which nothing can be made. A library's call that cannot be recorded is added to `own`.
+fn record(shared: &Shared, launches: &[Launch], own: &mut BTreeSet<usize>) -> Result<Option<Recorded>> {
+    let mut launch = |launch: &Launch| {
+        launch.launch(shared).inspect_err(|_| {
+            if let Work::Call { .. } = launch.work {
+                own.insert(launch.node);
+            }
+        })
+    };
     match launches {
         [] => Ok(None),
-        _ => shared.stream.record(|| launches.iter().try_for_each(|launch| launch.launch(shared))).map(Some),
+        _ => shared.stream.record(|| launches.iter().try_for_each(&mut launch)).map(Some),
     }
 }
 
@@ -335,6 +352,10 @@ impl Program for CudaProgram {
         let tensors = self.stages[stage].take(results, upload)?;
         self.check_guards()?;
         Ok(Some(tensors))
+    }
+
+    fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     fn memory_bytes(&self) -> u64 {

@@ -44,9 +44,11 @@ struct Place {
 
 /// Inputs on their way.
 pub(super) struct Upload {
-    host: Pinned,
+    /// None before something of the host's is written.
+    host: Option<Pinned>,
     landing: Memory,
-    arrived: Event,
+    /// What comes from the host, and from other GPUs.
+    arrived: [Event; 2],
     /// What was written so far, and whence it comes.
     written: BTreeMap<ValueId, Source>,
 }
@@ -113,8 +115,13 @@ impl Stage {
     /// Sets an input for the next step. What is allocated is added to `used`.
     pub fn write(&mut self, shared: &Shared, input: ValueId, tensor: &Tensor, used: &mut u64) -> Result<()> {
         let Place { offset, .. } = *self.input(input, &tensor.ty())?;
+        let bytes = self.upload_bytes as usize;
         let upload = self.upload(shared, used)?;
-        upload.host.bytes_mut()[offset as usize..][..tensor.bytes().len()].copy_from_slice(tensor.bytes());
+        let host = match &mut upload.host {
+            Some(host) => host,
+            none => none.insert(Pinned::new(&shared.context, bytes)?),
+        };
+        host.bytes_mut()[offset as usize..][..tensor.bytes().len()].copy_from_slice(tensor.bytes());
         upload.written.insert(input, Source::Host);
         Ok(())
     }
@@ -146,10 +153,10 @@ impl Stage {
             None => {
                 *used += self.upload_bytes;
                 Upload {
-                    host: Pinned::new(&shared.context, self.upload_bytes as usize)?,
+                    host: None,
                     // Not filled: that would be work of another stream.
                     landing: Memory::new(&shared.context, self.upload_bytes)?,
-                    arrived: Event::new(&shared.context)?,
+                    arrived: [Event::new(&shared.context)?, Event::new(&shared.context)?],
                     written: BTreeMap::new(),
                 }
             }
@@ -159,22 +166,30 @@ impl Stage {
 
     /// Has the inputs that were written for the next step be where its kernels look.
     pub fn land(&mut self, shared: &Shared) -> Result<Option<Upload>> {
-        let Shared { stream, uploads, .. } = shared;
+        let Shared { stream, uploads, fetches, .. } = shared;
         let Some(upload) = self.written.take() else { return Ok(None) };
         let written = || upload.written.iter().map(|(id, source)| (&self.inputs[id], source));
         for (Place { ty, offset, .. }, source) in written() {
             let to = upload.landing.address + offset;
             match source {
-                Source::Host => uploads.upload(to, &upload.host.bytes()[*offset as usize..][..ty.bytes()])?,
+                Source::Host => {
+                    let host = upload.host.as_ref().map_or(&[][..], Pinned::bytes);
+                    uploads.upload(to, &host[*offset as usize..][..ty.bytes()])?;
+                }
                 Source::Gpu(sent) => {
                     let Sent { outbox, offset, ty } = &**sent;
-                    uploads.after(&outbox.ready)?;
-                    uploads.fetch(to, &outbox.memory, *offset, ty.bytes())?;
+                    fetches.after(&outbox.ready)?;
+                    fetches.fetch(to, &outbox.memory, *offset, ty.bytes())?;
                 }
             }
         }
-        upload.arrived.record(uploads)?;
-        stream.after(&upload.arrived)?;
+        for (by, arrived) in [uploads, fetches].into_iter().zip(&upload.arrived) {
+            let used = |source: &Source| matches!(source, Source::Host) == std::ptr::eq(by, uploads);
+            if upload.written.values().any(used) {
+                arrived.record(by)?;
+                stream.after(arrived)?;
+            }
+        }
         for (Place { ty, offset, address }, _) in written() {
             stream.copy(*address, upload.landing.address + offset, ty.bytes())?;
         }

@@ -188,7 +188,7 @@ impl Device for SeveralDevices {
         let mut ends = worker::mailboxes(&partition);
         let direct = self.devices.iter().all(|device| device.hands_over());
         let mut workers = Vec::new();
-        let mut memory_bytes = 0;
+        let (mut memory_bytes, mut refused) = (0, Vec::new());
         for (d, device) in self.devices.iter_mut().enumerate() {
             let part = &partition.parts[d];
             if part.is_idle() {
@@ -197,6 +197,7 @@ impl Device for SeveralDevices {
             }
             let program = device.compile(&part.graph, &part.output_values())?;
             memory_bytes += program.memory_bytes();
+            refused.extend_from_slice(program.refused());
             let mail = ends.remove(0);
             workers.push(Some(Worker::start(d, program, part.graph.stages(), mail, direct, self.running.clone())?));
         }
@@ -210,6 +211,7 @@ impl Device for SeveralDevices {
             taken: BTreeMap::new(),
             next: 0,
             memory_bytes,
+            refused,
             running: self.running.clone(),
         };
         Ok(Box::new(program))
@@ -230,6 +232,7 @@ struct SeveralProgram {
     taken: BTreeMap<Ticket, Vec<Option<Vec<Tensor>>>>,
     next: u64,
     memory_bytes: u64,
+    refused: Vec<String>,
     running: Arc<Running>,
 }
 
@@ -297,6 +300,10 @@ impl Program for SeveralProgram {
             if joined.ty() == *ty { Ok(joined) } else { Err(lost()) }
         });
         outputs.collect::<Result<Vec<_>>>().map(Some)
+    }
+
+    fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     fn memory_bytes(&self) -> u64 {

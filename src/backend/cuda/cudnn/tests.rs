@@ -16,7 +16,8 @@ impl Cudnn {
     /// The library for a GPU that is not there.
     fn described(library: &'static Library) -> Result<Cudnn> {
         let functions = Arc::new(Functions::of(library).unwrap());
-        let mut cudnn = Cudnn { functions, handle: None, described: None, most_workspace: 2 << 30 };
+        let mut cudnn =
+            Cudnn { functions, handle: None, described: None, most_workspace: 2 << 30, known: Mutex::default() };
         let described = cudnn.new_descriptor(38)?;
         described.set(2702, Kind::Character, H100.as_bytes())?;
         described.finalize()?;
