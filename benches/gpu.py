@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What convoy does on a GPU, in one go: is it right, do all devices take the same course, how fast is it beside PyTorch.
 
-    python3 benches/gpu.py ./convoy RESULTS [--minutes 9] [--adapters vulkan,cuda] [--quick]
+    python3 benches/gpu.py ./convoy RESULTS [--minutes 9] [--adapters cuda,vulkan] [--quick]
 
 `convoy` is built with `--features cuda`. RESULTS gets results.jsonl (every figure), table.md (what to read) and log.txt (all output), each
 written as it comes: what is stopped early leaves what it had. What comes first matters most; what no time is left for is left out and said so.
@@ -22,7 +22,7 @@ arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argpars
 arguments.add_argument("convoy", type=Path)
 arguments.add_argument("results", type=Path)
 arguments.add_argument("--minutes", type=float, default=9)
-arguments.add_argument("--adapters", default="vulkan,cuda")
+arguments.add_argument("--adapters", default="cuda,vulkan")
 arguments.add_argument("--quick", action="store_true", help="small batches: to try this program")
 options = arguments.parse_args()
 options.convoy, options.results = options.convoy.resolve(), options.results.resolve()
@@ -79,16 +79,20 @@ def devices():
         say(f"- {device['name']} ({device['backend']}), {device['driver']}")
 
 
-def right():
-    say("\n## Is it right? `convoy selftest`\n\n| adapter | cases | failed | largest error, part of its tolerance |\n|---|---|---|---|")
+def right(*more, limit=90):
+    say(f"\n## Is it right? `convoy selftest {' '.join(more)}`\n\n| adapter | cases | by NVIDIA's libraries | failed | largest error, part of its tolerance |\n|---|---|---|---|---|")
     for adapter in adapters:
-        full = [] if options.quick else ["--full"]
-        report = measured("selftest", convoy("selftest", "--json", "--adapter", adapter, *full), 240)
+        report = measured("selftest", convoy("selftest", "--json", "--adapter", adapter, *more), limit)
         if report is None:
-            say(f"| {adapter} | not done, or failed: see log.txt | | |")
+            say(f"| {adapter} | not done, or failed: see log.txt | | | |")
             continue
-        worst = max(report["ops"], key=lambda op: op["worst_error"])
-        say(f"| {adapter} | {report['cases']} | {report['failed']} | {worst['worst_error']:.2f}, {worst['op']}: {worst['worst_case']} |")
+        worst = max(report["ops"], key=lambda op: float("inf") if op["worst_error"] is None else op["worst_error"])
+        say(f"| {adapter} | {report['cases']} | {report['of_libraries']} | {report['failed']} | {worst['worst_error']}, {worst['op']}: {worst['worst_case']} |")
+
+
+def right_in_full():
+    """Every kernel that an op chooses between, small windows, TF32, bfloat16."""
+    right("--full", limit=240)
 
 
 def same_course():
@@ -132,12 +136,12 @@ def speed():
 
     profiles = {}
     for batch in batches:
-        for adapter in adapters:
-            # The kernels that are the fastest are kept for what comes after.
-            profiles[adapter] = of_convoy("train", batch, "f32", adapter, "--profile", "--tune", "full") or profiles.get(adapter)
         for precision in ["f32", "tf32", "bf16"]:
-            if precision != "f32" and "cuda" in adapters:
-                of_convoy("train", batch, precision, "cuda", "--tune", "full")
+            for adapter in adapters if precision == "f32" else ["cuda"] if "cuda" in adapters else []:
+                # The kernels that are the fastest are kept for what comes after.
+                found = of_convoy("train", batch, precision, adapter, "--profile", "--tune", "full" if adapter == "cuda" else "quick")
+                if precision == "f32":
+                    profiles[adapter] = found or profiles.get(adapter)
             of_torch("train", batch, precision, "--best")
     for batch in batches:
         for precision in ["f32", "tf32", "bf16"]:
@@ -148,11 +152,30 @@ def speed():
         for adapter in adapters:
             of_convoy("infer", batch, "f32", adapter)
         of_torch("infer", batch, "f32", "--best")
+    for adapter in adapters:
+        # The whole process, with what was remembered before.
+        start = time.monotonic()
+        if run(convoy("bench", "--adapter", adapter, "--batch", str(batches[0]), "--steps", "1", "--warmup", "0"), 60) is not None:
+            say(f"\nFrom the start of the program to the end of its second step, {adapter}, batch {batches[0]}: {time.monotonic() - start:.2f} s")
     for adapter, profile in profiles.items():
         if profile:
             say(f"\n## The slowest kernels: {adapter}, batch {profile['batch']}, {profile['precision']}\n\n| kernel | ms | part | GFLOP/s | GB/s |\n|---|---|---|---|---|")
             for kernel in sorted(profile["kernels"], key=lambda kernel: -kernel["ms"])[:15]:
                 say(f"| {kernel['name']} | {kernel['ms']:.3f} | {100 * kernel['share']:.1f} % | {kernel['gflops']:.0f} | {kernel['gb_per_s']:.0f} |")
+
+
+def several():
+    """Two GPUs against one, where there are two."""
+    listed = run(convoy("adapters", "--json"), 60) or "[]"
+    if "cuda" not in adapters or '"cuda:1"' not in listed:
+        return
+    say("\n## Two GPUs: alexnet-2gpu, pictures/s\n\n| devices | batch | pictures/s |\n|---|---|---|")
+    for batch in batches:
+        for devices in [["cuda:0"], ["cuda:0,cuda:1", "--parallel", "model"], ["cuda:0,cuda:1", "--parallel", "data"]]:
+            command = convoy("bench", "--json", "--model", "alexnet-2gpu", "--batch", str(batch), "--steps", "20", "--adapter", *devices)
+            found = measured("several", command, 90)
+            if found:
+                say(f"| {' '.join(devices)} | {batch} | {found['images_per_second']:.0f} |")
 
 
 def peaks():
@@ -208,18 +231,17 @@ def counted():
 
 
 def sanitized():
-    """NVIDIA's checker of memory accesses and races over small cases."""
+    """NVIDIA's checker of memory accesses and races over every case."""
     if "cuda" not in adapters:
         return
-    ops = [word for op in ["linear", "conv2d", "softmax", "batch_norm", "max_pool2d_backward"] for word in ("--op", op)]
     for tool in ["memcheck", "racecheck"]:
-        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *convoy("selftest", "--adapter", "cuda", "--random", "2", *ops)]
-        found = run(command, 120)
+        command = ["compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *convoy("selftest", "--adapter", "cuda", "--random", "2")]
+        found = run(command, 300)
         say(f"\ncompute-sanitizer {tool}: {'nothing found' if found is not None else 'not done, or something found: see log.txt'}")
 
 
 say(f"# {time.strftime('%Y-%m-%d')}\n")
-for part in [devices, right, same_course, speed, peaks, counted, sanitized]:
+for part in [devices, right, same_course, speed, several, peaks, counted, right_in_full, sanitized]:
     try:
         part()
     except Exception as error:  # the other parts are worth as much
