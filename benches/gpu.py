@@ -103,7 +103,7 @@ def same_course():
         batch = ["--batch-size", "4", "--image-size", "67"] if options.quick else ["--batch-size", "32"]
         losses = {}
         for adapter in ["cpu", *adapters]:
-            more = ["--max-steps", "20", "--seed", "5", "--warmup-epochs", "0", "--lr", "3e-4", "--tune", "off", "--out", folder, "--name", adapter.replace(":", "")]
+            more = ["--model", "alexnet", "--max-steps", "20", "--seed", "5", "--warmup-epochs", "0", "--lr", "3e-4", "--tune", "off", "--out", folder, "--name", adapter.replace(":", "")]
             printed = run(convoy("train", pictures, *batch, "--adapter", adapter, *more), 120)
             losses[adapter] = [float(v) for v in re.findall(r"iter\d+/\d+,loss:(\S+)", printed or "")]
     print(json.dumps({"kind": "losses", "found": losses}), file=rows)

@@ -12,13 +12,13 @@
 //! | [`data`] | finds, labels and splits pictures; decodes them on worker threads into batches; keeps what was decoded |
 //! | [`train`] | settings and presets, the loop, schedules, metrics, the run's folder |
 //! | [`report`] | pictures of a run and curves of several, for people |
-//! | [`formats`], [`classifier`] | safetensors, checkpoints; a checkpoint on a device that predicts |
+//! | [`formats`], [`classifier`] | safetensors, checkpoints, ONNX; a checkpoint on a device that predicts |
+//! | [`mod@tune`] | times the kernels that a node can be run by, and remembers the fastest |
 //! | [`selftest`] | every operator's cases on a device, against the f64 reference; gradients against differences |
 //! | [`mod@bench`] | how long steps take on made-up pictures, as a whole and node by node |
-//! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cpu`; [`backend::several`] devices as one; the choice of a device |
+//! | [`backend`] | what a device must do; `backend::wgpu` (with `shaders/`), `backend::cuda` (the same kernels, translated), `backend::cpu`; [`backend::several`] devices as one; the choice of a device |
 //!
-//! Still to come, each with its place: the rest of `backend::cuda`, which so far translates the kernels of `shaders/`; in [`report`] the other pictures and the HTML page of a run, and in `formats` ONNX
-//! and TensorBoard.
+//! Still to come, each with its place: in [`report`] the other pictures and the HTML page of a run, and in `formats` TensorBoard.
 //!
 //! An operator has the same stem everywhere: `ops/lrn.rs`, `shaders/lrn.wgsl`, `backend/wgpu/lrn.rs`, `backend/cpu/lrn.rs`.
 //!

@@ -24,8 +24,8 @@ pub struct Options {
     /// Recipe that sets the defaults of the others [default: modern]
     #[arg(long)]
     preset: Option<Preset>,
-    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl or cpu; several, with commas
-    /// between, train together [default: auto]
+    /// Device: auto, an index or part of a name as `convoy adapters` prints them, vulkan, metal, dx12, gl, cuda or cpu; several, with
+    /// commas between, train together [default: auto]
     #[arg(long, env = "CONVOY_ADAPTER", value_name = "DEVICE")]
     adapter: Option<String>,
     /// What several devices divide among them [default: model]
