@@ -88,6 +88,7 @@ fn whole(x: f32) -> usize {
 
 /// Whether `x` takes the place of the maximum so far: the first maximum stays, and NaN wins.
 #[inline(always)]
+#[allow(clippy::neg_cmp_op_on_partial_ord)] // what is no number is not lower
 fn wins(x: f32, best: f32) -> bool {
     !(x <= best) & !best.is_nan()
 }

@@ -59,8 +59,11 @@ pub(super) struct Cudnn {
     /// What a convolution may take beside its tensors, bytes.
     most_workspace: u64,
     /// The first ways of the convolutions that were asked for last.
-    known: Mutex<HashMap<(Convolution, &'static str), Vec<Arc<Plan>>>>,
+    known: Mutex<HashMap<Key, Vec<Arc<Plan>>>>,
 }
+
+/// A convolution, and the name of its precision.
+type Key = (Convolution, &'static str);
 
 /// Convolutions whose ways are remembered.
 const MOST_KNOWN: usize = 256;
