@@ -2,7 +2,7 @@
 """Trains alexnet-bn in PyTorch by the recipe of convoy's preset `modern`, on the same pictures: what its README compares accuracy with.
 
     convoy data DIR --list --seed 0 > split.csv
-    python3 benches/recipe_torch.py split.csv --seed 0 [--image-size 128] [--epochs 30] [--lr 1e-4] ...
+    python3 benches/recipe_torch.py split.csv --seed 0 [--image-size 128] [--epochs 30] [--lr 3e-4] ...
 
 Same network, first weights, optimizer, schedule, label smoothing, size of pictures, crops and flips; other random numbers.
 Prints each epoch's validation accuracy, and the best at the end. With torch, torchvision.
@@ -26,7 +26,7 @@ arguments.add_argument("--seed", type=int, default=0)
 arguments.add_argument("--image-size", type=int, default=224)
 arguments.add_argument("--epochs", type=int, default=30)
 arguments.add_argument("--batch-size", type=int, default=32)
-arguments.add_argument("--lr", type=float, default=1e-4)
+arguments.add_argument("--lr", type=float, default=3e-4)
 arguments.add_argument("--weight-decay", type=float, default=0.05)
 arguments.add_argument("--warmup-epochs", type=float, default=2)
 arguments.add_argument("--label-smoothing", type=float, default=0.1)
