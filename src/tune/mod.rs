@@ -128,10 +128,9 @@ struct Kind<'a> {
 fn kinds<'a>(device: &dyn Device, graph: &'a Graph, wanted: impl Fn(&str) -> bool) -> Vec<Kind<'a>> {
     let mut kinds: BTreeMap<String, Kind> = BTreeMap::new();
     for node in &graph.nodes {
-        // A gradient that is used up at once may be a library's product, which is timed alone; else it is not.
-        let gradient = LinearUpdate::product(node);
-        let of_library = gradient.is_some();
-        let node = gradient.map_or(Cow::Borrowed(node), Cow::Owned);
+        let product = LinearUpdate::product(node);
+        let within = product.is_some();
+        let node = product.map_or(Cow::Borrowed(node), Cow::Owned);
         let signature = graph.signature(&node);
         // What changes its inputs computes something else the next time.
         let updated = (0..node.inputs.len()).any(|input| updates(&node.op, input));
@@ -139,14 +138,17 @@ fn kinds<'a>(device: &dyn Device, graph: &'a Graph, wanted: impl Fn(&str) -> boo
             continue;
         }
         let macs = graph.macs(&node);
-        let kind = kinds.entry(signature.clone()).or_insert_with(|| {
-            let candidates = device.candidates(graph, &node);
-            let wanted = !of_library || device.trusted(&candidates) != 0;
-            Kind { signature, node, candidates: if wanted { candidates } else { Vec::new() }, macs: 0 }
-        });
-        kind.macs += macs;
+        if let Some(kind) = kinds.get_mut(&signature) {
+            kind.macs += macs;
+            continue;
+        }
+        let candidates = device.candidates(graph, &node);
+        // The product in an update is computed by itself only where it is a library's.
+        if candidates.len() > 1 && (!within || device.trusted(&candidates) != 0) {
+            kinds.insert(signature.clone(), Kind { signature, node, candidates, macs });
+        }
     }
-    let mut kinds: Vec<Kind> = kinds.into_values().filter(|kind| kind.candidates.len() > 1).collect();
+    let mut kinds: Vec<Kind> = kinds.into_values().collect();
     kinds.sort_by_key(|kind| std::cmp::Reverse(kind.macs));
     kinds
 }
