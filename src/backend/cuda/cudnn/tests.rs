@@ -46,6 +46,7 @@ fn cudnn_itself_plans_alexnet() {
         // Channels, side, outputs, filter, stride, padding, groups.
         for [c, side, o, r, stride, padding, groups] in [
             [3, 224, 96, 11, 4, 2, 1],
+            [8, 224, 96, 11, 4, 2, 1], // the first one, as bfloat16 has it
             [96, 27, 256, 5, 1, 2, 1],
             [256, 13, 384, 3, 1, 1, 1],
             [384, 13, 384, 3, 1, 1, 1],
