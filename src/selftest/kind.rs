@@ -25,12 +25,19 @@ pub struct Kind {
     pub name: Cow<'static, str>,
     /// How to open it.
     pub options: DeviceOptions,
+    /// Whether it differs from the plain one in who computes products: NVIDIA's libraries, or nobody but convoy.
+    of_products: bool,
 }
 
 impl Kind {
     /// As training has it, but with memory that holds NaN.
     pub fn plain() -> Kind {
-        Kind { name: "".into(), options: DeviceOptions { poison: true, ..DeviceOptions::default() } }
+        Kind::new("", DeviceOptions { poison: true, ..DeviceOptions::default() })
+    }
+
+    /// One that takes all cases that the options allow.
+    pub fn new(name: impl Into<Cow<'static, str>>, options: DeviceOptions) -> Kind {
+        Kind { name: name.into(), options, of_products: false }
     }
 
     /// The others that make a difference to this device: run-time checks of indices, divisors and loops; small windows, as if
@@ -40,31 +47,33 @@ impl Kind {
         let plain = || DeviceOptions { own_kernels: true, ..Kind::plain().options };
         let windows = |bytes| DeviceOptions { max_binding_bytes: Some(bytes), grid_side: Some(5), ..plain() };
         let gpu = || DeviceOptions { gpu_kernels: true, ..plain() };
-        let kind = |name: &'static str, options| Kind { name: name.into(), options };
         let mut kinds = vec![
-            kind("checked", DeviceOptions { checked: true, ..plain() }),
-            kind("windows of 56 KiB", windows(56 * 1024)),
-            kind("windows of 4 KiB", windows(4 * 1024)),
+            Kind::new("checked", DeviceOptions { checked: true, ..plain() }),
+            Kind::new("windows of 56 KiB", windows(56 * 1024)),
+            Kind::new("windows of 4 KiB", windows(4 * 1024)),
         ];
         if device.software {
-            kinds.push(kind("kernels for GPUs", gpu()));
+            kinds.push(Kind::new("kernels for GPUs", gpu()));
         }
         if device.backend == "cuda" {
-            kinds.push(kind("convoy's own kernels", plain()));
             let by_libraries = |precision| DeviceOptions { precision, ..Kind::plain().options };
-            kinds.push(kind("TF32", by_libraries(Precision::Tf32)));
-            kinds.push(kind("bfloat16", by_libraries(Precision::Bf16)));
+            let ways = [
+                ("convoy's own kernels", plain()),
+                ("TF32", by_libraries(Precision::Tf32)),
+                ("bfloat16", by_libraries(Precision::Bf16)),
+            ];
+            kinds.extend(ways.map(|(name, options)| Kind { of_products: true, ..Kind::new(name, options) }));
         }
         let most = Op::all_cases().iter().map(kernels).max().unwrap_or(1);
         kinds.extend((1..most).map(|candidate| {
             let name = format!("kernel {} of {most}", candidate + 1);
-            Kind { name: name.into(), options: DeviceOptions { candidate, ..gpu() } }
+            Kind::new(name, DeviceOptions { candidate, ..gpu() })
         }));
         if device.f16 {
             let precision = Precision::F16 { loss_scale: LOSS_SCALE };
             kinds.extend((0..most).map(|candidate| {
                 let name = format!("16-bit floats, kernel {} of {most}", candidate + 1);
-                Kind { name: name.into(), options: DeviceOptions { candidate, precision, ..gpu() } }
+                Kind::new(name, DeviceOptions { candidate, precision, ..gpu() })
             }));
         }
         // The CPU backend has one way.
@@ -103,8 +112,8 @@ impl Kind {
     /// the cases that are not large.
     pub fn takes(&self, case: &Case) -> bool {
         let (candidate, kernels, macs) = (self.options.candidate, kernels(case), case.op.macs(&case.types()));
-        let has_products = if self.is_of_libraries() { macs > 0 } else { kernels > 1 };
-        if self.rounds() && !has_products || candidate >= kernels {
+        let has_products = if self.of_products { macs > 0 } else { kernels > 1 };
+        if (self.of_products || self.rounds()) && !has_products || candidate >= kernels {
             return false;
         }
         let most = if self.rounds() { MOST_MACS / 8 } else { MOST_MACS };

@@ -217,7 +217,7 @@ impl<'a> Judge<'a> {
             sources.iter().map(|(_, _, source)| (source.text.as_str(), source)).collect();
         let mut trials: HashMap<PathBuf, Vec<Trial>> = HashMap::new();
         for (device, (opened, options)) in sound.iter().zip(devices()).enumerate() {
-            let kind = Kind { name: "".into(), options };
+            let kind = Kind::new("", options);
             let wanted = |case: &Case| (kind.options.candidate == 0 && !kind.rounds()) || kind.takes(case);
             let cases = suite.cases().iter().enumerate();
             for (case, prepared) in cases.filter(|(_, prepared)| wanted(&prepared.case)) {
@@ -283,7 +283,7 @@ impl<'a> Judge<'a> {
             let trial = &mut trials[n];
             let prepared = &self.suite.cases()[trial.case];
             let sound = &mut self.sound[trial.device];
-            let kind = Kind { name: "".into(), options: devices()[trial.device].clone() };
+            let kind = Kind::new("", devices()[trial.device].clone());
             // A case that the device refuses for its size convicts nobody.
             if !*trial.right.get_or_insert_with(|| prepared.check_on(&kind, sound).is_ok()) {
                 continue;

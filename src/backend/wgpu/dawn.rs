@@ -313,7 +313,7 @@ impl Drop for DawnProgram {
     }
 }
 
-/// Which part of how many to run, of `CONVOY_PART`, such as 1/2: all of them take five minutes on two processors, and NVRTC's two.
+/// Which part of how many to run, of `CONVOY_PART`, such as 1/2: all of Dawn's take five to ten minutes on two processors, and NVRTC's two.
 pub(in crate::backend) fn part() -> (usize, usize) {
     let Ok(text) = std::env::var("CONVOY_PART") else { return (0, 1) };
     let numbers = text.split_once('/').map(|(part, parts)| (part.parse().unwrap(), parts.parse().unwrap()));
