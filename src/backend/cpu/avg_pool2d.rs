@@ -77,11 +77,11 @@ vectorised! {
     /// sums[j] = the sum of line[j * stride..][..kernel].
     fn window_sums(sums: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
         #[inline(always)]
-        fn by<const STRIDE: usize>(sums: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
+        fn by<const STRIDE: usize, const FMA: bool>(sums: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
             for (k, sums) in sums.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
                 let mut sum = [0.0; LANES];
                 for at in k * LANES * stride..k * LANES * stride + kernel {
-                    let x = every::<STRIDE>(&line[at..], stride);
+                    let x = every::<STRIDE, FMA>(&line[at..], stride);
                     sum = lanes(0.0, |i| sum[i] + x[i]);
                 }
                 *sums = sum;

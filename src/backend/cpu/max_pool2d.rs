@@ -1,4 +1,5 @@
-//! Max-pooling and its gradient, in the two steps of [`Windows`].
+//! Max-pooling and its gradient: along each row of the picture the largest of each window's part in it, then of these the largest
+//! down the window. Of equals that is the first in the order of rows, then of columns; NaN is larger than any number.
 
 use rayon::prelude::*;
 
@@ -13,24 +14,19 @@ use crate::tensor::TensorType;
 impl CpuOp for MaxPool2d {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
         let windows = Windows::new(self.window(), &inputs[0].shape, &outputs[0].shape);
-        threads * (windows.line() + windows.vectors())
+        threads * (windows.line() + windows.parts())
     }
 
     fn run(&self, mut io: Io) {
         let (x, y) = (io.f32(0), io.output(0));
         let windows = Windows::new(self.window(), io.shape(0), io.output_shape(0));
         let ([h, w], [p, q]) = (windows.input, windows.output);
-        let scratch = Pieces::new(io.scratch(), windows.line() + windows.vectors(), io.threads());
+        let scratch = Pieces::new(io.scratch(), windows.line() + windows.parts(), io.threads());
         y.par_chunks_mut(p * q).zip(x.par_chunks(h * w)).for_each(|(y, x)| {
             scratch.with(|scratch| {
-                let (line, best) = scratch.split_at_mut(windows.line());
+                let (line, parts) = scratch.split_at_mut(windows.line());
                 line.fill(f32::NEG_INFINITY);
-                for (i, y) in y.chunks_exact_mut(q).enumerate() {
-                    let rows = windows.rows(i);
-                    column_maxima(windows.columns(line), &x[rows.start * w..rows.end * w]);
-                    maxima(best, line, self.kernel[1], self.stride[1]);
-                    y.copy_from_slice(&best[..q]);
-                }
+                maxima(y, x, &windows, line, parts);
             })
         });
     }
@@ -39,51 +35,25 @@ impl CpuOp for MaxPool2d {
 impl CpuOp for MaxPool2dBackward {
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
         let windows = Windows::new(self.pool.window(), &inputs[0].shape, &inputs[1].shape);
-        threads * 2 * (windows.line() + windows.vectors())
+        threads * (windows.line() + 2 * windows.parts() + windows.width())
     }
 
     fn run(&self, mut io: Io) {
         let (x, dy, dx) = (io.f32(0), io.f32(1), io.output(0));
         let windows = Windows::new(self.pool.window(), io.shape(0), io.shape(1));
-        let ([h, w], [p, q], stride, padding) =
-            (windows.input, windows.output, self.pool.stride[1], self.pool.padding[1]);
-        let scratch = Pieces::new(io.scratch(), 2 * (windows.line() + windows.vectors()), io.threads());
+        let ([h, w], [p, q]) = (windows.input, windows.output);
+        let lengths = windows.line() + 2 * windows.parts() + windows.width();
+        let scratch = Pieces::new(io.scratch(), lengths, io.threads());
         let planes = x.par_chunks(h * w).zip(dy.par_chunks(p * q));
         dx.par_chunks_mut(h * w).zip(planes).for_each(|(dx, (x, dy))| {
             scratch.with(|scratch| {
-                let (lines, winners) = scratch.split_at_mut(2 * windows.line());
-                let (line, line_rows) = lines.split_at_mut(windows.line());
-                let (winner_rows, winner_taps) = winners.split_at_mut(windows.vectors());
+                let (line, parts) = scratch.split_at_mut(windows.line());
                 line.fill(f32::NEG_INFINITY);
-                line_rows.fill(NONE);
                 dx.fill(0.0);
-                for (i, dy) in dy.chunks_exact(q).enumerate() {
-                    let rows = windows.rows(i);
-                    let rows = rows.start * w..rows.end * w;
-                    first_column_maxima(windows.columns(line), windows.columns(line_rows), &x[rows.clone()]);
-                    first_maxima(winner_rows, winner_taps, line, line_rows, self.pool.kernel[1], stride);
-                    let (dx, winners) = (&mut dx[rows], winner_rows.iter().zip(winner_taps.iter()));
-                    for (j, (dy, (&row, &tap))) in dy.iter().zip(winners).enumerate() {
-                        let column = |tap: usize| (j * stride + tap).saturating_sub(padding);
-                        // Where all are -infinity: the first of them.
-                        let place = if row == NONE { column(0) } else { whole(row) * w + column(whole(tap)) };
-                        dx[place] += dy;
-                    }
-                }
+                to_first_maxima(dx, x, dy, &windows, line, parts);
             })
         });
     }
-}
-
-/// The number of a row where there is none: every element is -infinity. Numbers are f32 since the compiler needs vectors of one
-/// type.
-const NONE: f32 = -1.0;
-
-/// A whole number from 0 to 2^23: the last bits of its sum with 2^23. (A cast would look out for all others.)
-#[inline(always)]
-fn whole(x: f32) -> usize {
-    const SHIFT: f32 = (1 << 23) as f32;
-    ((x + SHIFT).to_bits() - SHIFT.to_bits()) as usize
 }
 
 /// Whether `x` takes the place of the maximum so far: the first maximum stays, and NaN wins.
@@ -93,99 +63,105 @@ fn wins(x: f32, best: f32) -> bool {
     !(x <= best) & !best.is_nan()
 }
 
+#[inline(always)]
+fn larger(best: Vector, x: Vector) -> Vector {
+    lanes(0.0, |i| if wins(x[i], best[i]) { x[i] } else { best[i] })
+}
+
 vectorised! {
-    /// best[j] = the maximum of column j of x, whose rows are as long as `best`.
-    fn column_maxima(best: &mut [f32], x: &[f32]) {
+    /// y = the maxima of the windows of a plane x; `line` holds -infinity, `parts` anything.
+    fn maxima(y: &mut [f32], x: &[f32], windows: &Windows, line: &mut [f32], parts: &mut [f32]) {
         #[inline(always)]
-        fn by<const N: usize>(best: &mut [f32], x: &[f32]) {
-            for at in starts::<N>(best.len()) {
-                let mut max = [f32::NEG_INFINITY; N];
-                let mut place = at;
-                while place < x.len() {
-                    let x = load::<N>(&x[place..]);
-                    max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
-                    place += best.len();
+        fn by<const STRIDE: usize, const FMA: bool>(
+            y: &mut [f32],
+            x: &[f32],
+            windows: &Windows,
+            line: &mut [f32],
+            parts: &mut [f32],
+        ) {
+            let (width, kernel, stride) = (windows.width(), windows.kernel(), windows.stride());
+            for (r, parts) in parts.chunks_exact_mut(width).enumerate() {
+                let row = windows.row(line, x, r);
+                for at in starts::<LANES>(width) {
+                    let mut best = [f32::NEG_INFINITY; LANES];
+                    for tap in at * stride..at * stride + kernel {
+                        best = larger(best, every::<STRIDE, FMA>(&row[tap..], stride));
+                    }
+                    store(&mut parts[at..], best);
                 }
-                store(&mut best[at..], max);
+            }
+            for (i, y) in y.chunks_exact_mut(windows.output[1]).enumerate() {
+                let rows = windows.rows(i);
+                let parts = &parts[rows.start * width..rows.end * width];
+                for at in starts::<LANES>(width) {
+                    let mut best = [f32::NEG_INFINITY; LANES];
+                    for part in parts.chunks_exact(width) {
+                        best = larger(best, load(&part[at..]));
+                    }
+                    let y = &mut y[at..];
+                    if y.len() < LANES { y.copy_from_slice(&best[..y.len()]) } else { store(y, best) }
+                }
             }
         }
-        if best.len() < LANES { by::<1>(best, x) } else { by::<LANES>(best, x) }
+        by_stride!(windows.stride(), by(y, x, windows, line, parts))
     }
 }
 
 vectorised! {
-    /// [`column_maxima`], and the number of the first row that has the maximum.
-    fn first_column_maxima(best: &mut [f32], rows: &mut [f32], x: &[f32]) {
-        #[inline(always)]
-        fn by<const N: usize>(best: &mut [f32], rows: &mut [f32], x: &[f32]) {
-            for at in starts::<N>(best.len()) {
-                let (mut max, mut winner, mut row) = ([f32::NEG_INFINITY; N], [NONE; N], 0.0);
-                let mut place = at;
-                while place < x.len() {
-                    let x = load::<N>(&x[place..]);
-                    winner = lanes(0.0, |i| if wins(x[i], max[i]) { row } else { winner[i] });
-                    max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
-                    place += best.len();
-                    row += 1.0;
-                }
-                store(&mut best[at..], max);
-                store(&mut rows[at..], winner);
-            }
-        }
-        if best.len() < LANES { by::<1>(best, rows, x) } else { by::<LANES>(best, rows, x) }
-    }
-}
-
-vectorised! {
-    /// best[j] = the maximum of line[j * stride..][..kernel].
-    fn maxima(best: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
-        #[inline(always)]
-        fn by<const STRIDE: usize>(best: &mut [f32], line: &[f32], kernel: usize, stride: usize) {
-            for (k, best) in best.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-                let mut max = [f32::NEG_INFINITY; LANES];
-                for tap in 0..kernel {
-                    let x = every::<STRIDE>(&line[k * LANES * stride + tap..], stride);
-                    max = lanes(0.0, |i| if wins(x[i], max[i]) { x[i] } else { max[i] });
-                }
-                *best = max;
-            }
-        }
-        by_stride!(stride, by(best, line, kernel, stride))
-    }
-}
-
-vectorised! {
-    /// Of each window `line[j * stride..][..kernel]` the largest; of equals that with the lowest of `rows`, then of taps: its row
-    /// and tap.
-    fn first_maxima(
-        winner_rows: &mut [f32], winner_taps: &mut [f32], line: &[f32], rows: &[f32], kernel: usize, stride: usize,
+    /// Adds dy to dx at the first maximum of each window of a plane x; where all are -infinity, at the first of them. `line` holds
+    /// -infinity, `scratch` anything.
+    fn to_first_maxima(
+        dx: &mut [f32], x: &[f32], dy: &[f32], windows: &Windows, line: &mut [f32], scratch: &mut [f32],
     ) {
         #[inline(always)]
-        fn by<const STRIDE: usize>(
-            winner_rows: &mut [f32],
-            winner_taps: &mut [f32],
-            line: &[f32],
-            rows: &[f32],
-            kernel: usize,
-            stride: usize,
+        fn by<const STRIDE: usize, const FMA: bool>(
+            dx: &mut [f32],
+            x: &[f32],
+            dy: &[f32],
+            windows: &Windows,
+            line: &mut [f32],
+            scratch: &mut [f32],
         ) {
-            let winners = winner_rows.as_chunks_mut::<LANES>().0.iter_mut().zip(winner_taps.as_chunks_mut::<LANES>().0);
-            for (k, (winner_row, winner_tap)) in winners.enumerate() {
-                let (mut max, mut row, mut tap) = ([f32::NEG_INFINITY; LANES], [NONE; LANES], [0.0; LANES]);
-                let mut number = 0.0;
-                for at in k * LANES * stride..k * LANES * stride + kernel {
-                    let (x, r) = (every::<STRIDE>(&line[at..], stride), every::<STRIDE>(&rows[at..], stride));
-                    let same = |i: usize| (x[i] == max[i]) | (x[i].is_nan() & max[i].is_nan());
-                    let earlier = |i: usize| same(i) & (r[i] < row[i]) & (r[i] > NONE);
-                    let takes: Vector = lanes(0.0, |i| if wins(x[i], max[i]) | earlier(i) { 1.0 } else { 0.0 });
-                    max = lanes(0.0, |i| if takes[i] > 0.0 { x[i] } else { max[i] });
-                    row = lanes(0.0, |i| if takes[i] > 0.0 { r[i] } else { row[i] });
-                    tap = lanes(0.0, |i| if takes[i] > 0.0 { number } else { tap[i] });
-                    number += 1.0;
+            let (width, kernel, stride) = (windows.width(), windows.kernel(), windows.stride());
+            // Whole numbers travel as the bits of an f32, which a choice between two leaves alone: vectors are of one type.
+            let (parts, rest) = scratch.split_at_mut(windows.parts());
+            let (columns, places) = rest.split_at_mut(windows.parts());
+            let rows = parts.chunks_exact_mut(width).zip(columns.chunks_exact_mut(width));
+            for (r, (parts, columns)) in rows.enumerate() {
+                let row = windows.row(line, x, r);
+                for at in starts::<LANES>(width) {
+                    let column = |tap: usize| lanes(0.0, |i| f32::from_bits(windows.column(at + i, tap) as u32));
+                    let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], column(0));
+                    for tap in 0..kernel {
+                        let x = every::<STRIDE, FMA>(&row[at * stride + tap..], stride);
+                        let column: Vector = column(tap);
+                        winner = lanes(0.0, |i| if wins(x[i], best[i]) { column[i] } else { winner[i] });
+                        best = larger(best, x);
+                    }
+                    store(&mut parts[at..], best);
+                    store(&mut columns[at..], winner);
                 }
-                (*winner_row, *winner_tap) = (row, tap);
+            }
+            for (i, dy) in dy.chunks_exact(windows.output[1]).enumerate() {
+                let rows = windows.rows(i);
+                for at in starts::<LANES>(width) {
+                    let place = |r: usize| -> Vector {
+                        let column: Vector = load(&columns[r * width + at..]);
+                        lanes(0.0, |i| f32::from_bits(column[i].to_bits() + (r * windows.input[1]) as u32))
+                    };
+                    let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], place(rows.start));
+                    for r in rows.clone() {
+                        let (x, place): (Vector, Vector) = (load(&parts[r * width + at..]), place(r));
+                        winner = lanes(0.0, |i| if wins(x[i], best[i]) { place[i] } else { winner[i] });
+                        best = larger(best, x);
+                    }
+                    store(&mut places[at..], winner);
+                }
+                for (dy, place) in dy.iter().zip(places.iter()) {
+                    dx[place.to_bits() as usize] += dy;
+                }
             }
         }
-        by_stride!(stride, by(winner_rows, winner_taps, line, rows, kernel, stride))
+        by_stride!(windows.stride(), by(dx, x, dy, windows, line, scratch))
     }
 }

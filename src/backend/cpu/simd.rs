@@ -118,6 +118,23 @@ fn too_short(len: usize) -> ! {
     panic!("{len} elements, less than a vector")
 }
 
+/// Elements 0, 2, 4, 6 of `first` and 1, 3, 5, 7 of `last`: every other one of the 15 of which `last` has those from the eighth on.
+#[inline(always)]
+pub(super) fn evens<const FMA: bool>(first: Vector, last: Vector) -> Vector {
+    #[cfg(target_arch = "x86_64")]
+    if FMA {
+        use std::arch::x86_64::*;
+
+        use bytemuck::cast;
+        // SAFETY: as in [`fused_lanes`].
+        return unsafe {
+            let pairs: __m256i = cast(_mm256_shuffle_ps::<0b11_01_10_00>(cast(first), cast(last)));
+            cast(_mm256_permute4x64_epi64::<0b11_01_10_00>(pairs))
+        };
+    }
+    lanes(0.0, |i| if i < LANES / 2 { first[2 * i] } else { last[2 * i - LANES + 1] })
+}
+
 /// The transpose of eight vectors: element j of vector i becomes element i of vector j.
 #[inline(always)]
 pub(super) fn transpose_lanes<const FMA: bool>(rows: [Vector; LANES]) -> [Vector; LANES] {
