@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
                 }
                 Some(val) => {
                     // Stopped by max_steps within an epoch: told, but not counted, for a longer run would not have looked here.
-                    self.record(val, false)?;
+                    self.record(val, self.lr(), false)?;
                     if self.position.best.is_none() {
                         self.save_best(self.position.epochs + 1, val.means.top1)?;
                     }
@@ -322,10 +322,13 @@ impl<'a> Run<'a> {
         Ok(Some(Validated { means, speed, training_speed }))
     }
 
-    /// Writes the rows of the epoch so far and tells the observer.
-    fn record(&mut self, val: Validated, best: bool) -> Result<()> {
+    fn lr(&self) -> f64 {
+        self.schedule.lr(self.position.step, self.position.plateau.drops)
+    }
+
+    /// Writes the rows of the epoch so far, trained with rate `lr`, and tells the observer.
+    fn record(&mut self, val: Validated, lr: f64, best: bool) -> Result<()> {
         let (epoch, step) = (self.position.epochs + 1, self.position.step);
-        let lr = self.schedule.lr(step, self.position.plateau.drops);
         let seconds = self.earlier + self.started.elapsed().as_secs_f64();
         let train = self.position.tally.means();
         let row =
@@ -343,8 +346,10 @@ impl<'a> Run<'a> {
     /// What an epoch's end changes: the best weights, the plateau, patience, the position.
     fn end_epoch(&mut self, val: Validated) -> Result<()> {
         let epoch = self.position.epochs + 1;
+        // What the epoch was trained with, before it may end a plateau.
+        let lr = self.lr();
         let better = self.position.observe(epoch, val.means.top1, self.job.settings.lr_patience);
-        self.record(val, better)?;
+        self.record(val, lr, better)?;
         if better {
             self.save_best(epoch, val.means.top1)?;
         }
