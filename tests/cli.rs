@@ -52,6 +52,30 @@ fn train_prints_the_tutorials_lines_and_fills_the_runs_folder() {
     assert_eq!(metrics.lines().filter(|l| l.split(',').nth(2) == Some("val")).count(), 2, "{metrics}");
 }
 
+/// The paper's recipe divides the rate by 10 where the validation error stops falling; `metrics.csv` has the rate that an epoch had.
+#[test]
+fn the_papers_rate_falls_on_a_plateau() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let options = "--preset paper --std 0.25,0.25,0.25 --lr-patience 1 --epochs 4 --out . --name run";
+    place.convoy(&format!("{TRAIN} {options}")).ok();
+    let metrics = place.text("run/metrics.csv");
+    let rows: Vec<Vec<&str>> = metrics.lines().map(|line| line.split(',').collect()).collect();
+    let number = |row: &[&str], column: usize| row[column].parse::<f64>().unwrap();
+    let (mut best, mut expected) = (f64::NEG_INFINITY, 0.001);
+    for row in rows.iter().filter(|row| row[2] == "val") {
+        assert!((number(row, 6) / expected - 1.0).abs() < 1e-6, "{expected} in {row:?} of\n{metrics}");
+        let top1 = number(row, 4);
+        if top1 > best {
+            best = top1;
+        } else {
+            expected = f64::max(expected / 10.0, 1e-5);
+        }
+    }
+    // Two validation pictures cannot be right more often three times.
+    assert!(expected < 0.001, "no plateau: {metrics}");
+}
+
 #[test]
 fn weights_go_by_the_fields_names() {
     let place = trained();

@@ -74,7 +74,7 @@ fn every_kernel_of_a_choice_is_right() {
 fn run_time_checks_change_nothing() {
     for gpu_kernels in [true, false] {
         let options = |checked| DeviceOptions { poison: true, gpu_kernels, checked, ..DeviceOptions::default() };
-        let small = |case: &Case| case.op.macs(&case.types()) <= 400_000;
+        let small = |case: &Case| case.op.macs(&case.types()) <= 4_000_000;
         assert_same(&SUITE, small, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
     }
 }
