@@ -118,7 +118,23 @@ pub(crate) fn line_of(text: &str, byte: usize) -> usize {
 pub(crate) fn toml_message(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| line_of(text, span.start));
     let place = line.map_or(String::new(), |line| format!("line {line}: "));
-    format!("{place}{}", one_line(&error.message()))
+    format!("{place}{}", serde_message(&error.message()))
+}
+
+/// What serde says of a value, on one line, in words for people who do not know Rust's types.
+pub(crate) fn serde_message(message: &impl std::fmt::Display) -> String {
+    let message = one_line(message);
+    let plain = |ty: &str| match ty {
+        "u16" => Some("a whole number up to 65535"),
+        "u32" => Some("a whole number up to 4294967295"),
+        "u64" | "usize" => Some("a whole number of 0 or more"),
+        "f32" | "f64" => Some("a number"),
+        _ => None,
+    };
+    match message.rsplit_once("expected ").and_then(|(before, ty)| Some((before, plain(ty)?))) {
+        Some((before, plain)) => format!("{before}expected {plain}"),
+        None => message,
+    }
 }
 
 #[cfg(test)]
@@ -129,5 +145,7 @@ mod tests {
     fn a_line_holds_no_control_characters() {
         assert_eq!(one_line(&"a\n  b\r\n | ^^^\nc\x1b[31m\td"), "a b c\\u{1b}[31m\\td");
         assert_eq!(one_line(&"Чихуахуа 犬"), "Чихуахуа 犬");
+        let told = serde_message(&"invalid value: integer `-2`, expected u32");
+        assert_eq!(told, "invalid value: integer `-2`, expected a whole number up to 4294967295");
     }
 }

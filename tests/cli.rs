@@ -76,6 +76,64 @@ fn the_papers_rate_falls_on_a_plateau() {
     assert!(expected < 0.001, "no plateau: {metrics}");
 }
 
+/// The presets as they stand, on a network small enough for a test, and the paper's parts that are options.
+#[test]
+fn the_papers_and_the_tutorials_recipes_train() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let layers = "{ kind = \"conv2d\", out = 4, kernel = 5, bias = 1.0 }, \"relu\", { kind = \"lrn\" }, \
+                  { kind = \"max_pool2d\", kernel = 3, stride = 2 }, \"flatten\", { kind = \"dropout\", rate = 0.5 }, \
+                  { kind = \"linear\", out = \"classes\" }";
+    place.write("net.toml", format!("input = [3, 32, 32]\ninit = {{ normal = 0.01 }}\nlayers = [{layers}]"));
+    // A step of a rate that changes nothing: what is stored is what the network begins with.
+    let first = |name: &str, options: &str| {
+        let run = format!("train pictures --model net.toml --lr 1.2e-38 --epochs 1 --out . --name {name} {options}");
+        let ran = place.convoy(&run).ok();
+        let bytes = place.read(&format!("{name}/last.safetensors"));
+        let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let values = |tensor: &str| -> Vec<f32> {
+            let data = tensors.tensor(tensor).unwrap().data().as_chunks().0.to_vec();
+            data.into_iter().map(f32::from_le_bytes).collect()
+        };
+        (values("conv1.bias"), values("conv1.weight"), ran.stdout)
+    };
+    let (bias, weight, _) = first("paper", "--preset paper");
+    let square = weight.iter().map(|v| v * v).sum::<f32>() / weight.len() as f32;
+    // Five standard errors of 300 draws.
+    assert!((square.sqrt() / 0.01 - 1.0).abs() < 0.21, "deviation {}", square.sqrt());
+    assert_eq!(bias, [1.0; 4]);
+    assert_eq!(first("caffe", "--preset paper --bias-init 0.1").0, [0.1; 4]);
+    // What a model file says holds in the default preset too, but for an option that says otherwise.
+    assert_eq!(first("file", "").0, [1.0; 4]);
+    assert_eq!(first("he", "--init he").0, [0.0; 4]);
+    let config = place.text("paper/config.toml");
+    for line in
+        ["dropout_form = \"paper\"", "mean_image = true", "paper_sgd = true", "bias_lr_scale = 2.0", "pca_jitter = 0.1"]
+    {
+        assert!(config.lines().any(|l| l == line), "{line}: {config}");
+    }
+
+    // The tutorial's batches of two, two classes: its lines, and at first a loss about ln 2.
+    let ran = place.convoy("train pictures --preset tutorial --model net.toml --epochs 1 --out . --name tutorial").ok();
+    let told = ran.stdout.lines().find_map(|line| line.strip_prefix("epoch:1,iter1/7,loss:")).expect("7 steps of two");
+    assert!((0.3..1.2).contains(&told.parse::<f32>().unwrap()), "{told}");
+    assert!(ran.stdout.contains("epoch:1/1,avg_loss:") && ran.stdout.contains("ACC:"), "{}", ran.stdout);
+    place.convoy("eval tutorial/best.safetensors pictures").ok();
+    place.convoy("eval paper/best.safetensors pictures").ok();
+}
+
+/// What an option cannot do is told, and kept in the log.
+#[test]
+fn options_without_effect_are_told() {
+    let place = Place::new();
+    place.pictures("pictures", 8);
+    let ran = place.convoy(&format!("{TRAIN} --momentum 0.5 --dropout 0.5 --max-steps 1 --out . --name run")).ok();
+    for told in ["--momentum has no effect here: it is for --optimizer sgd", "--dropout has no effect here"] {
+        assert!(ran.stderr.contains(&format!("warning: {told}")), "{told}: {}", ran.stderr);
+        assert!(place.text("run/log.txt").contains(told));
+    }
+}
+
 #[test]
 fn weights_go_by_the_fields_names() {
     let place = trained();
@@ -536,6 +594,7 @@ fn options_that_make_no_sense_are_refused() {
     if !cfg!(feature = "cuda") {
         place.convoy(&format!("{TRAIN} --adapter cuda")).refused(3, &["not built in", "--features cuda"]);
     }
+    place.convoy(&format!("{TRAIN} --adapter ,")).refused(2, &["--adapter ,", "before and after each comma"]);
     place.convoy("train pictures --model nosuch").refused(2, &["nosuch", "alexnet"]);
     place.write("model.toml", "name = 3");
     place.convoy("train pictures --model model.toml").refused(2, &["model.toml"]);
@@ -678,6 +737,10 @@ fn compare_draws_runs_beside_each_other() {
     let found = place.convoy("compare run leaky --training-error 100 --json --out other.svg").json();
     assert_eq!((found[0]["run"].as_str(), found[0]["epochs"].as_u64()), (Some("run"), Some(2)));
     assert_eq!(found[1]["epochs_to_training_error"], 1, "no error is larger");
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::rename(place.path("leaky"), place.path("other/run")).unwrap();
+    let same = place.convoy("compare run other/run").ok();
+    assert!(same.stdout.lines().any(|row| row.starts_with("other/run ")), "{}", same.stdout);
     place.convoy("compare pictures").refused(2, &["pictures", "no run"]);
     place.convoy("compare run --training-error 101").refused(2, &["--training-error", "0 to 100"]);
     place.convoy(&format!("{TRAIN} --activation swish")).refused(2, &["--activation", "swish", "gelu"]);

@@ -194,19 +194,19 @@ fn mistakes_in_a_model_file_are_told_by_line() {
         (
             "from = \"relu1\"",
             "from = \"input_pool\"",
-            &["wrong.toml line 8: add2 (add): b must be [1, 8, 16, 16], got [1, 3, 16, 16]"],
+            &["wrong.toml: line 8: add2 (add): b must be [1, 8, 16, 16], got [1, 3, 16, 16]"],
         ),
         (
             "input =",
             "init = { normal = 0.1, foo = 3 }\ninput =",
-            &["line 2: invalid value: a key `foo`, expected init: \"he\", \"pytorch\" or"],
+            &["line 2: init: invalid value: a key `foo`, expected \"he\", \"pytorch\" or"],
         ),
-        ("input =", "init = \"xavier\"\ninput =", &["line 2: invalid value: string \"xavier\", expected init: \"he\""]),
+        ("input =", "init = \"xavier\"\ninput =", &["line 2: init: invalid value: string \"xavier\", expected \"he\""]),
         ("out = \"classes\"", "out = \"clases\"", &["line 12: out: expected a whole number, or \"classes\""]),
         (
             "padding = 1 }",
             "padding = 1, groups = 3 }",
-            &["wrong.toml line 7: conv2 (conv2d): 8 input and 8 output channels"],
+            &["wrong.toml: line 7: conv2 (conv2d): 8 input and 8 output channels"],
         ),
         ("\"flatten\",", "\"flatten\"", &["wrong.toml: line "]),
         ("input =", "inputs =", &["wrong.toml: line 2: unknown field `inputs`"]),
@@ -258,7 +258,7 @@ fn a_batch_without_variance_is_refused() {
     place.write("m.toml", format!("input = [3, 32, 32]\n{layers}"));
     place
         .convoy("train pictures --model m.toml --batch-size 1 --max-steps 1")
-        .refused(2, &["m.toml line 2: bn0", "--batch-size"]);
+        .refused(2, &["m.toml: line 2: bn0", "--batch-size"]);
     place.convoy("train pictures --model m.toml --batch-size 2 --max-steps 1 --out .").ok();
 }
 

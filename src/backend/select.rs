@@ -123,7 +123,7 @@ pub fn open_all(
 ) -> Result<Vec<(Box<dyn Device>, String)>> {
     let names: Vec<&str> = match is_name(selector) {
         true => vec![selector],
-        false => selector.split(',').map(str::trim).collect(),
+        false => split(selector),
     };
     if let [only] = names[..] {
         let opened = open_with(only, options)?;
@@ -141,10 +141,23 @@ pub fn open_all(
     names.into_iter().map(|name| open_with(name, options.clone())).collect()
 }
 
+/// At the commas that are not within parentheses: those are of a device's name, `llvmpipe (LLVM 15.0.6, 256 bits)`.
+fn split(selector: &str) -> Vec<&str> {
+    let mut depth = 0;
+    let between = |c: char| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        c == ',' && depth <= 0
+    };
+    selector.split(between).map(str::trim).collect()
+}
+
 /// Whether a selector with a comma is one device's name, or a part of it.
 fn is_name(selector: &str) -> bool {
     let lower = selector.trim().to_lowercase();
-    !lower.contains(',') || found(false).1.iter().any(|info| info.name.to_lowercase().contains(&lower))
+    let is_one = !lower.contains(',');
+    is_one
+        || lower.contains(char::is_alphanumeric)
+            && found(false).1.iter().any(|info| info.name.to_lowercase().contains(&lower))
 }
 
 /// Says that only NVIDIA's libraries multiply such numbers.
@@ -302,6 +315,14 @@ mod tests {
 
     fn device(index: usize, name: &str, backend: &str) -> DeviceInfo {
         DeviceInfo { index, name: name.into(), backend: backend.into(), ..cpu::info() }
+    }
+
+    #[test]
+    fn devices_are_between_commas_but_not_those_of_their_names() {
+        assert_eq!(split("llvmpipe (LLVM 15.0.6, 256 bits), cpu"), ["llvmpipe (LLVM 15.0.6, 256 bits)", "cpu"]);
+        assert_eq!(split("0,1"), ["0", "1"]);
+        assert_eq!(split("a),b"), ["a)", "b"]);
+        assert!(open_all(",", None, DeviceOptions::default()).is_err());
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         let out = args.out.display();
         return Err(Error::input(format!("--out {out}: the picture is SVG; give a name that ends in .svg")));
     }
-    let runs = args.runs.iter().map(|run| Curves::read(run)).collect::<Result<Vec<_>>>()?;
+    let mut runs = args.runs.iter().map(|run| Curves::read(run)).collect::<Result<Vec<_>>>()?;
+    tell_apart(&mut runs, &args.runs);
     atomic::write(&args.out, |file| std::io::Write::write_all(file, Curves::picture(&runs).as_bytes()))?;
     let rows: Vec<Row> = runs.iter().map(|run| row(run, args.training_error / 100.0)).collect();
     if args.json {
@@ -60,6 +61,16 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     }
     console::print(table(&rows, args.training_error).trim_end())?;
     console.say(format_args!("curves: {}", args.out.display()))
+}
+
+/// Runs whose folders have the same name are called by the paths as they were given.
+fn tell_apart(runs: &mut [Curves], paths: &[PathBuf]) {
+    let names: Vec<String> = runs.iter().map(|run| run.run.clone()).collect();
+    for (run, path) in runs.iter_mut().zip(paths) {
+        if names.iter().filter(|name| **name == run.run).count() > 1 {
+            run.run = path.display().to_string();
+        }
+    }
 }
 
 fn row(run: &Curves, error: f64) -> Row<'_> {

@@ -120,7 +120,7 @@ pub struct Options {
     /// Epochs (fractions too) in which the learning rate rises linearly
     #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
     warmup_epochs: Option<f64>,
-    /// Smallest learning rate of cosine and plateau
+    /// Smallest learning rate of cosine and plateau; with --lr alone it keeps the preset's share of it
     #[arg(long, value_name = "RATE", help_heading = "Schedule")]
     min_lr: Option<f64>,
     /// Factor of each drop of step and plateau

@@ -12,7 +12,7 @@ use super::{TuneName, open_device, tune_device};
 use convoy::backend::DeviceOptions;
 use convoy::backend::{Device, DeviceInfo};
 use convoy::data::{self, Dataset, Item, ScanOptions};
-use convoy::formats::{Checkpoint, Pretrained, load_model};
+use convoy::formats::{Checkpoint, Pretrained, is_model_file, load_model};
 use convoy::models::{Model, TrainGraph};
 use convoy::train::config::{MADE_BY, Settings};
 use convoy::train::position::{FREE, Position};
@@ -54,6 +54,10 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
         (Some(path), None) => Some(Pretrained::load(path)?),
         _ => None,
     };
+    let warnings = match from {
+        None => train::advice(&args.options.table()?, &settings, &model),
+        Some(_) => Vec::new(),
+    };
     let job = Job { pretrained, ..Job::new(settings, model, dataset) };
     let TrainGraph { graph, parameters, loss, logits, .. } = job.train_graph()?;
     let taken = job.pretrained.as_ref().map(|pretrained| pretrained.report(&parameters)).transpose()?;
@@ -69,6 +73,10 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let options = DeviceOptions { precision, ..DeviceOptions::default() };
     let (device, line) = open_device(&job.settings.adapter, job.settings.parallel, options, console)?;
     let mut opened = Opened { device, lines: vec![line] };
+    for warning in warnings {
+        console.warn(&warning);
+        opened.lines.push(format!("warning: {warning}"));
+    }
     for line in taken.into_iter().flatten() {
         console.say(&line)?;
         opened.lines.push(line);
@@ -174,7 +182,7 @@ fn start(args: &Args) -> Result<Plan> {
     if let Some(start) = settings.bias_init {
         model = model.with_biases(start as f32)?;
     }
-    if settings.model.ends_with(".toml") {
+    if is_model_file(&settings.model) {
         settings.model = run_folder::MODEL.into();
     }
     let dataset = scan(&settings, None)?;
@@ -184,7 +192,7 @@ fn start(args: &Args) -> Result<Plan> {
 /// The settings in a file. A model file that it names is beside it, as a run's copy is, wherever the run's folder is now.
 fn settings_in(file: &Path) -> Result<toml::Table> {
     let mut table = Settings::read_table(file)?;
-    if let Some(model) = table.get("model").and_then(|model| model.as_str()).filter(|model| model.ends_with(".toml")) {
+    if let Some(model) = table.get("model").and_then(|model| model.as_str()).filter(|model| is_model_file(model)) {
         let model = absolute(&file.with_file_name(model))?;
         table.insert("model".into(), model.into());
     }

@@ -11,6 +11,6 @@ mod state_dict;
 pub mod text;
 
 pub use checkpoint::Checkpoint;
-pub use model_file::{load_model, model_text};
+pub use model_file::{is_model_file, load_model, model_text};
 pub use pretrained::Pretrained;
 pub use state_dict::StateDict;

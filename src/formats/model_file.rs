@@ -19,11 +19,15 @@ pub fn load_model(name_or_path: &str) -> Result<Model> {
 /// # Errors
 /// When there is no such model or file.
 pub fn model_text(name_or_path: &str) -> Result<String> {
-    let path = Path::new(name_or_path);
-    if path.extension().is_none_or(|extension| extension != "toml") {
-        return Model::file(name_or_path).map(String::from);
+    match is_model_file(name_or_path) {
+        true => text::read(Path::new(name_or_path), "cannot read the model"),
+        false => Model::file(name_or_path).map(String::from),
     }
-    text::read(path, "cannot read the model")
+}
+
+/// Whether what is given for a model names a file: it ends in `.toml`.
+pub fn is_model_file(name_or_path: &str) -> bool {
+    Path::new(name_or_path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"))
 }
 
 #[cfg(test)]
@@ -38,6 +42,7 @@ mod tests {
         std::fs::write(&path, model.to_toml().unwrap()).unwrap();
         assert_eq!(load_model(path.to_str().unwrap()).unwrap(), model);
         assert_eq!(load_model("four-layer").unwrap(), model);
+        assert!(is_model_file("MY.TOML") && !is_model_file("toml"));
         assert!(load_model("missing.toml").unwrap_err().to_string().contains("cannot read the model"));
         assert!(load_model("vgg").unwrap_err().to_string().contains("there is no model \"vgg\""));
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::layer::Features;
 use super::parse::INPUT;
 use super::see::{MEAN_IMAGE, Seen};
-use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, Model, Parameter, ParameterKind};
+use super::{Bias, BuildOptions, Fold, Init, Initial, Layer, LayerKind, LayerScales, Model, Parameter, ParameterKind};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Role, ValueId};
 use crate::ops::{
@@ -89,7 +89,8 @@ impl Model {
         if let Some(value) = mean_image {
             let (number, shape) = (parameters.len() as u32, graph[value].ty.shape.clone());
             let (initial, kind) = (Initial::Constant(0.0), ParameterKind::Statistic);
-            parameters.push(Parameter { value, name: MEAN_IMAGE.into(), shape, number, initial, kind });
+            let (name, scales) = (MEAN_IMAGE.into(), LayerScales::default());
+            parameters.push(Parameter { value, name, shape, number, initial, kind, scales });
         }
         let expected = Shape::from([options.batch, options.classes]);
         if graph[logits].ty.shape != expected {
@@ -312,17 +313,17 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// Means of windows that divide the picture into `output`; nothing to do where it has that size.
+    /// Means of `output` windows, PyTorch's; nothing to do where the picture has that size.
     fn average(&mut self, layer: &Layer, x: &TensorType, output: [usize; 2]) -> Result<()> {
         let [_, _, h, w] = x.shape.nchw().map_err(|m| Error::shape(&layer.name, m))?;
-        if output.contains(&0) || h % output[0] != 0 || w % output[1] != 0 {
+        let (Some((r, down)), Some((s, right))) = (equal_windows(h, output[0]), equal_windows(w, output[1])) else {
             let [p, q] = output;
             let message = format!("{h}x{w} cannot be divided into {p}x{q} equal windows; change --image-size");
             return Err(Error::shape(&layer.name, message));
-        }
-        let kernel = [h / output[0], w / output[1]];
-        let pool = AvgPool2d { kernel, stride: kernel, padding: [0, 0], ceil_mode: false, count_include_pad: true };
-        if kernel == [1, 1] { Ok(()) } else { self.apply(layer, pool) }
+        };
+        let (kernel, stride) = ([r, s], [down, right]);
+        let pool = AvgPool2d { kernel, stride, padding: [0, 0], ceil_mode: false, count_include_pad: true };
+        if [h, w] == output { Ok(()) } else { self.apply(layer, pool) }
     }
 
     fn parameter(
@@ -341,7 +342,7 @@ impl<'a> Builder<'a> {
         let role = if kind == ParameterKind::Statistic { Role::State } else { Role::Parameter };
         let value = self.graph.source(&name, TensorType::f32(shape.clone()), role)?;
         let number = self.parameters.len() as u32;
-        self.parameters.push(Parameter { value, name, shape, number, initial, kind });
+        self.parameters.push(Parameter { value, name, shape, number, initial, kind, scales: layer.scales });
         Ok(value)
     }
 
@@ -375,6 +376,15 @@ impl<'a> Builder<'a> {
         self.x = self.graph.apply(&layer.name, op, &[self.x])?;
         check_size(&layer.name, &self.graph[self.x].ty.shape)
     }
+}
+
+/// Length and step of the windows by which adaptive pooling makes `output` of `input` elements, where both are the same for all windows.
+/// Window i is [floor(i input / output), ceil((i + 1) input / output)), as PyTorch's `adaptive_avg_pool2d` has it.
+fn equal_windows(input: usize, output: usize) -> Option<(usize, usize)> {
+    let window = |i: usize| (i * input / output, ((i + 1) * input).div_ceil(output));
+    let (_, length) = (output > 0 && output <= input).then(|| window(0))?;
+    let step = if output > 1 { window(1).0 } else { length };
+    (0..output).all(|i| window(i) == (i * step, i * step + length)).then_some((length, step))
 }
 
 /// Refuses a tensor of more than [`MAX_ELEMENTS`].
@@ -484,6 +494,29 @@ mod tests {
         assert!(build("alexnet", &larger, Phase::Training).unwrap_err().to_string().contains("stored as 256x256"));
         assert!(build("alexnet", &options(usize::MAX / 2), Phase::Training).is_err());
         assert!(build("alexnet", &BuildOptions::new(0, 2), Phase::Training).is_err());
+    }
+
+    /// As PyTorch's adaptive pooling: 13 into 6 are windows of 3, two apart; 8 into 6 are not all alike.
+    #[test]
+    fn adaptive_pools_with_equal_windows() {
+        for (input, output, expected) in [
+            (6, 6, Some((1, 1))),
+            (7, 6, Some((2, 1))),
+            (12, 6, Some((2, 2))),
+            (13, 6, Some((3, 2))),
+            (9, 1, Some((9, 9))),
+            (8, 6, None),
+            (5, 6, None),
+            (5, 0, None),
+            (0, 1, None),
+        ] {
+            assert_eq!(equal_windows(input, output), expected, "{input} into {output}");
+        }
+        // torchvision's network takes pictures of 256 too: 7x7 into 6x6.
+        let options = BuildOptions { image_size: Some(256), ..BuildOptions::new(1, 2) };
+        let (_, network) = build("alexnet-torchvision", &options, Phase::Training).unwrap();
+        let output = |kind: &str| network.layers.iter().rfind(|l| l.op == kind).unwrap().output.clone();
+        assert_eq!((output("max_pool2d"), output("adaptive_avg_pool2d")), (vec![256, 7, 7], vec![256, 6, 6]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use serde::de::{self, MapAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::LayerScales;
 use crate::error::Error;
 use crate::graph::ValueId;
 use crate::rng::{Philox, stream, unit};
@@ -33,7 +34,7 @@ impl<'de> Deserialize<'de> for Init {
             type Value = Init;
 
             fn expecting(&self, f: &mut Formatter) -> std::fmt::Result {
-                f.write_str("init: \"he\", \"pytorch\" or { normal = 0.01 }, the deviation")
+                f.write_str("\"he\", \"pytorch\" or { normal = 0.01 }, the deviation")
             }
 
             fn visit_str<E: de::Error>(self, name: &str) -> Result<Init, E> {
@@ -112,6 +113,8 @@ pub struct Parameter {
     pub initial: Initial,
     /// What it is, since optimizers may treat some apart.
     pub kind: ParameterKind,
+    /// What its layer says of its training.
+    pub scales: LayerScales,
 }
 
 /// What a parameter is.
@@ -128,9 +131,14 @@ pub enum ParameterKind {
 }
 
 impl Parameter {
-    /// Whether an optimizer changes it.
+    /// Whether it is one that optimizers change, and no statistic.
     pub fn is_trained(&self) -> bool {
         self.kind != ParameterKind::Statistic
+    }
+
+    /// Whether its layer says that it stays as it is.
+    pub fn is_frozen(&self) -> bool {
+        self.scales.lr_scale == 0.0
     }
 
     /// Its first values for a run with this seed.
@@ -171,7 +179,8 @@ mod tests {
 
     fn parameter(initial: Initial, number: u32) -> Parameter {
         let shape = [100, 37].into();
-        Parameter { value: ValueId(0), name: "w".into(), shape, number, initial, kind: ParameterKind::Weight }
+        let (kind, scales) = (ParameterKind::Weight, LayerScales::default());
+        Parameter { value: ValueId(0), name: "w".into(), shape, number, initial, kind, scales }
     }
 
     #[test]

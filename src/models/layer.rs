@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Init, Model};
+use super::{Init, LayerScales, Model};
 use crate::ops::ActivationKind;
 
 /// A layer of a model file: `{ kind = "conv2d", out = 96, kernel = 11, stride = 4, padding = 2 }`.
@@ -15,6 +15,9 @@ pub struct Layer {
     /// name, that layer and the one before. In a file a name or a list.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub from: Vec<String>,
+    /// How its parameters are trained, where that differs from the others'.
+    #[serde(flatten)]
+    pub scales: LayerScales,
     /// What it computes.
     #[serde(flatten)]
     pub kind: LayerKind,
@@ -33,7 +36,7 @@ impl Layer {
     }
 }
 
-/// Where a layer is in its file, for messages: `my.toml line 3`; empty where that says nothing. It is no part of what a layer is, so
+/// Where a layer is in its file, for messages: `my.toml: line 3`; empty where that says nothing. It is no part of what a layer is, so
 /// that all places are equal.
 #[derive(Clone, Debug, Default)]
 pub struct Place(pub String);
@@ -93,6 +96,7 @@ pub enum LayerKind {
     /// tanh(x).
     Tanh {},
     /// x, or a hundredth of it below 0.
+    #[serde(alias = "leaky-relu")]
     LeakyRelu {},
     /// x times the probability of a normal number below x.
     Gelu {},
@@ -220,6 +224,11 @@ impl LayerKind {
         }
     }
 
+    /// Whether the layer has parameters that are trained.
+    pub fn is_trained(&self) -> bool {
+        self.has_weight() || matches!(self, LayerKind::BatchNorm { .. })
+    }
+
     /// Whether the layer has a weight that sums of products are made with: the layers that Caffe's names count.
     pub fn has_weight(&self) -> bool {
         matches!(self, LayerKind::Conv2d { .. } | LayerKind::Linear { .. })
@@ -244,6 +253,14 @@ impl Layer {
     pub(super) fn check(&self, model: &Model) -> Result<(), String> {
         if !self.name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) {
             return Err("a layer's name has letters, digits, _, - and . only".into());
+        }
+        self.scales.check()?;
+        if self.scales != LayerScales::default() && !self.kind.is_trained() {
+            return Err(format!(
+                "{} has no parameters, whose training {} could scale",
+                self.kind.name(),
+                LayerScales::KEYS.join(", ")
+            ));
         }
         let number = |name: &str, value: f32, ok: bool, range: &str| match ok && value.is_finite() {
             true => Ok(()),
@@ -345,7 +362,8 @@ pub(super) mod activation_name {
 
     pub fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<ActivationKind, D::Error> {
         let given = String::deserialize(deserializer)?;
-        ActivationKind::ALL.into_iter().find(|kind| kind.name() == given).ok_or_else(|| {
+        let name = given.replace('-', "_"); // as --activation writes them
+        ActivationKind::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
             let names = ActivationKind::ALL.map(|kind| format!("{:?}", kind.name())).join(", ");
             serde::de::Error::custom(format!("activation = {given:?}: expected one of {names}"))
         })

@@ -16,7 +16,7 @@ pub use build::{LayerInfo, Network, Phase};
 pub use fold::Fold;
 pub use init::{Init, Initial, Parameter, ParameterKind};
 pub use layer::{Bias, Extent, Features, Layer, LayerKind, Place};
-pub use optimizer::{OptimizerConfig, Rule};
+pub use optimizer::{LayerScales, OptimizerConfig, Rule};
 pub use options::{BuildOptions, with_margin};
 pub use see::MEAN_IMAGE;
 pub use step::{EvalGraph, MixInputs, TrainGraph, ViewGraph, eval_graph, train_graph, view_graph};

@@ -23,6 +23,46 @@ pub struct OptimizerConfig {
     pub bias_lr_scale: f32,
 }
 
+/// What a layer says of its own training: `lr_scale`, `bias_lr_scale` and `decay_scale` of a model file, factors of the run's learning
+/// rate and weight decay (Caffe's `lr_mult` and `decay_mult`; the 2012 source has numbers of its own for each layer).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LayerScales {
+    /// Factor of the learning rate of all its parameters. 0: they stay as they are, and no gradient is computed for them.
+    #[serde(skip_serializing_if = "is_one")]
+    pub lr_scale: f32,
+    /// Factor, beside `lr_scale`, of its bias's learning rate; [`OptimizerConfig::bias_lr_scale`] when left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bias_lr_scale: Option<f32>,
+    /// Factor of the weight decay of all its parameters that decay.
+    #[serde(skip_serializing_if = "is_one")]
+    pub decay_scale: f32,
+}
+
+impl Default for LayerScales {
+    fn default() -> Self {
+        LayerScales { lr_scale: 1.0, bias_lr_scale: None, decay_scale: 1.0 }
+    }
+}
+
+impl LayerScales {
+    /// Its keys in a model file.
+    pub(super) const KEYS: [&str; 3] = ["lr_scale", "bias_lr_scale", "decay_scale"];
+
+    /// Checks the numbers.
+    pub(super) fn check(&self) -> Result<(), String> {
+        let numbers = [self.lr_scale, self.bias_lr_scale.unwrap_or(1.0), self.decay_scale];
+        match Self::KEYS.iter().zip(numbers).find(|(_, value)| !(0.0..=f32::MAX).contains(value)) {
+            Some((key, value)) => Err(format!("{key} = {value}: expected a number of 0 or more")),
+            None => Ok(()),
+        }
+    }
+}
+
+fn is_one(value: &f32) -> bool {
+    *value == 1.0
+}
+
 /// Update rules; the formulas are [`Sgd`]'s and [`Adam`]'s.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
@@ -101,8 +141,12 @@ impl OptimizerConfig {
         schedule: ValueId,
     ) -> Result<Vec<(String, TensorType)>> {
         let decays = parameter.kind == ParameterKind::Weight || self.decay_biases;
-        let weight_decay = if decays { self.weight_decay } else { 0.0 };
-        let lr_scale = if parameter.kind == ParameterKind::Bias { self.bias_lr_scale } else { 1.0 };
+        let scales = parameter.scales;
+        let weight_decay = if decays { self.weight_decay * scales.decay_scale } else { 0.0 };
+        let lr_scale = match parameter.kind {
+            ParameterKind::Bias => scales.lr_scale * scales.bias_lr_scale.unwrap_or(self.bias_lr_scale),
+            _ => scales.lr_scale,
+        };
         let op: Op = match self.rule {
             Rule::Sgd { momentum, nesterov, paper } => Sgd { momentum, weight_decay, nesterov, paper, lr_scale }.into(),
             Rule::Adam { beta1, beta2, epsilon, decoupled } => {

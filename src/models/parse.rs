@@ -20,8 +20,8 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
 
 use super::layer::{self, Layer, LayerKind, Place};
-use super::{Init, Model};
-use crate::error::{Error, Result, line_of, one_line, toml_message};
+use super::{Init, LayerScales, Model};
+use crate::error::{Error, Result, line_of, one_line, serde_message, toml_message};
 use crate::ops::ActivationKind;
 
 /// What [`Layer::from`] calls the picture.
@@ -54,6 +54,7 @@ struct Item {
     line: usize,
     name: Option<String>,
     from: Vec<String>,
+    scales: LayerScales,
     kind: LayerKind,
 }
 
@@ -74,7 +75,20 @@ fn read(text: &str, origin: &str) -> Result<Model, String> {
         let span = layers.span();
         Spanned::new(span, std::mem::replace(layers.get_mut(), DeValue::Boolean(true)))
     });
-    let head = Head::deserialize(Deserializer::from(root)).map_err(|e| toml_message(text, &e))?;
+    let keys: Vec<_> = root.get_ref().iter().map(|(key, value)| (key.get_ref().to_string(), value.span())).collect();
+    let head = Head::deserialize(Deserializer::from(root)).map_err(|e| {
+        let wrong =
+            |span: &std::ops::Range<usize>| e.span().is_some_and(|at| span.start <= at.start && at.end <= span.end);
+        match keys.iter().find(|(_, span)| wrong(span)) {
+            Some((key, span)) => {
+                // Some messages begin with the key themselves.
+                let told = serde_message(&e.message());
+                let told = told.strip_prefix(&format!("{key} = ")).map_or(format!("{key}: {told}"), |_| told.clone());
+                format!("line {}: {told}", line_of(text, span.start))
+            }
+            None => toml_message(text, &e),
+        }
+    })?;
     let name = head.name.unwrap_or_else(|| match Path::new(origin).file_stem() {
         Some(stem) => stem.to_string_lossy().into_owned(),
         None => origin.into(),
@@ -134,9 +148,9 @@ impl Item {
             DeValue::Table(table) => table,
             DeValue::String(kind) => {
                 let table = toml::Table::from_iter([("kind".to_string(), kind.into_owned().into())]);
-                let kind =
-                    LayerKind::deserialize(table).map_err(|e| format!("line {line}: {}", one_line(&e.message())))?;
-                return Ok(Item { line, name: None, from: Vec::new(), kind });
+                let kind = LayerKind::deserialize(table)
+                    .map_err(|e| format!("line {line}: {}", serde_message(&e.message())))?;
+                return Ok(Item { line, name: None, from: Vec::new(), scales: LayerScales::default(), kind });
             }
             other => {
                 let got = other.type_str();
@@ -151,7 +165,7 @@ impl Item {
             let value_line = line_of(text, key.span().start);
             let key = key.into_inner().into_owned();
             let value = toml::Value::deserialize(ValueDeserializer::from(value))
-                .map_err(|e| format!("line {value_line}: {key}: {}", one_line(&e.message())))?;
+                .map_err(|e| format!("line {value_line}: {key}: {}", serde_message(&e.message())))?;
             lines.push((key.clone(), value_line));
             values.insert(key, value);
         }
@@ -180,10 +194,20 @@ impl Item {
                 format!("line {line}: {called}from: expected the name of a layer, or a list of names")
             })?,
         };
+        let mut scales = toml::Table::new();
+        for key in LayerScales::KEYS {
+            scales.extend(values.remove_entry(key));
+        }
+        let scales = LayerScales::deserialize(scales.clone()).map_err(|error| {
+            // One of them is wrong, each a number by itself.
+            let wrong = scales.iter().find(|(_, value)| !value.is_float() && !value.is_integer());
+            let key = wrong.map_or(LayerScales::KEYS[0], |(key, _)| key);
+            format!("line {}: {called}{key}: {}", line_of_key(key), serde_message(&error.message()))
+        })?;
         match LayerKind::deserialize(values.clone()) {
-            Ok(kind) => Ok(Item { line, name, from, kind }),
+            Ok(kind) => Ok(Item { line, name, from, scales, kind }),
             Err(error) => {
-                let message = one_line(&error.message());
+                let message = serde_message(&error.message());
                 let (line, key) = match culprit(&values, &message) {
                     Some(key) => (line_of_key(key), format!("{key}: ")),
                     None => (line, String::new()),
@@ -201,7 +225,7 @@ fn culprit<'a>(values: &'a toml::Table, message: &str) -> Option<&'a String> {
     let without = |key: &&String| {
         let mut fewer = values.clone();
         fewer.remove(*key);
-        LayerKind::deserialize(fewer).err().is_none_or(|error| one_line(&error.message()) != message)
+        LayerKind::deserialize(fewer).err().is_none_or(|error| serde_message(&error.message()) != message)
     };
     // Without its kind a layer always has another error.
     let (kind, others): (Vec<_>, Vec<_>) = values.keys().partition(|key| *key == "kind");
@@ -213,7 +237,7 @@ fn named(items: Vec<Item>, origin: &str) -> Vec<Layer> {
     let mut taken: HashSet<String> = items.iter().filter_map(|item| item.name.clone()).collect();
     let mut number = 0;
     let mut layers = Vec::with_capacity(items.len());
-    for Item { line, name, from, kind } in items {
+    for Item { line, name, from, scales, kind } in items {
         number += usize::from(kind.has_weight());
         let name = name.unwrap_or_else(|| {
             let first = match kind {
@@ -225,8 +249,8 @@ fn named(items: Vec<Item>, origin: &str) -> Vec<Layer> {
             name.unwrap_or(first)
         });
         taken.insert(name.clone());
-        let place = if origin.ends_with(".toml") { format!("{origin} line {line}") } else { String::new() };
-        layers.push(Layer { name, from, kind, place: Place(place) });
+        let place = if origin.ends_with(".toml") { format!("{origin}: line {line}") } else { String::new() };
+        layers.push(Layer { name, from, scales, kind, place: Place(place) });
     }
     layers
 }
@@ -293,7 +317,7 @@ mod tests {
             ),
             (
                 &format!("{head}init = {{ normal = -0.1 }}\nlayers = [{{ name = \"f\", kind = \"linear\", out = 2 }}]"),
-                "line 3: invalid value: floating point `-0.1`, expected a deviation of 0 or more",
+                "line 3: init: invalid value: floating point `-0.1`, expected a deviation of 0 or more",
             ),
             ("name = \"\"\ninput = [3, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]", "name and about"),
             (
@@ -318,6 +342,22 @@ mod tests {
         let conv = "    { kind = \"conv2d\", out = 4, kernel = 3 },\n";
         for (layers, expected) in [
             (format!("{conv}    \"relux\","), "my.toml: line 6: unknown variant `relux`, expected one of `conv2d`"),
+            (
+                format!("{conv}    {{ kind = \"linear\",\n out = 3, lr_scale = \"a\" }},"),
+                "line 7: lr_scale: invalid type: string \"a\", expected a number",
+            ),
+            (
+                format!("{conv}    {{ kind = \"linear\", out = 3, decay_scale = -1 }},"),
+                "line 6: layer fc2: decay_scale = -1: expected",
+            ),
+            (
+                format!("{conv}    {{ kind = \"relu\", lr_scale = 1.5 }},"),
+                "line 6: layer relu1: relu has no parameters",
+            ),
+            (
+                format!("{conv}    {{ kind = \"conv2d\", out = 2.5, kernel = 1 }},"),
+                "line 6: out: invalid type: floating point `2.5`, expected a whole number up to",
+            ),
             (format!("{conv}    7,"), "line 6: expected a layer, { kind = \"conv2d\", .. } or \"relu\", got integer"),
             (
                 format!("{conv}{conv}    {{ kind = \"conv2d\", out = 4, kernl = 3 }},"),
@@ -356,6 +396,8 @@ mod tests {
         assert!(message(tables).contains("line 4: kernel: expected a whole number"), "{}", message(tables));
         assert!(message("layers = 3").contains("line 1: layers: expected a list"));
         assert!(message("init = \"best\"\nlayers = [\"relu\"]").contains("line 1: "));
+        let input = "about = \"\"\ninput = [3,\n 32]\nlayers = [\"relu\"]";
+        assert!(message(input).contains("line 2: input: invalid length 2"), "{}", message(input));
     }
 
     #[test]
@@ -364,7 +406,15 @@ mod tests {
             .unwrap();
         assert_eq!((model.name.as_str(), model.input), ("small", [3, 224, 224]));
         assert_eq!(model.layers[1].name, "fc1");
-        assert_eq!(model.layers[1].place.0, "nets/small.toml line 1");
+        assert_eq!(model.layers[1].place.0, "nets/small.toml: line 1");
+    }
+
+    /// The command line writes them with hyphens.
+    #[test]
+    fn activations_have_hyphens_too() {
+        let text = |name: &str| format!("activation = \"{name}\"\nlayers = [\"{name}\"]");
+        let models = ["leaky-relu", "leaky_relu"].map(|name| Model::parse(&text(name), "m").unwrap());
+        assert_eq!(models[0], models[1]);
     }
 
     #[test]

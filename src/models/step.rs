@@ -100,7 +100,10 @@ pub fn train_graph(
         loss = graph.apply("loss", Add, &[loss, other])?;
         mixing = Some(MixInputs { plan, labels, weights });
     }
-    let trained: Vec<&Parameter> = network.parameters.iter().filter(|p| p.is_trained()).collect();
+    let trained: Vec<&Parameter> = network.parameters.iter().filter(|p| p.is_trained() && !p.is_frozen()).collect();
+    if trained.is_empty() {
+        return Err(Error::input(format!("{}: every layer has lr_scale = 0: there is nothing to train", model.name)));
+    }
     let wanted: Vec<ValueId> = trained.iter().map(|p| p.value).collect();
     let gradients = autodiff::gradients(&mut graph, loss, &wanted)?;
     let mut states = Vec::new();
@@ -170,6 +173,7 @@ pub fn eval_graph(model: &Model, options: &BuildOptions) -> Result<EvalGraph> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::fuse::Rewrites;
     use crate::graph::{Node, plan, reference};
     use crate::models::Rule;
     use crate::ops::{Array, Op, Sgd, UpdateRule};
@@ -212,6 +216,58 @@ mod tests {
         };
         assert_eq!((update("conv1.weight").lr_scale, update("conv1.weight").weight_decay), (1.0, 5e-4));
         assert_eq!((update("conv1.bias").lr_scale, update("conv1.bias").weight_decay), (2.0, 0.0));
+    }
+
+    /// A layer's own factors multiply the run's rate and decay; one that is frozen has no update, and nothing below it a gradient.
+    #[test]
+    fn layers_are_trained_as_their_file_says() {
+        let text = |conv1: &str, fc2: &str| {
+            format!(
+                "input = [3, 8, 8]\nlayers = [{{ kind = \"conv2d\", out = 2, kernel = 3, {conv1} }}, \"batch_norm\", \"relu\", \
+                 \"flatten\", {{ kind = \"linear\", out = 5, {fc2} }}, {{ kind = \"linear\", out = \"classes\" }}]"
+            )
+        };
+        let optimizer = OptimizerConfig { bias_lr_scale: 2.0, ..OptimizerConfig::paper() };
+        let train = |conv1: &str, fc2: &str| {
+            let model = Model::parse(&text(conv1, fc2), "m.toml").unwrap();
+            assert_eq!(Model::parse(&model.to_toml().unwrap(), "m.toml").unwrap(), model);
+            train_graph(&model, &BuildOptions { rewrites: Rewrites::NONE, ..BuildOptions::new(2, 2) }, &optimizer, 0.0)
+                .unwrap()
+        };
+        let update = |train: &TrainGraph, name: &str| {
+            train.graph.nodes.iter().find_map(|node| match &node.op {
+                Op::Sgd(sgd) if node.layer == name => Some((sgd.lr_scale, sgd.weight_decay)),
+                _ => None,
+            })
+        };
+        let own = train("lr_scale = 0.5", "lr_scale = 3, bias_lr_scale = 4, decay_scale = 7.5");
+        for (name, expected) in [
+            ("conv1.weight", (0.5, 5e-4)),
+            ("conv1.bias", (1.0, 5e-4)),
+            ("bn1.weight", (1.0, 5e-4)),
+            ("fc2.weight", (3.0, 5e-4 * 7.5)),
+            ("fc2.bias", (12.0, 5e-4 * 7.5)),
+            ("fc3.weight", (1.0, 5e-4)),
+            ("fc3.bias", (2.0, 5e-4)),
+        ] {
+            assert_eq!(update(&own, name), Some(expected), "{name}");
+        }
+        let frozen = train("lr_scale = 0", "lr_scale = 1");
+        assert_eq!((update(&frozen, "conv1.weight"), update(&frozen, "conv1.bias")), (None, None));
+        assert!(!frozen.states.iter().any(|(name, _)| name.starts_with("conv1")));
+        assert_eq!(frozen.parameters.len(), own.parameters.len());
+        let backward = |train: &TrainGraph| {
+            train.graph.nodes.iter().filter(|n| matches!(n.op, Op::Conv2dBackwardWeight(_))).count()
+        };
+        assert_eq!((backward(&own), backward(&frozen)), (1, 0));
+    }
+
+    #[test]
+    fn a_model_without_anything_to_train_is_refused() {
+        let text = "input = [3, 8, 8]\nlayers = [\"flatten\", { kind = \"linear\", out = \"classes\", lr_scale = 0 }]";
+        let model = Model::parse(text, "m.toml").unwrap();
+        let error = train_graph(&model, &BuildOptions::new(2, 2), &OptimizerConfig::paper(), 0.0).unwrap_err();
+        assert!(error.to_string().contains("nothing to train"), "{error}");
     }
 
     /// Gradients and activations that are no longer read make room: far less than all values side by side.

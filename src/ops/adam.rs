@@ -126,7 +126,7 @@ impl Operator for Adam {
             epsilon: draw.pick([1e-8, 0.01]),
             weight_decay: draw.pick([0.0, 0.01]),
             decoupled: draw.below(2) == 1,
-            lr_scale: draw.pick([1.0, 2.0]),
+            lr_scale: draw.pick([1.0, 2.0, 0.1]),
         };
         let shape = draw.shape();
         // In the first step, the moments are 0.

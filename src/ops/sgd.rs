@@ -102,7 +102,7 @@ impl Operator for Sgd {
             weight_decay: draw.pick([0.0, 5e-4]),
             nesterov,
             paper,
-            lr_scale: draw.pick([1.0, 2.0]),
+            lr_scale: draw.pick([1.0, 2.0, 0.1]),
         };
         let shape = draw.shape();
         let mut inputs: Vec<_> = (0..3).map(|_| CaseInput::f32(shape.clone(), draw.finite())).collect();

@@ -8,6 +8,8 @@ const SIZE: [f64; 2] = [560.0, 360.0];
 const MARGINS: [f64; 4] = [56.0, 34.0, 16.0, 44.0];
 /// Of the lines, in turn: Okabe and Ito's, which the colour-blind tell apart (<https://jfly.uni-koeln.de/color/>), without yellow.
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"];
+/// Dashes of the lines that have a colour for the first time, the second, and so on.
+const DASHES: [&str; 4] = ["none", "8 4", "2 3", "8 3 2 3"];
 /// Numbers at an axis, at most.
 const TICKS: f64 = 6.0;
 
@@ -80,6 +82,7 @@ impl Chart {
         ));
         for (n, line) in self.lines.iter().enumerate() {
             let colour = COLOURS[n % COLOURS.len()];
+            let dashes = DASHES[n / COLOURS.len() % DASHES.len()];
             let finite = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
             let places: Vec<(f64, f64)> = finite.map(|&point| place(point)).collect();
             if let [(x, y)] = places[..] {
@@ -87,13 +90,13 @@ impl Chart {
             }
             let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             add(format_args!(
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
                 path.join(" ")
             ));
             let y = from_top + 12.0 + 16.0 * n as f64;
             let right = x0 + width;
             add(format_args!(
-                "<path d=\"M{:.1} {:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"2\"/>",
+                "<path d=\"M{:.1} {:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
                 right - 18.0,
                 y - 4.0
             ));
@@ -144,6 +147,11 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("a &lt; b"));
+        let line = |n: usize| Line { name: n.to_string(), points: vec![(0.0, 1.0), (1.0, n as f64)] };
+        let many = svg(&[Chart { title: "many".into(), x: "epoch".into(), lines: (0..28).map(line).collect() }]);
+        let styles: std::collections::HashSet<&str> =
+            many.lines().filter(|l| l.starts_with("<polyline")).map(|l| l.split_once("stroke=").unwrap().1).collect();
+        assert_eq!(styles.len(), 28, "each line has its own look");
         assert!(svg(&[Chart { title: String::new(), x: String::new(), lines: Vec::new() }]).ends_with("</svg>\n"));
     }
 }

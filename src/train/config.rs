@@ -9,7 +9,8 @@ use super::balance::Balance;
 pub use super::choices::*;
 use super::preset::Preset;
 use crate::data::Place;
-use crate::error::{Error, Result, one_line, toml_message};
+use crate::error::{Error, Result, one_line, serde_message, toml_message};
+use crate::formats::is_model_file;
 
 /// Every setting of a run; the fields are the options of `convoy train` and the keys of `config.toml`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -138,12 +139,19 @@ pub struct Settings {
 
 /// Lets a preset's own values give way where what was chosen excludes them: to change one option must not need a second.
 fn give_way(preset: &mut toml::Table, chosen: &toml::Table) {
-    let number = |value: &toml::Value| value.as_float().or(value.as_integer().map(|n| n as f64));
+    let number = |table: &toml::Table, key: &str| {
+        table.get(key).and_then(|value| value.as_float().or(value.as_integer().map(|n| n as f64)))
+    };
     let is = |key: &str, wanted: bool| chosen.get(key).and_then(toml::Value::as_bool) == Some(wanted);
-    if let Some(lr) = chosen.get("lr").and_then(number).filter(|lr| preset.get("min_lr").and_then(number) > Some(*lr)) {
-        preset.insert("min_lr".into(), lr.into());
+    // The same share of another rate: so many drops.
+    if let (Some(lr), Some(own), Some(least)) = (number(chosen, "lr"), number(preset, "lr"), number(preset, "min_lr")) {
+        preset.insert("min_lr".into(), (least * (lr / own)).into());
     }
-    if is("paper_sgd", true) || chosen.get("momentum").and_then(number) == Some(0.0) {
+    // What a model file says of its first weights is a choice too, and without a word of it they are He's.
+    if chosen.get("model").and_then(toml::Value::as_str).is_some_and(is_model_file) {
+        preset.insert("init".into(), "model".into());
+    }
+    if is("paper_sgd", true) || number(chosen, "momentum") == Some(0.0) {
         preset.insert("nesterov".into(), false.into());
     }
     if is("nesterov", true) {
@@ -189,7 +197,7 @@ impl Settings {
             // toml tells the key last: "invalid length 2, expected an array of length 3 in `mean`".
             let by_key = told.strip_suffix('`').and_then(|told| told.rsplit_once(" in `"));
             Error::input(match by_key {
-                Some((what, key)) => format!("--{}: {what}", key.replace('_', "-")),
+                Some((what, key)) => format!("--{}: {}", key.replace('_', "-"), serde_message(&what)),
                 None => format!("settings: {told}"),
             })
         })
@@ -223,6 +231,7 @@ impl Settings {
             false => Err(Error::input(format!("--{name} must be 1 to {max}, got {value}"))),
         };
         count("epochs", self.epochs as u64, u32::MAX as u64)?;
+        count("lr-patience", self.lr_patience as u64, u32::MAX as u64)?;
         count("max-steps", self.max_steps.unwrap_or(1), i64::MAX as u64)?;
         count("batch-size", self.batch_size as u64, 65_536)?;
         count("image-size", self.image_size.unwrap_or(1) as u64, 4096)?;
@@ -382,6 +391,7 @@ mod tests {
             "label_smoothing = 0.9999999999",
             "step_epochs = 1e308",
             "epochs = 4294967296",
+            "lr_patience = 0",
         ];
         for text in bad {
             let settings = Settings::merge([table(text)]).unwrap();
@@ -408,8 +418,18 @@ mod tests {
             settings.check().unwrap();
             crate::models::OptimizerConfig::from(&settings).validate().unwrap();
         }
-        assert_eq!(Settings::merge([table("preset = 'paper'\nlr = 1e-6")]).unwrap().min_lr, 1e-6);
-        assert_eq!(Settings::merge([table("preset = 'paper'\nlr = 1")]).unwrap().min_lr, 1e-5);
+        let least = |text: &str| Settings::merge([table(text)]).unwrap().min_lr;
+        // A thousandth of the rate, which three drops reach, as the paper's.
+        for (given, expected) in
+            [("lr = 1e-6", 1e-9), ("lr = 1", 1e-3), ("epochs = 3", 1e-5), ("lr = 1\nmin_lr = 0.5", 0.5)]
+        {
+            let least = least(&format!("preset = 'paper'\n{given}"));
+            assert!((least / expected - 1.0).abs() < 1e-12, "{given}: {least}");
+        }
+        let init = |text: &str| Settings::merge([table(text)]).unwrap().init;
+        assert_eq!(init("model = 'alexnet'"), InitKind::He);
+        assert_eq!(init("model = 'mine/net.toml'"), InitKind::Model);
+        assert_eq!(init("model = 'net.toml'\ninit = 'he'"), InitKind::He);
         for given in ["preset = 'paper'\nlr = 1e-6\nmin_lr = 1e-5", "paper_sgd = true\nnesterov = true"] {
             assert!(Settings::merge([table(given)]).unwrap().check().is_err(), "{given}");
         }

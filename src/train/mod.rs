@@ -4,6 +4,7 @@
 //! [`schedule`] says the learning rate of each step; [`metrics`] counts; [`position`] is the state of a run beside its tensors;
 //! [`run_folder`] is where everything is written.
 
+mod advice;
 pub mod balance;
 mod choices;
 pub mod config;
@@ -22,6 +23,7 @@ mod statistics;
 mod trainer;
 mod unreadable;
 
+pub use advice::advice;
 pub use balance::Balance;
 pub use config::Settings;
 pub use event::{Event, Outcome, Stopped};
