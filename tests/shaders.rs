@@ -45,26 +45,38 @@ fn the_gpu_is_right() {
 #[test]
 fn kernels_for_gpus_are_right() {
     let options = DeviceOptions { poison: true, gpu_kernels: true, default_limits: true, ..DeviceOptions::default() };
-    check(&mut *common::gpu_with(options));
+    check_kind(&Kind::new("kernels for GPUs", options));
 }
 
-/// Where an op chooses between kernels, each of them is right, with 16-bit floats too where the device has them.
+/// Where an op chooses between kernels, each of them is right.
 #[test]
 fn every_kernel_of_a_choice_is_right() {
-    let kinds: Vec<Kind> = Kind::others(common::gpu().info())
-        .into_iter()
-        .filter(|kind| kind.options.candidate > 0 || kind.rounds())
-        .collect();
+    let kinds = other_kinds(|kind| kind.options.candidate > 0 && !kind.rounds());
     assert!(!kinds.is_empty());
-    for kind in kinds {
-        let cases: Vec<_> = SUITE.cases().iter().filter(|prepared| kind.takes(&prepared.case)).collect();
-        assert!(!cases.is_empty(), "{}", kind.name);
-        let mut device = common::gpu_with(kind.options.clone());
-        let wrong = |prepared: &&Prepared| {
-            Some(format!("{}: {}", prepared.case.label(), prepared.check_on(&kind, &mut *device).err()?))
-        };
-        common::assert_none(cases.iter().filter_map(wrong).map(|wrong| format!("{}, {wrong}", kind.name)).collect());
-    }
+    kinds.iter().for_each(check_kind);
+}
+
+/// With 16-bit floats too, where the device has them.
+#[test]
+fn every_kernel_of_16_bit_floats_is_right() {
+    other_kinds(Kind::rounds).iter().for_each(check_kind);
+}
+
+fn other_kinds(wanted: impl Fn(&Kind) -> bool) -> Vec<Kind> {
+    Kind::others(common::gpu().info()).into_iter().filter(wanted).collect()
+}
+
+/// Every case that a kind of the device takes.
+fn check_kind(kind: &Kind) {
+    let start = Instant::now();
+    let cases: Vec<_> = SUITE.cases().iter().filter(|prepared| kind.takes(&prepared.case)).collect();
+    assert!(!cases.is_empty(), "{}", kind.name);
+    let mut device = common::gpu_with(kind.options.clone());
+    let wrong = |prepared: &&Prepared| {
+        Some(format!("{}: {}", prepared.case.label(), prepared.check_on(kind, &mut *device).err()?))
+    };
+    common::assert_none(cases.iter().filter_map(wrong).map(|wrong| format!("{}, {wrong}", kind.name)).collect());
+    println!("{}: {} cases in {:?}", kind.name, cases.len(), start.elapsed());
 }
 
 /// Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel reads or writes outside its
@@ -74,7 +86,8 @@ fn every_kernel_of_a_choice_is_right() {
 fn run_time_checks_change_nothing() {
     for gpu_kernels in [true, false] {
         let options = |checked| DeviceOptions { poison: true, gpu_kernels, checked, ..DeviceOptions::default() };
-        let small = |case: &Case| case.op.macs(&case.types()) <= 4_000_000;
+        let kind = Kind::new("", options(true));
+        let small = |case: &Case| case.op.macs(&case.types()) <= 4_000_000 && kind.takes(case);
         assert_same(&SUITE, small, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
     }
 }

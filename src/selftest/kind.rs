@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::backend::wgpu::{has_kernels, kernels};
+use crate::backend::wgpu::{differs_in_software, has_kernels, kernels};
 use crate::backend::{DeviceInfo, DeviceOptions, Precision};
 use crate::ops::Op;
 use crate::ops::case::Case;
@@ -109,7 +109,7 @@ impl Kind {
     }
 
     /// Whether a case runs on it: where a row does not fit into a window, the device refuses; each of several kernels runs
-    /// the cases that are not large.
+    /// the cases that are not large; kernels for GPUs run those for which software has others, the plain kind runs all.
     pub fn takes(&self, case: &Case) -> bool {
         let (candidate, kernels, macs) = (self.options.candidate, kernels(case), case.op.macs(&case.types()));
         let has_products = if self.of_products { macs > 0 } else { kernels > 1 };
@@ -118,6 +118,9 @@ impl Kind {
         }
         let most = if self.rounds() { MOST_MACS / 8 } else { MOST_MACS };
         if (self.rounds() || candidate > 0) && macs > most {
+            return false;
+        }
+        if self.options.gpu_kernels && candidate == 0 && !self.rounds() && !differs_in_software(case) {
             return false;
         }
         let Some(limit) = self.options.max_binding_bytes else { return true };

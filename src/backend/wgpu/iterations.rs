@@ -7,9 +7,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Mutex;
 
 use super::adapter::adapters;
-use super::dispatch::Dispatch;
+use super::dispatch::{Dispatch, Key};
 use super::lower::{lower, of_case};
 use super::lowering::{Capability, MAX_ITERATIONS};
 use super::pipeline::TEXEL_FORMAT;
@@ -35,10 +36,11 @@ fn counting(source: &str) -> String {
         "struct Launch {{ group: vec3u, groups: vec3u }}
 @group(0) @binding({LAUNCH}) var<uniform> launch: Launch;
 @group(0) @binding({COUNT}) var<storage, read_write> most_iterations: atomic<u32>;
-var<private> iterations: u32;
-fn iterate() {{ iterations += 1u; atomicMax(&most_iterations, iterations); }}\n"
+var<private> iterations: u32;\n"
     );
-    let (mut places, mut entry) = (String::new(), false);
+    let (mut places, mut entry, mut within) = (String::new(), false, false);
+    // Told where an invocation ends: an atomic in each iteration would take most of the time.
+    let tell = "atomicMax(&most_iterations, iterations);\n";
     for line in source.lines() {
         let mut line = Cow::Borrowed(line);
         for (builtin, value) in [("workgroup_id", "launch.group"), ("num_workgroups", "launch.groups")] {
@@ -48,21 +50,29 @@ fn iterate() {{ iterations += 1u; atomicMax(&most_iterations, iterations); }}\n"
                 line.replace(&format!("@builtin({builtin}) {name}"), &format!("@builtin({builtin}) own_{name}")).into();
             places += &format!("let {name} = {value};\n");
         }
+        let code = line.split("//").next().unwrap().trim().to_string();
+        if within && code.contains("return;") {
+            line = line.replace("return;", &format!("{tell}return;")).into();
+        }
+        if within && line == "}" {
+            text += tell;
+            within = false;
+        }
         text += &line;
         text.push('\n');
-        let code = line.split("//").next().unwrap().trim();
         entry |= code.starts_with("@compute");
         assert!(!code.starts_with("while") && !code.starts_with("loop"), "a loop that is not counted: {code}");
         if code.starts_with("for ") {
             assert!(code.ends_with('{'), "a loop that is not counted: {code}");
-            text += "iterate();\n";
+            text += "iterations += 1u;\n";
         }
         if entry && code.ends_with('{') {
             // Both bindings are part of every entry point's layout.
             text += &format!("atomicMax(&most_iterations, 0u * launch.groups.x);\n{places}");
-            (places, entry) = (String::new(), false);
+            (places, entry, within) = (String::new(), false, true);
         }
     }
+    assert!(!within, "an entry point whose last line is not }}");
     text
 }
 
@@ -217,9 +227,9 @@ fn no_invocation_runs_too_many_iterations() {
     let drawn = draw::cases(1, 2).map(|(_, case, _)| case);
     let long = long_cases();
     let cases: Vec<Case> = Op::all_cases().into_iter().chain(drawn).chain(long.clone()).collect();
-    let mut counter = Counter::open();
-    let mut counts: BTreeMap<String, (u32, String)> = BTreeMap::new();
-    let mut counted = HashSet::new();
+    // By pipeline, which is compiled once.
+    let mut wanted: BTreeMap<Key, Vec<(String, Dispatch)>> = BTreeMap::new();
+    let mut known = HashSet::new();
     // Tiles of all sizes loop over the same terms, with 16-bit floats too: two of them are enough.
     let enough = |capability: &Capability| capability.candidate < 2 && capability.precision == Precision::F32;
     for capability in capabilities().into_iter().filter(enough) {
@@ -233,17 +243,32 @@ fn no_invocation_runs_too_many_iterations() {
         let of_graphs = of_graphs.map(|dispatch| ("alexnet".to_string(), dispatch));
         let cases = if capability.candidate == 0 { &cases[..] } else { &long };
         for (of, dispatch) in of_graphs.chain(cases.iter().flat_map(of_case)) {
-            let kernel = dispatch.kernel.name.to_string();
-            if !counted.insert((kernel.clone(), dispatch.uniform.clone(), dispatch.groups)) {
-                continue;
-            }
-            let count = counter.count(&dispatch);
-            let most = counts.entry(kernel).or_default();
-            if count >= most.0 {
-                *most = (count, format!("{of} {}", dispatch.label));
+            if known.insert((dispatch.kernel.name.to_string(), dispatch.uniform.clone(), dispatch.groups)) {
+                wanted.entry(dispatch.key()).or_default().push((of, dispatch));
             }
         }
     }
+    let counts: Mutex<BTreeMap<String, (u32, String)>> = Mutex::default();
+    let wanted = Mutex::new(wanted.into_values());
+    let count_some = || {
+        let mut counter = Counter::open();
+        while let Some(dispatches) = { wanted.lock().unwrap().next() } {
+            for (of, dispatch) in dispatches {
+                let count = counter.count(&dispatch);
+                let mut counts = counts.lock().unwrap();
+                let most = counts.entry(dispatch.kernel.name.to_string()).or_default();
+                if count >= most.0 {
+                    *most = (count, format!("{of} {}", dispatch.label));
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, |n| n.get()) {
+            scope.spawn(count_some);
+        }
+    });
+    let counts = counts.into_inner().unwrap();
     let told = |(kernel, (count, of)): (&String, &(u32, String))| format!("{kernel:32} {count:6} {of}");
     println!("{}", counts.iter().map(told).collect::<Vec<_>>().join("\n"));
     let too_many: Vec<String> =

@@ -63,6 +63,16 @@ pub(crate) fn has_kernels(case: &Case, max_window: u64) -> bool {
     [true, false].into_iter().all(|software| lower::of_case(case, capability(software)).is_ok())
 }
 
+/// Whether a device that the processor runs takes other kernels for a case than a GPU does, or runs them otherwise.
+pub(crate) fn differs_in_software(case: &Case) -> bool {
+    let dispatches = |software| {
+        let capability = Capability { software, subgroup: Some(8), ..Capability::gpu(128 << 20) };
+        let lowered = lower::of_case(case, capability).ok()?;
+        Some(lowered.iter().map(|it| (it.key(), it.groups, it.uniform.clone())).collect::<Vec<_>>())
+    };
+    dispatches(true) != dispatches(false)
+}
+
 /// How many kernels a case's op chooses between on a GPU; 1 where there is no choice.
 pub(crate) fn kernels(case: &Case) -> usize {
     let gpu = Capability::gpu(128 << 20);
