@@ -249,6 +249,46 @@ fn pretrained_weights_are_a_start() {
     of("blocks.toml", "blocks.toml").refused(2, &["blocks.toml", "not a safetensors file"]);
 }
 
+/// A layer with `lr_scale = 0` keeps its weights and statistics, on several devices too, while those before and behind it learn.
+#[test]
+fn frozen_layers_stay_as_they_are() {
+    let place = place();
+    place.convoy(&format!("{TRAIN} --model blocks.toml --max-steps 2 --name first")).ok();
+    let text = blocks().replacen("\"batch_norm\"", "{ kind = \"batch_norm\", lr_scale = 0 }", 1);
+    assert_ne!(text, blocks());
+    place.write("frozen.toml", text.replacen("kernel = 3, ", "kernel = 3, lr_scale = 0, ", 1));
+    let tensor = |run: &str, name: &str| {
+        let bytes = place.read(&format!("{run}/last.safetensors"));
+        safetensors::SafeTensors::deserialize(&bytes).unwrap().tensor(name).unwrap().data().to_vec()
+    };
+    let train = format!("{TRAIN} --model frozen.toml --max-steps 3 --pretrained first/last.safetensors");
+    let losses = |run: &str, devices: &str| {
+        let ran = place.convoy(&format!("{train} {devices} --name {run}")).ok();
+        for stays in ["conv1.weight", "bn1.weight", "bn1.bias", "bn1.running_mean", "bn1.running_var"] {
+            assert!(tensor("first", stays) == tensor(run, stays), "{run}: {stays}");
+        }
+        for learns in ["conv2.weight", "bn2.weight", "bn2.running_mean", "fc3.bias"] {
+            assert!(tensor("first", learns) != tensor(run, learns), "{run}: {learns}");
+        }
+        let told = ran.stdout.lines().filter_map(|line| line.split_once(",loss:")?.1.parse::<f32>().ok());
+        told.collect::<Vec<_>>()
+    };
+    let one = losses("one", "--adapter cpu");
+    assert_eq!(one.len(), 3);
+    for (run, devices) in
+        [("gpu", "--adapter vulkan"), ("model", "--adapter cpu,cpu"), ("data", "--adapter cpu,cpu --parallel data")]
+    {
+        for (one, other) in one.iter().zip(losses(run, devices)) {
+            assert!((one - other).abs() < 1e-4 * (1.0 + one.abs()), "{run}: {one} {other}");
+        }
+    }
+    // Below a frozen batch normalisation a layer learns as well: its gradient goes through.
+    place.write("middle.toml", text);
+    place.convoy(&format!("{train} --model middle.toml --name middle").replace(" --model frozen.toml", "")).ok();
+    assert!(tensor("first", "conv1.weight") != tensor("middle", "conv1.weight"));
+    assert!(tensor("first", "bn1.running_var") == tensor("middle", "bn1.running_var"));
+}
+
 /// A batch of one value a channel has no variance.
 #[test]
 fn a_batch_without_variance_is_refused() {

@@ -154,9 +154,10 @@ fn split(selector: &str) -> Vec<&str> {
 /// Whether a selector with a comma is one device's name, or a part of it.
 fn is_name(selector: &str) -> bool {
     let lower = selector.trim().to_lowercase();
+    // Numbers alone are those of devices.
     let is_one = !lower.contains(',');
     is_one
-        || lower.contains(char::is_alphanumeric)
+        || lower.contains(char::is_alphabetic)
             && found(false).1.iter().any(|info| info.name.to_lowercase().contains(&lower))
 }
 
@@ -323,6 +324,7 @@ mod tests {
         assert_eq!(split("0,1"), ["0", "1"]);
         assert_eq!(split("a),b"), ["a)", "b"]);
         assert!(open_all(",", None, DeviceOptions::default()).is_err());
+        assert!(!is_name("6, 2"), "numbers are those of devices");
     }
 
     #[test]

@@ -61,9 +61,10 @@ impl Pretrained {
         let missing = |parameter: &&Parameter| self.get(parameter).is_none() && parameter.name != MEAN_IMAGE;
         let anew = parameters.iter().filter(missing).map(|parameter| {
             let Parameter { name, shape, .. } = parameter;
+            let frozen = if parameter.is_frozen() { ", and stays so: its layer has lr_scale = 0" } else { "" };
             match self.tensors.get(name) {
-                Some(tensor) => format!("{name} {shape} ({} in the file)", tensor.shape()),
-                None => format!("{name} {shape}"),
+                Some(tensor) => format!("{name} {shape} ({} in the file){frozen}", tensor.shape()),
+                None => format!("{name} {shape}{frozen}"),
             }
         });
         let known = |name: &str| parameters.iter().any(|parameter| parameter.name == name);

@@ -255,10 +255,13 @@ impl<'a> Builder<'a> {
         self.x = self.graph.apply(&layer.name, op.clone(), &[self.x, weight])?;
         check_size(&layer.name, &self.graph[self.x].ty.shape)?;
         let folded = self.fold(number, bias.start().is_some());
-        if let Some(start) = bias.start().or(folded.then_some(0.0)) {
+        if bias.start().is_some() || folded {
             // A scheme that replaces the model's replaces its biases too: they belong together.
-            let start = if self.options.init.is_some() { 0.0 } else { start };
-            let bias = self.parameter(layer, "bias", [out].into(), scheme.bias(fan_in, start), ParameterKind::Bias)?;
+            let start = match (bias, self.options.init) {
+                (Bias::Start(start), None) => Initial::Constant(start),
+                _ => scheme.bias(fan_in),
+            };
+            let bias = self.parameter(layer, "bias", [out].into(), start, ParameterKind::Bias)?;
             self.x = self.graph.apply(&layer.name, ops::Bias, &[self.x, bias])?;
         }
         Ok(op.macs(&inputs))
@@ -278,7 +281,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    /// In training by the batch's statistics, which the running averages follow; in evaluation by these.
+    /// In training by the batch's statistics, which the running averages follow; in evaluation, and where the layer is frozen, by these.
     fn batch_norm(&mut self, layer: &Layer, x: &Shape, epsilon: f32, momentum: f32) -> Result<()> {
         let name = &layer.name;
         if self.folds.iter().any(|fold| fold.norm == *name) {
@@ -294,7 +297,7 @@ impl<'a> Builder<'a> {
         let bias = vector("bias", 0.0, ParameterKind::Bias)?;
         let mean = vector("running_mean", 0.0, ParameterKind::Statistic)?;
         let variance = vector("running_var", 1.0, ParameterKind::Statistic)?;
-        if self.phase == Phase::Evaluation {
+        if self.phase == Phase::Evaluation || layer.scales.lr_scale == 0.0 {
             let inputs = [self.x, weight, bias, mean, variance];
             self.x = self.graph.apply(name, BatchNormInference { epsilon }, &inputs)?;
             return Ok(());
@@ -459,6 +462,14 @@ mod tests {
         assert_eq!(he[0].1, Initial::Normal((2.0_f64 / 363.0).sqrt() as f32));
         assert_eq!(he[3].1, Initial::Constant(0.0));
         assert_eq!(he[14], ("fc8.weight".into(), Initial::Constant(0.0)));
+        let text = "init = \"pytorch\"\ninput = [3, 2, 2]\nlayers = [\"flatten\", { kind = \"linear\", out = 3, bias = 5 }, \
+                    { kind = \"linear\", out = 2 }]";
+        let network =
+            Model::parse(text, "m").unwrap().build(&mut Graph::new(), &BuildOptions::new(1, 2), Phase::Training);
+        let initial_of =
+            |name: &str| network.as_ref().unwrap().parameters.iter().find(|p| p.name == name).unwrap().initial;
+        assert_eq!(initial_of("fc1.bias"), Initial::Constant(5.0));
+        assert_eq!(initial_of("fc2.bias"), Initial::Uniform((1.0_f64 / 3.0).sqrt() as f32));
         let torch = initial(&BuildOptions { init: Some(Init::PyTorch), ..options });
         assert_eq!((torch[14].1, torch[15].1), (Initial::Uniform(1.0 / 64.0), Initial::Uniform(1.0 / 64.0)));
     }

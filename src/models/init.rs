@@ -22,7 +22,7 @@ pub enum Init {
     /// training starts from equal probabilities instead of from large random logits.
     #[default]
     He,
-    /// Weights and biases uniform in +-1 / sqrt(fan-in): what PyTorch's layers start with.
+    /// Weights, and biases without a number of their own, uniform in +-1 / sqrt(fan-in): what PyTorch's layers start with.
     PyTorch,
 }
 
@@ -89,11 +89,11 @@ impl Init {
         }
     }
 
-    /// First bias of such a layer, `start` being what the model file says.
-    pub(super) fn bias(self, fan_in: usize, start: f32) -> Initial {
+    /// First bias of such a layer, where the model file says none.
+    pub(super) fn bias(self, fan_in: usize) -> Initial {
         match self {
             Init::PyTorch => self.weight(fan_in, false),
-            _ => Initial::Constant(start),
+            _ => Initial::Constant(0.0),
         }
     }
 }

@@ -154,7 +154,7 @@ pub enum LayerKind {
     /// Mean of whole planes: `[N, C, H, W] -> [N, C, 1, 1]`.
     #[serde(rename = "global_avg_pool2d")]
     GlobalAvgPool2d {},
-    /// Means of equal windows, as many as the output's height and width ask for; these must divide the input's.
+    /// Means of windows, as many as the output's height and width ask for: PyTorch's, where these are alike.
     #[serde(rename = "adaptive_avg_pool2d")]
     AdaptiveAvgPool2d {
         /// Height and width of the output.
@@ -255,13 +255,6 @@ impl Layer {
             return Err("a layer's name has letters, digits, _, - and . only".into());
         }
         self.scales.check()?;
-        if self.scales != LayerScales::default() && !self.kind.is_trained() {
-            return Err(format!(
-                "{} has no parameters, whose training {} could scale",
-                self.kind.name(),
-                LayerScales::KEYS.join(", ")
-            ));
-        }
         let number = |name: &str, value: f32, ok: bool, range: &str| match ok && value.is_finite() {
             true => Ok(()),
             false => Err(format!("{name} = {value}: expected a number {range}")),

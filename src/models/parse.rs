@@ -194,20 +194,35 @@ impl Item {
                 format!("line {line}: {called}from: expected the name of a layer, or a list of names")
             })?,
         };
-        let mut scales = toml::Table::new();
+        let mut scaled = toml::Table::new();
         for key in LayerScales::KEYS {
-            scales.extend(values.remove_entry(key));
+            scaled.extend(values.remove_entry(key));
         }
-        let scales = LayerScales::deserialize(scales.clone()).map_err(|error| {
+        let scales = LayerScales::deserialize(scaled.clone()).map_err(|error| {
             // One of them is wrong, each a number by itself.
-            let wrong = scales.iter().find(|(_, value)| !value.is_float() && !value.is_integer());
+            let wrong = scaled.iter().find(|(_, value)| !value.is_float() && !value.is_integer());
             let key = wrong.map_or(LayerScales::KEYS[0], |(key, _)| key);
             format!("line {}: {called}{key}: {}", line_of_key(key), serde_message(&error.message()))
         })?;
         match LayerKind::deserialize(values.clone()) {
-            Ok(kind) => Ok(Item { line, name, from, scales, kind }),
+            Ok(kind) => {
+                let has_bias = match kind {
+                    LayerKind::Conv2d { bias, .. } | LayerKind::Linear { bias, .. } => bias.start().is_some(),
+                    _ => kind.is_trained(),
+                };
+                let idle = |key: &&&str| if **key == "bias_lr_scale" { !has_bias } else { !kind.is_trained() };
+                if let Some(key) = LayerScales::KEYS.iter().filter(|key| scaled.contains_key(**key)).find(idle) {
+                    let of = if kind.is_trained() { "bias" } else { "parameters" };
+                    let line = line_of_key(key);
+                    return Err(format!(
+                        "line {line}: {called}{key}: the layer ({}) has no {of} to train",
+                        kind.name()
+                    ));
+                }
+                Ok(Item { line, name, from, scales, kind })
+            }
             Err(error) => {
-                let message = serde_message(&error.message());
+                let message = with_common_keys(serde_message(&error.message()));
                 let (line, key) = match culprit(&values, &message) {
                     Some(key) => (line_of_key(key), format!("{key}: ")),
                     None => (line, String::new()),
@@ -220,12 +235,24 @@ impl Item {
     }
 }
 
+/// The message about an unknown key, with the keys that any layer has.
+fn with_common_keys(message: String) -> String {
+    let common = format!("`name`, `from`, `{}`", LayerScales::KEYS.join("`, `"));
+    match message.strip_suffix(", there are no fields") {
+        Some(message) => format!("{message}, expected `name` or `from`"),
+        None if message.starts_with("unknown field") => format!("{message}, {common}"),
+        None => message,
+    }
+}
+
 /// The key that a layer's error is about: without it there would be another error, or none.
 fn culprit<'a>(values: &'a toml::Table, message: &str) -> Option<&'a String> {
     let without = |key: &&String| {
         let mut fewer = values.clone();
         fewer.remove(*key);
-        LayerKind::deserialize(fewer).err().is_none_or(|error| serde_message(&error.message()) != message)
+        LayerKind::deserialize(fewer)
+            .err()
+            .is_none_or(|error| with_common_keys(serde_message(&error.message())) != message)
     };
     // Without its kind a layer always has another error.
     let (kind, others): (Vec<_>, Vec<_>) = values.keys().partition(|key| *key == "kind");
@@ -352,11 +379,23 @@ mod tests {
             ),
             (
                 format!("{conv}    {{ kind = \"relu\", lr_scale = 1.5 }},"),
-                "line 6: layer relu1: relu has no parameters",
+                "line 6: lr_scale: the layer (relu) has no parameters to train",
             ),
             (
                 format!("{conv}    {{ kind = \"conv2d\", out = 2.5, kernel = 1 }},"),
                 "line 6: out: invalid type: floating point `2.5`, expected a whole number up to",
+            ),
+            (
+                format!("{conv}    {{ kind = \"linear\", out = 3, bias = false,\n bias_lr_scale = 2 }},"),
+                "line 7: bias_lr_scale: the layer (linear) has no bias to train",
+            ),
+            (
+                format!("{conv}    {{ kind = \"linear\", out = 3, lr_mult = 2 }},"),
+                "lr_mult: unknown field `lr_mult`, expected one of `out`, `bias`, `init`, `name`, `from`, `lr_scale`, `bias_lr",
+            ),
+            (
+                format!("{conv}    {{ kind = \"relu\", slope = 2 }},"),
+                "slope: unknown field `slope`, expected `name` or `from`",
             ),
             (format!("{conv}    7,"), "line 6: expected a layer, { kind = \"conv2d\", .. } or \"relu\", got integer"),
             (

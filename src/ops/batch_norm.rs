@@ -317,8 +317,17 @@ impl Operator for BatchNormInference {
         Ok(vec![TensorType::f32(x)])
     }
 
-    fn gradient(&self, _: &mut Graph, _: &Forward) -> Result<Vec<Option<ValueId>>> {
-        Err(no_gradient(self))
+    /// To the input alone, as a layer that is trained no more needs it: dx = dy * weight / sqrt(variance + epsilon), the same op again
+    /// without a mean and a bias.
+    fn gradient(&self, graph: &mut Graph, forward: &Forward) -> Result<Vec<Option<ValueId>>> {
+        if forward.wanted[1..].contains(&true) {
+            return Err(no_gradient(self));
+        }
+        let [_, weight, _, _, variance] = forward.inputs else { unreachable!("infer asks for five inputs") };
+        let shape = graph[*weight].ty.shape.clone();
+        let zero = graph.apply(forward.layer, super::Fill { shape, value: 0.0 }, &[])?;
+        let dx = graph.apply(forward.layer, self.clone(), &[forward.cotangent, *weight, zero, zero, *variance])?;
+        Ok(vec![Some(dx), None, None, None, None])
     }
 
     fn reference(&self, inputs: &[Array]) -> Vec<Array> {

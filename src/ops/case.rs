@@ -88,8 +88,12 @@ impl Case {
     /// The same op on values from N(0, 1), where its formula has a slope: for central differences of a random case.
     pub fn smooth(mut self) -> Self {
         for input in &mut self.inputs {
-            let keeps = matches!(input.fill, Fill::Uniform(..)) || input.ty.dtype != DType::F32;
-            input.fill = if keeps { input.fill.clone() } else { Fill::Normal(1.0) };
+            input.fill = match &input.fill {
+                kept if matches!(kept, Fill::Uniform(..)) || input.ty.dtype != DType::F32 => kept.clone(),
+                // Variances.
+                Fill::Given(values) if values.iter().all(|v| *v >= 0.0) => Fill::Uniform(0.5, 2.0),
+                _ => Fill::Normal(1.0),
+            };
         }
         self
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-/// Width and height of a chart with its margins, pixels.
+/// Width and height of a chart with its margins, pixels; one of many lines is higher.
 const SIZE: [f64; 2] = [560.0, 360.0];
 /// Left, top, right and bottom margin: for the axes' numbers and names.
 const MARGINS: [f64; 4] = [56.0, 34.0, 16.0, 44.0];
@@ -10,6 +10,8 @@ const MARGINS: [f64; 4] = [56.0, 34.0, 16.0, 44.0];
 const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000"];
 /// Dashes of the lines that have a colour for the first time, the second, and so on.
 const DASHES: [&str; 4] = ["none", "8 4", "2 3", "8 3 2 3"];
+/// Height of a name in the legend.
+const LEGEND_ROW: f64 = 16.0;
 /// Numbers at an axis, at most.
 const TICKS: f64 = 6.0;
 
@@ -35,23 +37,25 @@ pub struct Chart {
 
 /// Charts side by side, as a whole SVG file.
 pub fn svg(charts: &[Chart]) -> String {
-    let [width, height] = [SIZE[0] * charts.len().max(1) as f64, SIZE[1]];
+    // Room for the legend of all lines.
+    let legend = charts.iter().map(|chart| chart.lines.len()).max().unwrap_or(0) as f64 * LEGEND_ROW;
+    let [width, height] = [SIZE[0] * charts.len().max(1) as f64, SIZE[1].max(legend + MARGINS[1] + MARGINS[3])];
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
     );
     for (n, chart) in charts.iter().enumerate() {
-        chart.draw(&mut text, n as f64 * SIZE[0]);
+        chart.draw(&mut text, n as f64 * SIZE[0], height);
     }
     text + "</svg>\n"
 }
 
 impl Chart {
-    /// Writes the chart with its left edge at `left`.
-    fn draw(&self, text: &mut String, left: f64) {
+    /// Writes the chart with its left edge at `left`, `whole` pixels high.
+    fn draw(&self, text: &mut String, left: f64, whole: f64) {
         let [from_left, from_top, from_right, from_bottom] = MARGINS;
-        let (width, height) = (SIZE[0] - from_left - from_right, SIZE[1] - from_top - from_bottom);
-        let (x0, y0) = (left + from_left, SIZE[1] - from_bottom);
+        let (width, height) = (SIZE[0] - from_left - from_right, whole - from_top - from_bottom);
+        let (x0, y0) = (left + from_left, whole - from_bottom);
         let points = || self.lines.iter().flat_map(|line| &line.points).filter(|(x, y)| x.is_finite() && y.is_finite());
         let largest = |of: fn(&(f64, f64)) -> f64| points().map(of).fold(0.0, f64::max);
         let (x_step, y_step) = (step(largest(|p| p.0)), step(largest(|p| p.1)));
@@ -65,7 +69,7 @@ impl Chart {
             format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(words))
         };
         add(format_args!("{}", label(x0 + width / 2.0, from_top - 14.0, "middle", &self.title)));
-        add(format_args!("{}", label(x0 + width / 2.0, SIZE[1] - 8.0, "middle", &self.x)));
+        add(format_args!("{}", label(x0 + width / 2.0, whole - 8.0, "middle", &self.x)));
         for n in 0..=(y_end / y_step).round() as usize {
             let (_, y) = place((0.0, n as f64 * y_step));
             let right = x0 + width;
@@ -93,7 +97,7 @@ impl Chart {
                 "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
                 path.join(" ")
             ));
-            let y = from_top + 12.0 + 16.0 * n as f64;
+            let y = from_top + 12.0 + LEGEND_ROW * n as f64;
             let right = x0 + width;
             add(format_args!(
                 "<path d=\"M{:.1} {:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
@@ -152,6 +156,9 @@ mod tests {
         let styles: std::collections::HashSet<&str> =
             many.lines().filter(|l| l.starts_with("<polyline")).map(|l| l.split_once("stroke=").unwrap().1).collect();
         assert_eq!(styles.len(), 28, "each line has its own look");
+        let largest = many.lines().filter_map(|l| l.split_once("y=\"")?.1.split('"').next()?.parse::<f64>().ok());
+        let height: f64 = many.split_once("height=\"").unwrap().1.split('"').next().unwrap().parse().unwrap();
+        assert!(largest.fold(0.0, f64::max) < height, "all of it is within the picture");
         assert!(svg(&[Chart { title: String::new(), x: String::new(), lines: Vec::new() }]).ends_with("</svg>\n"));
     }
 }

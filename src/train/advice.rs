@@ -14,7 +14,17 @@ pub fn advice(options: &toml::Table, settings: &Settings, model: &Model) -> Vec<
         let option = key.replace('_', "-");
         of.map(|of| format!("--{option} has no effect here: it is for {of}"))
     });
-    idle.chain(large_pixels(settings, model)).collect()
+    idle.chain(large_pixels(settings, model)).chain(random_for_ever(settings, model)).collect()
+}
+
+/// Layers that are frozen before they have learnt anything.
+fn random_for_ever(settings: &Settings, model: &Model) -> Option<String> {
+    let frozen = model.layers.iter().filter(|layer| layer.scales.lr_scale == 0.0);
+    let names: Vec<&str> = frozen.map(|layer| layer.name.as_str()).collect();
+    (settings.pretrained.is_none() && !names.is_empty()).then(|| {
+        let names = names.join(", ");
+        format!("{names}: lr_scale = 0 keeps first weights, which are random: give --pretrained FILE, or take it away")
+    })
 }
 
 /// Settings and, where nothing reads them, what they are for.
@@ -27,6 +37,7 @@ fn without_effect(settings: &Settings, model: &Model) -> Vec<(&'static str, Opti
     };
     let drops = model.layers.iter().any(|layer| matches!(layer.kind, LayerKind::Dropout { .. }));
     let dropout = || unless(drops, &format!("models with a dropout layer, and {} has none", model.name));
+    let dropped = || unless(settings.dropout != Some(0.0), "a --dropout above 0");
     use ScheduleKind::{Cosine, Plateau, Step};
     vec![
         ("momentum", sgd()),
@@ -43,7 +54,11 @@ fn without_effect(settings: &Settings, model: &Model) -> Vec<(&'static str, Opti
         ("min_area", unless(settings.augment == Augmentation::Resized, "--augment resized")),
         ("mean", unless(!settings.mean_image, "--mean-image false")),
         ("dropout", dropout()),
-        ("dropout_form", dropout()),
+        ("dropout_form", dropout().or_else(dropped)),
+        (
+            "split",
+            unless(settings.val.is_none(), "folders without validation pictures of their own, and --val gives them"),
+        ),
     ]
 }
 
@@ -91,6 +106,12 @@ mod tests {
             ("min_area = 0.5\naugment = 'off'", "alexnet-bn", "--min-area has no effect here: it is for --augment res"),
             ("mean_image = true\nmean = [0.5, 0.5, 0.5]", "alexnet-bn", "--mean has no effect here"),
             (
+                "dropout = 0\ndropout_form = 'paper'",
+                "alexnet",
+                "--dropout-form has no effect here: it is for a --dropout",
+            ),
+            ("val = 'v'\nsplit = 0.5", "alexnet", "--split has no effect here"),
+            (
                 "dropout = 0.3",
                 "resnet18",
                 "--dropout has no effect here: it is for models with a dropout layer, and res",
@@ -100,6 +121,17 @@ mod tests {
             assert!(told.len() == 1 && told[0].starts_with(expected), "{options}: {told:?}");
         }
         assert_eq!(told("momentum = 0.5\noptimizer = 'sgd'\nmin_area = 0.5\ndropout = 0.3", "alexnet-bn"), [""; 0]);
+    }
+
+    #[test]
+    fn layers_that_stay_random_are_told() {
+        let text = "layers = [\"flatten\", { kind = \"linear\", out = 3, lr_scale = 0 }, { kind = \"linear\", out = \"classes\" }]";
+        let model = Model::parse(text, "m").unwrap();
+        let settings = |options: &str| Settings::merge([options.parse().unwrap()]).unwrap();
+        let told = advice(&Default::default(), &settings("epochs = 3"), &model);
+        assert!(told.len() == 1 && told[0].starts_with("fc1: lr_scale = 0"), "{told:?}");
+        let pretrained = settings("pretrained = 'weights.safetensors'");
+        assert_eq!(advice(&Default::default(), &pretrained, &model), [""; 0]);
     }
 
     #[test]

@@ -165,6 +165,25 @@ fn give_way(preset: &mut toml::Table, chosen: &toml::Table) {
     }
 }
 
+/// Settings that [`give_way`] changes.
+const DERIVED: [&str; 5] = ["min_lr", "nesterov", "paper_sgd", "mean_image", "init"];
+
+/// Takes such settings out of a file's table where they would be the same without: a run's `config.toml` has all, and what was not
+/// chosen there gives way to later options.
+fn forget_derived(file: &mut toml::Table) {
+    let preset = file.get("preset").and_then(|name| name.clone().try_into::<Preset>().ok()).unwrap_or_default();
+    let own = preset.table();
+    file.retain(|key, value| DERIVED.contains(&key) || key == "preset" || own.get(key) != Some(value));
+    for key in DERIVED {
+        let Some((key, value)) = file.remove_entry(key) else { continue };
+        let mut without = preset.table();
+        give_way(&mut without, file);
+        if without.get(&key) != Some(&value) {
+            file.insert(key, value);
+        }
+    }
+}
+
 fn auto() -> String {
     "auto".into()
 }
@@ -179,7 +198,11 @@ impl Settings {
     /// [`Error::Input`] for an unknown key or a value of the wrong type.
     pub fn merge(layers: impl IntoIterator<Item = toml::Table>) -> Result<Settings> {
         let mut chosen = toml::Table::new();
-        for layer in layers {
+        let mut layers = layers.into_iter().peekable();
+        while let Some(mut layer) = layers.next() {
+            if layers.peek().is_some() {
+                forget_derived(&mut layer);
+            }
             if layer.contains_key("adapter") {
                 chosen.remove("parallel"); // it was said of other devices
             }
@@ -231,7 +254,9 @@ impl Settings {
             false => Err(Error::input(format!("--{name} must be 1 to {max}, got {value}"))),
         };
         count("epochs", self.epochs as u64, u32::MAX as u64)?;
-        count("lr-patience", self.lr_patience as u64, u32::MAX as u64)?;
+        if self.schedule == ScheduleKind::Plateau {
+            count("lr-patience", self.lr_patience as u64, u32::MAX as u64)?;
+        }
         count("max-steps", self.max_steps.unwrap_or(1), i64::MAX as u64)?;
         count("batch-size", self.batch_size as u64, 65_536)?;
         count("image-size", self.image_size.unwrap_or(1) as u64, 4096)?;
@@ -391,7 +416,6 @@ mod tests {
             "label_smoothing = 0.9999999999",
             "step_epochs = 1e308",
             "epochs = 4294967296",
-            "lr_patience = 0",
         ];
         for text in bad {
             let settings = Settings::merge([table(text)]).unwrap();
@@ -420,11 +444,28 @@ mod tests {
         }
         let least = |text: &str| Settings::merge([table(text)]).unwrap().min_lr;
         // A thousandth of the rate, which three drops reach, as the paper's.
+        assert!(Settings::merge([table("schedule = 'plateau'\nlr_patience = 0")]).unwrap().check().is_err());
         for (given, expected) in
             [("lr = 1e-6", 1e-9), ("lr = 1", 1e-3), ("epochs = 3", 1e-5), ("lr = 1\nmin_lr = 0.5", 0.5)]
         {
             let least = least(&format!("preset = 'paper'\n{given}"));
             assert!((least / expected - 1.0).abs() < 1e-12, "{given}: {least}");
+        }
+        // A run's own file says everything, but what was not chosen gives way to an option as the preset's does.
+        for (run, option, key) in [
+            ("preset = 'paper'\nlr = 0.001", "lr = 1e-6", "min_lr"),
+            ("preset = 'paper'", "mean = [0.5, 0.5, 0.5]", "mean_image"),
+            ("preset = 'paper'", "nesterov = true", "paper_sgd"),
+            ("optimizer = 'sgd'", "momentum = 0", "nesterov"),
+            ("epochs = 3", "model = 'net.toml'", "init"),
+            ("model = 'net.toml'", "model = 'alexnet'", "init"),
+            ("preset = 'paper'\nlr = 0.001\nmin_lr = 1e-4", "lr = 0.01", "min_lr"),
+            ("preset = 'paper'\nmean_image = true\nmean = [0.1, 0.1, 0.1]", "lr = 1", "mean_image"),
+            ("init = 'pytorch'", "model = 'net.toml'", "init"),
+        ] {
+            let all = Settings::merge([table(run)]).unwrap().table().unwrap();
+            let of = |layers: [toml::Table; 2]| Settings::merge(layers).unwrap().table().unwrap().remove(key);
+            assert_eq!(of([all, table(option)]), of([table(run), table(option)]), "{run}, then {option}: {key}");
         }
         let init = |text: &str| Settings::merge([table(text)]).unwrap().init;
         assert_eq!(init("model = 'alexnet'"), InitKind::He);
