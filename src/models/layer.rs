@@ -254,7 +254,6 @@ impl Layer {
         if !self.name.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c)) {
             return Err("a layer's name has letters, digits, _, - and . only".into());
         }
-        self.scales.check()?;
         let number = |name: &str, value: f32, ok: bool, range: &str| match ok && value.is_finite() {
             true => Ok(()),
             false => Err(format!("{name} = {value}: expected a number {range}")),

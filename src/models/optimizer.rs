@@ -25,8 +25,7 @@ pub struct OptimizerConfig {
 
 /// What a layer says of its own training: `lr_scale`, `bias_lr_scale` and `decay_scale` of a model file, factors of the run's learning
 /// rate and weight decay (Caffe's `lr_mult` and `decay_mult`; the 2012 source has numbers of its own for each layer).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct LayerScales {
     /// Factor of the learning rate of all its parameters. 0: they stay as they are, and no gradient is computed for them.
     #[serde(skip_serializing_if = "is_one")]
@@ -48,15 +47,6 @@ impl Default for LayerScales {
 impl LayerScales {
     /// Its keys in a model file.
     pub(super) const KEYS: [&str; 3] = ["lr_scale", "bias_lr_scale", "decay_scale"];
-
-    /// Checks the numbers.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let numbers = [self.lr_scale, self.bias_lr_scale.unwrap_or(1.0), self.decay_scale];
-        match Self::KEYS.iter().zip(numbers).find(|(_, value)| !(0.0..=f32::MAX).contains(value)) {
-            Some((key, value)) => Err(format!("{key} = {value}: expected a number of 0 or more")),
-            None => Ok(()),
-        }
-    }
 }
 
 fn is_one(value: &f32) -> bool {

@@ -194,24 +194,29 @@ impl Item {
                 format!("line {line}: {called}from: expected the name of a layer, or a list of names")
             })?,
         };
-        let mut scaled = toml::Table::new();
-        for key in LayerScales::KEYS {
-            scaled.extend(values.remove_entry(key));
+        let mut scales = LayerScales::KEYS.map(|key| (key, None));
+        for (key, scale) in &mut scales {
+            let Some(value) = values.remove(*key) else { continue };
+            match value.as_float().or(value.as_integer().map(|n| n as f64)) {
+                Some(n) if n == 0.0 || (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&n) => {
+                    *scale = Some(n as f32);
+                }
+                _ => {
+                    let line = line_of_key(key);
+                    return Err(format!(
+                        "line {line}: {called}{key} = {value}: expected 0, or a number from 1.2e-38 to 3.4e38"
+                    ));
+                }
+            }
         }
-        let scales = LayerScales::deserialize(scaled.clone()).map_err(|error| {
-            // One of them is wrong, each a number by itself.
-            let wrong = scaled.iter().find(|(_, value)| !value.is_float() && !value.is_integer());
-            let key = wrong.map_or(LayerScales::KEYS[0], |(key, _)| key);
-            format!("line {}: {called}{key}: {}", line_of_key(key), serde_message(&error.message()))
-        })?;
         match LayerKind::deserialize(values.clone()) {
             Ok(kind) => {
                 let has_bias = match kind {
                     LayerKind::Conv2d { bias, .. } | LayerKind::Linear { bias, .. } => bias.start().is_some(),
                     _ => kind.is_trained(),
                 };
-                let idle = |key: &&&str| if **key == "bias_lr_scale" { !has_bias } else { !kind.is_trained() };
-                if let Some(key) = LayerScales::KEYS.iter().filter(|key| scaled.contains_key(**key)).find(idle) {
+                let idle = |key: &str| if key == "bias_lr_scale" { !has_bias } else { !kind.is_trained() };
+                if let Some((key, _)) = scales.iter().find(|(key, scale)| scale.is_some() && idle(key)) {
                     let of = if kind.is_trained() { "bias" } else { "parameters" };
                     let line = line_of_key(key);
                     return Err(format!(
@@ -219,6 +224,9 @@ impl Item {
                         kind.name()
                     ));
                 }
+                let [(_, lr), (_, bias_lr_scale), (_, decay)] = scales;
+                let scales =
+                    LayerScales { lr_scale: lr.unwrap_or(1.0), bias_lr_scale, decay_scale: decay.unwrap_or(1.0) };
                 Ok(Item { line, name, from, scales, kind })
             }
             Err(error) => {
@@ -371,11 +379,15 @@ mod tests {
             (format!("{conv}    \"relux\","), "my.toml: line 6: unknown variant `relux`, expected one of `conv2d`"),
             (
                 format!("{conv}    {{ kind = \"linear\",\n out = 3, lr_scale = \"a\" }},"),
-                "line 7: lr_scale: invalid type: string \"a\", expected a number",
+                "line 7: lr_scale = \"a\": expected 0, or a number",
             ),
             (
                 format!("{conv}    {{ kind = \"linear\", out = 3, decay_scale = -1 }},"),
-                "line 6: layer fc2: decay_scale = -1: expected",
+                "line 6: decay_scale = -1: expected 0, or a number from 1.2e-38 to 3.4e38",
+            ),
+            (
+                format!("{conv}    {{ name = \"f\", kind = \"linear\", out = 3, lr_scale = 1e-46 }},"),
+                "line 6: layer f: lr_scale = 1e-46: expected 0, or a number",
             ),
             (
                 format!("{conv}    {{ kind = \"relu\", lr_scale = 1.5 }},"),

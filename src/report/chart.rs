@@ -12,6 +12,10 @@ const COLOURS: [&str; 7] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9
 const DASHES: [&str; 4] = ["none", "8 4", "2 3", "8 3 2 3"];
 /// Height of a name in the legend.
 const LEGEND_ROW: f64 = 16.0;
+/// Length of a line in the legend.
+const LEGEND_LINE: f64 = 24.0;
+/// Width of a letter, about.
+const LETTER: f64 = 7.5;
 /// Numbers at an axis, at most.
 const TICKS: f64 = 6.0;
 
@@ -35,11 +39,13 @@ pub struct Chart {
     pub lines: Vec<Line>,
 }
 
-/// Charts side by side, as a whole SVG file.
+/// Charts of the same lines side by side, and beside them which line is whose: a whole SVG file.
 pub fn svg(charts: &[Chart]) -> String {
-    // Room for the legend of all lines.
-    let legend = charts.iter().map(|chart| chart.lines.len()).max().unwrap_or(0) as f64 * LEGEND_ROW;
-    let [width, height] = [SIZE[0] * charts.len().max(1) as f64, SIZE[1].max(legend + MARGINS[1] + MARGINS[3])];
+    let lines = charts.first().map_or(&[][..], |chart| &chart.lines);
+    let longest = lines.iter().map(|line| line.name.chars().count()).max().unwrap_or(0);
+    let legend = SIZE[0] * charts.len() as f64;
+    let width = legend + LEGEND_LINE + 12.0 + LETTER * longest as f64;
+    let height = SIZE[1].max(LEGEND_ROW * lines.len() as f64 + MARGINS[1] + MARGINS[3]);
     let mut text = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" viewBox=\"0 0 {width} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n"
@@ -47,7 +53,23 @@ pub fn svg(charts: &[Chart]) -> String {
     for (n, chart) in charts.iter().enumerate() {
         chart.draw(&mut text, n as f64 * SIZE[0], height);
     }
+    for (n, line) in lines.iter().enumerate() {
+        let y = MARGINS[1] + 12.0 + LEGEND_ROW * n as f64;
+        let end = legend + LEGEND_LINE;
+        text += &format!("<path d=\"M{legend:.1} {:.1}H{end:.1}\" {}/>\n", y - 4.0, stroke(n));
+        text += &(label(end + 6.0, y, "start", &line.name) + "\n");
+    }
     text + "</svg>\n"
+}
+
+/// How line `n` is drawn.
+fn stroke(n: usize) -> String {
+    let (colour, dashes) = (COLOURS[n % COLOURS.len()], DASHES[n / COLOURS.len() % DASHES.len()]);
+    format!("fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"")
+}
+
+fn label(x: f64, y: f64, anchor: &str, words: &str) -> String {
+    format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(words))
 }
 
 impl Chart {
@@ -64,9 +86,6 @@ impl Chart {
         let place = |(x, y): (f64, f64)| (x0 + x / x_end * width, y0 - y / y_end * height);
         let mut add = |line: std::fmt::Arguments| {
             let _ = writeln!(text, "{line}"); // a String takes everything
-        };
-        let label = |x: f64, y: f64, anchor: &str, words: &str| {
-            format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(words))
         };
         add(format_args!("{}", label(x0 + width / 2.0, from_top - 14.0, "middle", &self.title)));
         add(format_args!("{}", label(x0 + width / 2.0, whole - 8.0, "middle", &self.x)));
@@ -85,26 +104,13 @@ impl Chart {
             x0 + width
         ));
         for (n, line) in self.lines.iter().enumerate() {
-            let colour = COLOURS[n % COLOURS.len()];
-            let dashes = DASHES[n / COLOURS.len() % DASHES.len()];
             let finite = line.points.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
             let places: Vec<(f64, f64)> = finite.map(|&point| place(point)).collect();
             if let [(x, y)] = places[..] {
-                add(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" fill=\"{colour}\"/>"));
+                add(format_args!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"2\" {}/>", stroke(n)));
             }
             let path: Vec<String> = places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
-            add(format_args!(
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
-                path.join(" ")
-            ));
-            let y = from_top + 12.0 + LEGEND_ROW * n as f64;
-            let right = x0 + width;
-            add(format_args!(
-                "<path d=\"M{:.1} {:.1}H{right:.1}\" stroke=\"{colour}\" stroke-width=\"2\" stroke-dasharray=\"{dashes}\"/>",
-                right - 18.0,
-                y - 4.0
-            ));
-            add(format_args!("{}", label(right - 24.0, y, "end", &line.name)));
+            add(format_args!("<polyline points=\"{}\" {}/>", path.join(" "), stroke(n)));
         }
     }
 }
