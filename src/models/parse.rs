@@ -203,6 +203,7 @@ impl Item {
                 }
                 _ => {
                     let line = line_of_key(key);
+                    let value = value.as_float().map_or_else(|| value.to_string(), |n| format!("{n:?}"));
                     return Err(format!(
                         "line {line}: {called}{key} = {value}: expected 0, or a number from 1.2e-38 to 3.4e38"
                     ));
