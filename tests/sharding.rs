@@ -90,22 +90,31 @@ fn may_refuse(case: &Case, limit: u64) -> bool {
 /// take minutes and show nothing that those of a few do not.
 #[test]
 fn every_op_under_a_small_limit_is_right_or_refuses() {
+    let limits = [(4 * 1024, false), (ONE_PICTURE, false), (ONE_PICTURE, true)];
+    // Beside each other: this is the last test of its file to end.
+    let failures = std::thread::scope(|scope| {
+        let started = limits.map(|(limit, gpu_kernels)| scope.spawn(move || wrong_within(limit, gpu_kernels)));
+        started.into_iter().flat_map(|thread| thread.join().expect("a panic is told above")).collect()
+    });
+    common::assert_none(failures);
+}
+
+/// What is wrong on a device that binds no more than `limit` bytes.
+fn wrong_within(limit: u64, gpu_kernels: bool) -> Vec<String> {
     let (mut failures, mut right, mut refused) = (Vec::new(), 0, 0);
-    for (limit, gpu_kernels) in [(4 * 1024, false), (ONE_PICTURE, false), (ONE_PICTURE, true)] {
-        let mut device = limited(limit, gpu_kernels);
-        let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
-        let few = |case: &Case| types(case).iter().all(|ty| ty.bytes() as u64 <= 30 * limit);
-        for case in Op::all_cases().into_iter().chain(drawn).filter(few) {
-            let label = format!("{} within {limit} bytes", case.label());
-            let refusable = may_refuse(&case, limit);
-            match Prepared::of(case, 1).check(&mut *device) {
-                Ok(_) => right += 1,
-                Err(Wrong::Element(mismatch)) => failures.push(format!("{label}: {mismatch}")),
-                Err(Wrong::Step(message)) if refusable && message.contains("binds at most") => refused += 1,
-                Err(Wrong::Step(message)) => failures.push(format!("{label}: {message}")),
-            }
+    let mut device = limited(limit, gpu_kernels);
+    let drawn = draw::cases(1, 12).map(|(_, case, _)| case);
+    let few = |case: &Case| types(case).iter().all(|ty| ty.bytes() as u64 <= 30 * limit);
+    for case in Op::all_cases().into_iter().chain(drawn).filter(few) {
+        let label = format!("{} within {limit} bytes", case.label());
+        let refusable = may_refuse(&case, limit);
+        match Prepared::of(case, 1).check(&mut *device) {
+            Ok(_) => right += 1,
+            Err(Wrong::Element(mismatch)) => failures.push(format!("{label}: {mismatch}")),
+            Err(Wrong::Step(message)) if refusable && message.contains("binds at most") => refused += 1,
+            Err(Wrong::Step(message)) => failures.push(format!("{label}: {message}")),
         }
     }
-    println!("{right} right, {refused} refused");
-    common::assert_none(failures);
+    println!("within {limit} bytes: {right} right, {refused} refused");
+    failures
 }
