@@ -209,6 +209,11 @@ impl Classifier {
         &self.checkpoint.classes
     }
 
+    /// What libraries of the device's vendor refused to compute, see [`Program::refused`].
+    pub fn refused(&self) -> &[String] {
+        self.evaluator.program.refused()
+    }
+
     /// Loss, accuracy and confusion matrix on labelled pictures, whose classes are numbers of [`Classifier::classes`].
     ///
     /// # Errors

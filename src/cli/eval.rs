@@ -54,6 +54,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let batch = (args.batch_size as usize).min(items.len());
     let views = args.tta.map_or(Views::Center, |Tta::TenCrop| Views::TenCrop);
     let mut classifier = Classifier::with_views(checkpoint, device, batch, views)?;
+    classifier.refused().iter().for_each(|text| console.warn(text));
     let result = classifier.evaluate(items.clone())?;
     for picture in &result.skipped {
         console.warn(format_args!("skipped {}: {}", picture.relative, picture.reason));

@@ -50,6 +50,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let device = args.device.open(&console.without_output(args.json))?;
     let batch = (args.batch_size as usize).min(paths.len());
     let mut classifier = Classifier::new(checkpoint, device, batch)?;
+    classifier.refused().iter().for_each(|text| console.warn(text));
     let top = (args.top as usize).min(classifier.classes().len());
     let (mut documents, mut failures) = (Vec::new(), Vec::new());
     for chunk in paths.chunks(CHUNK) {
