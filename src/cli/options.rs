@@ -56,7 +56,7 @@ pub struct Options {
     /// When dropout makes up for what it drops
     #[arg(long, value_name = "FORM", help_heading = "Model")]
     dropout_form: Option<DropoutForm>,
-    /// How weights start
+    /// How weights start, those of layers too that say their own; without this option a model file decides, not the preset
     #[arg(long, help_heading = "Model")]
     init: Option<InitKind>,
     /// Where biases start that the model starts above 0: the paper's 1, Caffe's 0.1 [default: the model's own]
