@@ -285,7 +285,8 @@ fn named(items: Vec<Item>, origin: &str) -> Vec<Layer> {
             name.unwrap_or(first)
         });
         taken.insert(name.clone());
-        let place = if origin.ends_with(".toml") { format!("{origin}: line {line}") } else { String::new() };
+        let place =
+            if origin.to_lowercase().ends_with(".toml") { format!("{origin}: line {line}") } else { String::new() };
         layers.push(Layer { name, from, scales, kind, place: Place(place) });
     }
     layers
