@@ -118,7 +118,10 @@ pub(crate) fn line_of(text: &str, byte: usize) -> usize {
 pub(crate) fn toml_message(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map(|span| line_of(text, span.start));
     let place = line.map_or(String::new(), |line| format!("line {line}: "));
-    format!("{place}{}", serde_message(&error.message()))
+    // The parser's message has no name: the key is what the place covers.
+    let key = error.span().and_then(|span| text.get(span)).filter(|_| error.message() == "duplicate key");
+    let key = key.map_or(String::new(), |key| format!(" {}", one_line(&key.trim())));
+    format!("{place}{}{key}", serde_message(&error.message()))
 }
 
 /// What serde says of a value, on one line, in words for people who do not know Rust's types.

@@ -120,12 +120,14 @@ impl Summary {
         for layer in &self.layers {
             let count = |n: u64| if n == 0 { "-".into() } else { thousands(n) };
             let (parameters, macs) = (count(layer.parameters), count(layer.macs));
-            rows.push([layer.name.clone(), layer.op.into(), extents(&layer.output), parameters, macs]);
+            let op = if layer.frozen { format!("{}, frozen", layer.op) } else { layer.op.into() };
+            rows.push([layer.name.clone(), op, extents(&layer.output), parameters, macs]);
         }
         let total = ["total".into(), String::new(), String::new(), thousands(self.parameters), thousands(self.macs)];
         rows.push(total);
         let widths: [usize; 5] = std::array::from_fn(|c| rows.iter().map(|row| row[c].len()).max().unwrap_or(0));
-        let mut text = format!("{}: {}\n", self.model, model.about);
+        let about = if model.about.is_empty() { String::new() } else { format!(": {}", model.about) };
+        let mut text = format!("{}{about}\n", self.model);
         let _ = writeln!(
             text,
             "input {}, {classes} classes; output and MACs (multiply-accumulates) of one picture\n",

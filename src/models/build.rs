@@ -55,10 +55,12 @@ pub struct LayerInfo {
     pub op: &'static str,
     /// Output of one picture: `[C, H, W]` or `[features]`.
     pub output: Vec<usize>,
-    /// Number of trained values.
+    /// Number of values in its parameters, statistics left out.
     pub parameters: u64,
     /// Multiply-accumulates of one picture's forward pass.
     pub macs: u64,
+    /// Whether training leaves its parameters as they are.
+    pub frozen: bool,
 }
 
 impl Model {
@@ -226,6 +228,7 @@ impl<'a> Builder<'a> {
             }
         }
         self.outputs.insert(name, self.x);
+        let parameters = &self.parameters[first..];
         Ok(LayerInfo {
             name: name.clone(),
             op: match layer.kind {
@@ -233,12 +236,9 @@ impl<'a> Builder<'a> {
                 _ => layer.kind.name(),
             },
             output: self.graph[self.x].ty.shape[1..].to_vec(),
-            parameters: self.parameters[first..]
-                .iter()
-                .filter(|p| p.is_trained())
-                .map(|p| p.shape.elements() as u64)
-                .sum(),
+            parameters: parameters.iter().filter(|p| p.is_trained()).map(|p| p.shape.elements() as u64).sum(),
             macs: macs / self.options.batch as u64,
+            frozen: !parameters.is_empty() && parameters.iter().all(Parameter::is_frozen),
         })
     }
 

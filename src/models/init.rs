@@ -138,7 +138,8 @@ impl Parameter {
 
     /// Whether its layer says that it stays as it is.
     pub fn is_frozen(&self) -> bool {
-        self.scales.lr_scale == 0.0
+        let LayerScales { lr_scale, bias_lr_scale, .. } = self.scales;
+        lr_scale == 0.0 || (self.kind == ParameterKind::Bias && bias_lr_scale == Some(0.0))
     }
 
     /// Its first values for a run with this seed.

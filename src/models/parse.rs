@@ -12,15 +12,18 @@
 //! ]
 //! ```
 
+mod item;
+
 use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Deserialize;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, Deserializer, ValueDeserializer};
+use toml::de::{DeTable, DeValue, Deserializer};
 
+use self::item::Item;
 use super::layer::{self, Layer, LayerKind, Place};
-use super::{Init, LayerScales, Model};
+use super::{Init, Model};
 use crate::error::{Error, Result, line_of, one_line, serde_message, toml_message};
 use crate::ops::ActivationKind;
 
@@ -47,15 +50,6 @@ struct Head {
 
 fn imagenet() -> [usize; 3] {
     [3, 224, 224]
-}
-
-/// A layer before it has a name.
-struct Item {
-    line: usize,
-    name: Option<String>,
-    from: Vec<String>,
-    scales: LayerScales,
-    kind: LayerKind,
 }
 
 impl Model {
@@ -94,7 +88,9 @@ fn read(text: &str, origin: &str) -> Result<Model, String> {
         None => origin.into(),
     });
     if head.input[0] != 3 || head.input.contains(&0) {
-        return Err(format!("input = {:?}: expected [3, height, width], the pictures being RGB", head.input));
+        let line = keys.iter().find(|(key, _)| key == "input").map_or(1, |(_, span)| line_of(text, span.start));
+        let got = head.input;
+        return Err(format!("line {line}: input = {got:?}: expected [3, height, width], the pictures being RGB"));
     }
     if name.trim().is_empty() || [&name, &head.about].into_iter().any(|text| text.contains(char::is_control)) {
         return Err("name and about: expected text on one line, for the name at least a letter".into());
@@ -139,133 +135,6 @@ fn read(text: &str, origin: &str) -> Result<Model, String> {
         }
     }
     Ok(model)
-}
-
-impl Item {
-    fn read(text: &str, item: Spanned<DeValue>) -> Result<Item, String> {
-        let line = line_of(text, item.span().start);
-        let table = match item.into_inner() {
-            DeValue::Table(table) => table,
-            DeValue::String(kind) => {
-                let table = toml::Table::from_iter([("kind".to_string(), kind.into_owned().into())]);
-                let kind = LayerKind::deserialize(table)
-                    .map_err(|e| format!("line {line}: {}", serde_message(&e.message())))?;
-                return Ok(Item { line, name: None, from: Vec::new(), scales: LayerScales::default(), kind });
-            }
-            other => {
-                let got = other.type_str();
-                return Err(format!(
-                    "line {line}: expected a layer, {{ kind = \"conv2d\", .. }} or \"relu\", got {got}"
-                ));
-            }
-        };
-        // The keys with their lines, for what is wrong with one of them.
-        let (mut values, mut lines) = (toml::Table::new(), Vec::new());
-        for (key, value) in table {
-            let value_line = line_of(text, key.span().start);
-            let key = key.into_inner().into_owned();
-            let value = toml::Value::deserialize(ValueDeserializer::from(value))
-                .map_err(|e| format!("line {value_line}: {key}: {}", serde_message(&e.message())))?;
-            lines.push((key.clone(), value_line));
-            values.insert(key, value);
-        }
-        lines.sort_by_key(|(_, line)| *line);
-        let line_of_key = |wanted: &str| lines.iter().find(|(key, _)| key == wanted).map_or(line, |(_, line)| *line);
-        let name = match values.remove("name") {
-            None => None,
-            Some(toml::Value::String(name)) if name == INPUT => {
-                let line = line_of_key("name");
-                return Err(format!("line {line}: name = \"{INPUT}\": that is the picture's name; choose another"));
-            }
-            Some(toml::Value::String(name)) if !name.is_empty() => Some(name),
-            Some(other) => {
-                return Err(format!(
-                    "line {}: name = {other}: expected a name, such as \"conv1\"",
-                    line_of_key("name")
-                ));
-            }
-        };
-        let called = name.as_ref().map_or(String::new(), |name| format!("layer {}: ", one_line(name)));
-        let from = match values.remove("from") {
-            None => Vec::new(),
-            Some(toml::Value::String(from)) => vec![from],
-            Some(other) => other.try_into().map_err(|_| {
-                let line = line_of_key("from");
-                format!("line {line}: {called}from: expected the name of a layer, or a list of names")
-            })?,
-        };
-        let mut scales = LayerScales::KEYS.map(|key| (key, None));
-        for (key, scale) in &mut scales {
-            let Some(value) = values.remove(*key) else { continue };
-            match value.as_float().or(value.as_integer().map(|n| n as f64)) {
-                Some(n) if n == 0.0 || (f64::from(f32::MIN_POSITIVE)..=f64::from(f32::MAX)).contains(&n) => {
-                    *scale = Some(n as f32);
-                }
-                _ => {
-                    let line = line_of_key(key);
-                    let value = value.as_float().map_or_else(|| value.to_string(), |n| format!("{n:?}"));
-                    return Err(format!(
-                        "line {line}: {called}{key} = {value}: expected 0, or a number from 1.2e-38 to 3.4e38"
-                    ));
-                }
-            }
-        }
-        match LayerKind::deserialize(values.clone()) {
-            Ok(kind) => {
-                let has_bias = match kind {
-                    LayerKind::Conv2d { bias, .. } | LayerKind::Linear { bias, .. } => bias.start().is_some(),
-                    _ => kind.is_trained(),
-                };
-                let idle = |key: &str| if key == "bias_lr_scale" { !has_bias } else { !kind.is_trained() };
-                if let Some((key, _)) = scales.iter().find(|(key, scale)| scale.is_some() && idle(key)) {
-                    let of = if kind.is_trained() { "bias" } else { "parameters" };
-                    let line = line_of_key(key);
-                    return Err(format!(
-                        "line {line}: {called}{key}: the layer ({}) has no {of} to train",
-                        kind.name()
-                    ));
-                }
-                let [(_, lr), (_, bias_lr_scale), (_, decay)] = scales;
-                let scales =
-                    LayerScales { lr_scale: lr.unwrap_or(1.0), bias_lr_scale, decay_scale: decay.unwrap_or(1.0) };
-                Ok(Item { line, name, from, scales, kind })
-            }
-            Err(error) => {
-                let message = with_common_keys(serde_message(&error.message()));
-                let (line, key) = match culprit(&values, &message) {
-                    Some(key) => (line_of_key(key), format!("{key}: ")),
-                    None => (line, String::new()),
-                };
-                // Some messages begin with the key themselves.
-                let message = message.strip_prefix(&key).unwrap_or(&message);
-                Err(format!("line {line}: {called}{key}{message}"))
-            }
-        }
-    }
-}
-
-/// The message about an unknown key, with the keys that any layer has.
-fn with_common_keys(message: String) -> String {
-    let common = format!("`name`, `from`, `{}`", LayerScales::KEYS.join("`, `"));
-    match message.strip_suffix(", there are no fields") {
-        Some(message) => format!("{message}, expected `name` or `from`"),
-        None if message.starts_with("unknown field") => format!("{message}, {common}"),
-        None => message,
-    }
-}
-
-/// The key that a layer's error is about: without it there would be another error, or none.
-fn culprit<'a>(values: &'a toml::Table, message: &str) -> Option<&'a String> {
-    let without = |key: &&String| {
-        let mut fewer = values.clone();
-        fewer.remove(*key);
-        LayerKind::deserialize(fewer)
-            .err()
-            .is_none_or(|error| with_common_keys(serde_message(&error.message())) != message)
-    };
-    // Without its kind a layer always has another error.
-    let (kind, others): (Vec<_>, Vec<_>) = values.keys().partition(|key| *key == "kind");
-    others.into_iter().chain(kind).find(|key| !message.starts_with("missing field") && without(key))
 }
 
 /// Gives Caffe's names to layers without: the kind's, and the number of the last layer with a weight.

@@ -260,6 +260,10 @@ mod tests {
             train.graph.nodes.iter().filter(|n| matches!(n.op, Op::Conv2dBackwardWeight(_))).count()
         };
         assert_eq!((backward(&own), backward(&frozen)), (1, 0));
+        assert!(frozen.layers.iter().all(|layer| layer.frozen == (layer.name == "conv1")));
+        let biases = train("lr_scale = 1", "bias_lr_scale = 0");
+        assert_eq!((update(&biases, "fc2.weight"), update(&biases, "fc2.bias")), (Some((1.0, 5e-4)), None));
+        assert!(!biases.layers.iter().any(|layer| layer.frozen));
     }
 
     #[test]

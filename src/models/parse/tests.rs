@@ -47,7 +47,7 @@ fn errors_name_the_file_and_the_layer() {
         ("name = \"\"\ninput = [3, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]", "name and about"),
         (
             "name = \"m\"\ninput = [1, 8, 8]\nlayers = [{ name = \"r\", kind = \"relu\" }]",
-            "expected [3, height, width]",
+            "line 2: input = [1, 8, 8]: expected [3, height, width]",
         ),
         (
             &format!("{head}layers = [{{ name = \"r\", kind = \"relu\" }}, {{ name = \"r\", kind = \"tanh\" }}]"),
@@ -66,6 +66,7 @@ fn errors_name_the_line() {
     let text = |layers: &str| format!("name = \"m\"\ninput = [3, 8, 8]\n\nlayers = [\n{layers}\n]\n");
     let conv = "    { kind = \"conv2d\", out = 4, kernel = 3 },\n";
     for (layers, expected) in [
+        (format!("{conv}    {{ kind = \"linear\", out = 3,\n out = 4 }},"), "line 7: duplicate key out"),
         (format!("{conv}    \"relux\","), "my.toml: line 6: unknown variant `relux`, expected one of `conv2d`"),
         (
             format!("{conv}    {{ kind = \"linear\",\n out = 3, lr_scale = \"a\" }},"),
