@@ -1,11 +1,11 @@
-//! Pictures per second of AlexNet in Burn through wgpu: what convoy's README compares itself with.
+//! Pictures per second of AlexNet in Burn, on the CPU (`flex`) or through wgpu: what convoy's README compares itself with.
 //!
-//!     cargo run --release --manifest-path benches/alexnet_burn/Cargo.toml -- BATCH [STEPS]
+//!     cargo run --release --manifest-path benches/alexnet_burn/Cargo.toml --features flex -- BATCH [STEPS]
 //!
 //! Training is forward, backward and Adam, without the paper's normalisation. Random data in memory, f32; the
-//! median step after two. Burn times its kernels in the first steps, for many minutes on a software device, and keeps what
-//! it finds under `XDG_CACHE_HOME`: run it twice. The first linear layer is made of two, whose results are added: its weight
-//! in one piece is larger than what llvmpipe, or a browser, binds.
+//! median step after two. Through wgpu (`--features wgpu`) Burn times its kernels in the first steps, for many minutes on a software
+//! device, and keeps what it finds under `XDG_CACHE_HOME`: run it twice. There the first linear layer is made of two, whose results are
+//! added: its weight in one piece is larger than what llvmpipe, or a browser, binds.
 
 use std::time::Instant;
 
@@ -20,6 +20,8 @@ use burn::tensor::{Device, Distribution, Int, Tensor, TensorData};
 
 const CLASSES: usize = 2;
 const FEATURES: usize = 256 * 6 * 6;
+/// Of the first linear layer.
+const PARTS: usize = if cfg!(feature = "wgpu") { 2 } else { 1 };
 
 #[derive(Module, Debug)]
 struct AlexNet {
@@ -39,7 +41,7 @@ impl AlexNet {
                 .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
                 .init(device)
         };
-        let half = |bias| LinearConfig::new(FEATURES / 2, 4096).with_bias(bias).init(device);
+        let part = |number| LinearConfig::new(FEATURES / PARTS, 4096).with_bias(number == 0).init(device);
         AlexNet {
             convs: vec![
                 conv([3, 96], 11, 4, 2),
@@ -50,7 +52,7 @@ impl AlexNet {
             ],
             pool: MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).init(),
             dropout: DropoutConfig::new(0.5).init(),
-            fc6: vec![half(true), half(false)],
+            fc6: (0..PARTS).map(part).collect(),
             fc7: LinearConfig::new(4096, 4096).init(device),
             fc8: LinearConfig::new(4096, CLASSES).init(device),
         }
@@ -63,16 +65,27 @@ impl AlexNet {
             if pooled { self.pool.forward(x) } else { x }
         });
         let x = self.dropout.forward(x.flatten::<2>(1, 3));
-        let half = |i: usize| self.fc6[i].forward(x.clone().narrow(1, i * FEATURES / 2, FEATURES / 2));
-        let x = self.dropout.forward(relu(half(0) + half(1)));
+        let part = |i: usize| self.fc6[i].forward(x.clone().narrow(1, i * FEATURES / PARTS, FEATURES / PARTS));
+        let x = (1..PARTS).fold(part(0), |sum, i| sum + part(i));
+        let x = self.dropout.forward(relu(x));
         self.fc8.forward(relu(self.fc7.forward(x)))
     }
+}
+
+#[cfg(feature = "wgpu")]
+fn device() -> Device {
+    Device::wgpu(Default::default())
+}
+
+#[cfg(all(feature = "flex", not(feature = "wgpu")))]
+fn device() -> Device {
+    Device::flex()
 }
 
 fn main() {
     let mut numbers = std::env::args().skip(1).map(|a| a.parse::<usize>().expect("arguments: BATCH [STEPS]"));
     let (batch, steps) = (numbers.next().unwrap_or(2), numbers.next().unwrap_or(5));
-    let device = Device::wgpu(Default::default()).autodiff();
+    let device = device().autodiff();
     let mut model = AlexNet::new(&device);
     let mut optimizer = AdamConfig::new().with_epsilon(1e-8).init();
     let loss = CrossEntropyLossConfig::new().init(&device);
