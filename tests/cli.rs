@@ -742,6 +742,10 @@ fn compare_draws_runs_beside_each_other() {
     let same = place.convoy("compare run other/run").ok();
     assert!(same.stdout.lines().any(|row| row.starts_with("other/run ")), "{}", same.stdout);
     place.convoy("compare pictures").refused(2, &["pictures", "no run"]);
+    place.convoy(&format!("{TRAIN} --max-steps 1 --out . --name short")).ok();
+    place.convoy("compare run short").refused(2, &["short: the run has no whole epoch"]);
+    std::fs::remove_file(place.path("short/metrics.csv")).unwrap();
+    place.convoy("compare run short").refused(2, &["short: the run has no whole epoch"]);
     place.convoy("compare run --training-error 101").refused(2, &["--training-error", "0 to 100"]);
     place.convoy(&format!("{TRAIN} --activation swish")).refused(2, &["--activation", "swish", "gelu"]);
     place.write("linear.toml", "input = [3, 32, 32]\nlayers = [\"flatten\", { kind = \"linear\", out = \"classes\" }]");

@@ -59,7 +59,8 @@ pub struct Options {
     /// How weights start, those of layers too that say their own; without this option a model file decides, not the preset
     #[arg(long, help_heading = "Model")]
     init: Option<InitKind>,
-    /// Where biases start that the model starts above 0: the paper's 1, Caffe's 0.1 [default: the model's own]
+    /// Where biases start that the model starts above 0: the paper's 1, Caffe's 0.1; first weights are the model's own then [default: the
+    /// model's own]
     #[arg(long, value_name = "X", help_heading = "Model")]
     bias_init: Option<f64>,
 
@@ -153,7 +154,7 @@ pub struct Options {
     #[arg(long, value_name = "X", help_heading = "Data")]
     color_jitter: Option<f64>,
     /// How much the colours of training pictures are shifted along the principal components of all their colours, each times its
-    /// eigenvalue and a normal number of this deviation: 0.1 in the 2012 paper
+    /// eigenvalue (of colours from 0 to 1) and a normal number of this deviation: 0.1 in the 2012 paper
     #[arg(long, value_name = "X", help_heading = "Data")]
     pca_jitter: Option<f64>,
     /// Probability with which a part of a training picture is erased

@@ -62,7 +62,7 @@ pub fn run(args: Args, console: &Console) -> Result<()> {
     let TrainGraph { graph, parameters, loss, logits, .. } = job.train_graph()?;
     let taken = job.pretrained.as_ref().map(|pretrained| pretrained.report(&parameters)).transpose()?;
     let position = from.as_ref().map(|(lock, checkpoint)| {
-        Position::restore(checkpoint).map_err(|error| {
+        Position::restore(&checkpoint.extra).map_err(|error| {
             let file = lock.folder().join("last.safetensors");
             Error::input(format!("{}: {error}", file.display()))
         })
@@ -279,7 +279,8 @@ fn ending(outcome: &Outcome) -> String {
         Some(best) => format!("; best validation accuracy {:.2} % in epoch {}", 100.0 * best.top1, best.epoch),
         None => String::new(),
     };
-    format!("{why} after {} steps{best}", outcome.step)
+    let steps = if outcome.step == 1 { "step" } else { "steps" };
+    format!("{why} after {} {steps}{best}", outcome.step)
 }
 
 /// Says how the run ended, where its files are and what to do with them.

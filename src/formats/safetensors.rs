@@ -101,6 +101,14 @@ fn half(bits: u16) -> f32 {
     if bits >> 15 == 1 { -size } else { size }
 }
 
+/// The metadata of a file.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    Ok(read(path, |_, _, _| Ok(None))?.metadata)
+}
+
 /// Reads a file; `convert` makes a tensor of an element type, shape and bytes, or passes it over.
 fn read(path: &Path, convert: impl Fn(Dtype, Vec<usize>, &[u8]) -> Result<Option<Tensor>, String>) -> Result<Contents> {
     let wrong = |message: &str| Error::input(format!("{}: {message}", path.display()));

@@ -83,7 +83,12 @@ impl BuildOptions {
 
     pub(super) fn validate(&self, model: &Model) -> Result<()> {
         if self.batch == 0 || self.classes == 0 {
-            return Err(Error::input("the batch size and the number of classes must be 1 or more"));
+            let (batch, classes) = (self.batch, self.classes);
+            let message = format!("a batch of {batch} and {classes} classes: expected 1 or more of each");
+            return Err(Error::input(message));
+        }
+        if self.image_size == Some(0) {
+            return Err(Error::input("an image size of 0: expected 1 or more, or none for the model's own"));
         }
         if let Some(rate) = self.dropout.filter(|rate| !(0.0..1.0).contains(rate)) {
             return Err(Error::input(format!("dropout {rate}: expected a rate in [0, 1)")));

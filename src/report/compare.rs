@@ -6,6 +6,8 @@ use serde::Serialize;
 
 use super::chart::{self, Chart, Line};
 use crate::error::{Error, Result};
+use crate::formats::safetensors;
+use crate::train::position::Position;
 
 /// A run's errors from epoch to epoch.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -16,7 +18,7 @@ pub struct Curves {
     pub points: Vec<Point>,
 }
 
-/// What a run was at the end of an epoch; of its only one, perhaps where it was stopped within it.
+/// What a run was at the end of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Point {
     /// From 1.
@@ -33,17 +35,19 @@ impl Curves {
     /// Reads the `metrics.csv` of a run's folder.
     ///
     /// # Errors
-    /// When there is none, or it holds something else; the message names the line.
+    /// When there is none, or it holds something else (the message names the line), or no epoch was done.
     pub fn read(run: &Path) -> Result<Curves> {
         let path = run.join("metrics.csv");
+        let no_epoch = || Error::input(format!("{}: the run has no whole epoch", run.display()));
         if !path.is_file() {
-            let run = run.display();
-            return Err(Error::input(format!("{run}: no run: it has no metrics.csv; give a folder such as runs/NAME")));
+            let folder = run.display();
+            let message = format!("{folder}: no run: it has no metrics.csv; give a folder such as runs/NAME");
+            return Err(if run.join("config.toml").is_file() { no_epoch() } else { Error::input(message) });
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io("cannot read the metrics", &path))?;
         let points = parse(&text).map_err(|message| Error::input(format!("{}: {message}", path.display())))?;
-        if points.is_empty() {
-            return Err(Error::input(format!("{}: the run has no whole epoch yet", run.display())));
+        if points.is_empty() || (points.len() == 1 && stopped_within(run)?) {
+            return Err(no_epoch());
         }
         let name =
             std::path::absolute(run).ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
@@ -76,6 +80,12 @@ impl Curves {
     }
 }
 
+/// Whether a run of one row was stopped within its epoch, by what is kept to go on from there.
+fn stopped_within(run: &Path) -> Result<bool> {
+    let last = run.join("last.safetensors");
+    Ok(last.is_file() && Position::restore(&safetensors::load_metadata(&last)?)?.epochs == 0)
+}
+
 /// The points of `epoch,step,split,loss,top1,top5,lr,images_per_second,seconds`: each a train row and its val row.
 fn parse(text: &str) -> Result<Vec<Point>, String> {
     let (mut points, mut steps): (Vec<Point>, Vec<f64>) = Default::default();
@@ -84,7 +94,7 @@ fn parse(text: &str) -> Result<Vec<Point>, String> {
         let wrong = || format!("line {}: expected a row of metrics, got {line:?}", number + 1);
         let fields: Vec<&str> = line.split(',').collect();
         let [epoch, step, split, _, top1, _, _, _, seconds] = fields[..] else { return Err(wrong()) };
-        let value = |field: &str| field.parse::<f64>().map_err(|_| wrong());
+        let value = |field: &str| field.parse::<f64>().ok().filter(|value| value.is_finite()).ok_or_else(wrong);
         let (epoch, top1) = (epoch.parse().map_err(|_| wrong())?, value(top1)?);
         match (split, training) {
             ("train", _) => training = Some(1.0 - top1),

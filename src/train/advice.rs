@@ -1,4 +1,5 @@
-//! What a user of these settings should hear before a run: options that take no part in it, and pixels too large for the first weights.
+//! What a user of these settings should hear before a run: options that take no part in it or change others, and pixels too large for the
+//! first weights.
 
 use super::Settings;
 use super::choices::{Augmentation, InitKind, OptimizerKind, ScheduleKind};
@@ -14,7 +15,22 @@ pub fn advice(options: &toml::Table, settings: &Settings, model: &Model) -> Vec<
         let option = key.replace('_', "-");
         of.map(|of| format!("--{option} has no effect here: it is for {of}"))
     });
-    idle.chain(large_pixels(settings, model)).chain(random_for_ever(settings, model)).collect()
+    let told = idle.chain(gave_way(options, settings));
+    told.chain(large_pixels(settings, model)).chain(random_for_ever(settings, model)).collect()
+}
+
+/// Values of the preset that another option excludes.
+fn gave_way(options: &toml::Table, settings: &Settings) -> Vec<String> {
+    let (preset, Ok(settings)) = (settings.preset.table(), settings.table()) else { return Vec::new() };
+    let pairs = [("bias_init", "init"), ("mean", "mean_image"), ("nesterov", "paper_sgd"), ("paper_sgd", "nesterov")];
+    let changed = pairs.into_iter().filter(|(by, key)| {
+        options.contains_key(*by) && !options.contains_key(*key) && preset.get(*key) != settings.get(*key)
+    });
+    let told = changed.filter_map(|(by, key)| {
+        let [by, option] = [by, key].map(|key| key.replace('_', "-"));
+        Some(format!("with --{by}, --{option} is {} and not the preset's {}", settings.get(key)?, preset.get(key)?))
+    });
+    told.collect()
 }
 
 /// Layers that are frozen before they have learnt anything.
@@ -124,6 +140,21 @@ mod tests {
     }
 
     #[test]
+    fn what_gives_way_is_told() {
+        for (options, expected) in [
+            ("bias_init = 0.1", "with --bias-init, --init is \"model\" and not the preset's \"he\""),
+            (
+                "preset = 'paper'\nmean = [0.5, 0.5, 0.5]",
+                "with --mean, --mean-image is false and not the preset's true",
+            ),
+            ("preset = 'paper'\nnesterov = true", "with --nesterov, --paper-sgd is false and not the preset's true"),
+        ] {
+            assert_eq!(told(options, "alexnet"), [expected]);
+        }
+        assert_eq!(told("preset = 'paper'\nbias_init = 0.1", "alexnet"), [""; 0]);
+    }
+
+    #[test]
     fn layers_that_stay_random_are_told() {
         let text = "layers = [\"flatten\", { kind = \"linear\", out = 3, lr_scale = 0 }, { kind = \"linear\", out = \"classes\" }]";
         let model = Model::parse(text, "m").unwrap();
@@ -141,7 +172,7 @@ mod tests {
         for (options, model) in [
             ("preset = 'paper'", "alexnet"),
             ("preset = 'paper'", "resnet18"),
-            ("preset = 'paper'\nmean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]", "vgg11"),
+            ("preset = 'paper'\nmean_image = false\nmean = [0.5, 0.5, 0.5]\nstd = [0.2, 0.2, 0.2]", "vgg11"),
             ("preset = 'paper'\npretrained = 'weights.safetensors'", "vgg11"),
             ("epochs = 3", "vgg11"),
         ] {

@@ -1,5 +1,7 @@
 //! Where a run stands, beside its tensors: with them, enough to go on to the bit.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::Job;
@@ -117,12 +119,12 @@ impl Position {
         Ok(())
     }
 
-    /// Reads the position from a checkpoint's metadata.
+    /// Reads the position from a checkpoint's metadata, its [`Checkpoint::extra`].
     ///
     /// # Errors
     /// When it is not a checkpoint to resume from.
-    pub fn restore(checkpoint: &Checkpoint) -> Result<Position> {
-        let text = checkpoint.extra.get(KEY).ok_or_else(|| {
+    pub fn restore(metadata: &BTreeMap<String, String>) -> Result<Position> {
+        let text = metadata.get(KEY).ok_or_else(|| {
             Error::input("the checkpoint does not say where its run stood: resume from a run's last.safetensors")
         })?;
         toml::from_str(text).map_err(|e| Error::input(format!("the run's position: {}", one_line(&e))))

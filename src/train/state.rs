@@ -35,7 +35,7 @@ pub(super) fn restore(
     graph: &TrainGraph,
     job: &Job,
 ) -> Result<Position> {
-    let position = Position::restore(&checkpoint)?;
+    let position = Position::restore(&checkpoint.extra)?;
     position.check(job)?;
     let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
     for (name, ty) in parameters.chain(graph.states.iter().map(|(name, ty)| (name, ty))) {

@@ -95,7 +95,7 @@ impl<'a> Run<'a> {
             Loader::with_cache(items.clone(), job.loader_options(batch), cache.clone())
         };
         let training = loader(&job, &job.dataset.train, job.batch());
-        let known = resumed.as_ref().map(Position::restore).transpose()?;
+        let known = resumed.as_ref().map(|last| Position::restore(&last.extra)).transpose()?;
         let (components, wanted) = (known.and_then(|position| position.components), job.settings.pca_jitter > 0.0);
         let mut mean_image = None;
         if (wanted && components.is_none()) || (job.settings.mean_image && resumed.is_none()) {
@@ -530,6 +530,6 @@ mod tests {
         });
         assert!(outcome.unwrap_err().to_string().contains("no validation picture"));
         let last = Checkpoint::load(&place.path().join("run/last.safetensors")).unwrap();
-        assert_eq!(Position::restore(&last).unwrap().step, 12);
+        assert_eq!(Position::restore(&last.extra).unwrap().step, 12);
     }
 }

@@ -304,8 +304,8 @@ impl Builder<'_> {
                 Parallel::Data => ("the batch", "pictures"),
             };
             return Err(Error::input(format!(
-                "nothing of the network can be cut over {devices} devices: {what} has fewer {fewer} than that; name fewer \
-                 devices to --adapter"
+                "nothing of the network can be cut over {devices} devices: {what} has fewer {fewer} than that; take \
+                 fewer devices"
             )));
         }
         // Parts of parameters are sent before anything is computed.
