@@ -61,6 +61,7 @@ fn rewrites_change_nothing() {
             let plain = run(Rewrites::NONE);
             for rewrites in [
                 Rewrites { linear_update: true, ..Rewrites::NONE },
+                Rewrites { multi_update: true, ..Rewrites::NONE },
                 Rewrites { epilogues: true, ..Rewrites::NONE },
                 Rewrites { early_updates: true, ..Rewrites::NONE },
                 Rewrites::default(),

@@ -137,7 +137,8 @@ fn no_op_is_left_out() {
     assert!(holes.is_empty(), "too few cases: {holes:?}");
     // Nothing is differentiated twice, or through the pictures' preparation and the optimizers.
     let without_rule = |op: &str| {
-        let others = ["fill", "augment", "mix", "sgd", "adam", "adamw", "linear_update", "running_average"];
+        let others =
+            ["fill", "augment", "mix", "sgd", "adam", "adamw", "linear_update", "multi_update", "running_average"];
         let fused = op.ends_with("_bias") || op.ends_with("_bias_relu"); // after the gradients are there
         fused || op.ends_with("_backward") || others.contains(&op)
     };

@@ -2,13 +2,15 @@
 //! numbers; one that no node computes any more has no memory.
 
 use super::{Graph, Node, Role, ValueId};
-use crate::ops::{Activation, ActivationKind, Biased, LinearUpdate, Op, Product, UpdateRule};
+use crate::ops::{Activation, ActivationKind, Biased, LinearUpdate, MultiUpdate, Op, Product, UpdateRule};
 
 /// Which rewrites are made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rewrites {
     /// The gradient of a linear layer's weight and the optimizer's step on it become one node.
     pub linear_update: bool,
+    /// The optimizer's steps on small parameters become one node for several.
+    pub multi_update: bool,
     /// A convolution or linear layer, its bias and its ReLU become one node.
     pub epilogues: bool,
     /// What updates a parameter runs as soon as it can, and not at the step's end: gradients live shorter.
@@ -17,13 +19,14 @@ pub struct Rewrites {
 
 impl Rewrites {
     /// The graph as it was built.
-    pub const NONE: Rewrites = Rewrites { linear_update: false, epilogues: false, early_updates: false };
+    pub const NONE: Rewrites =
+        Rewrites { linear_update: false, multi_update: false, epilogues: false, early_updates: false };
 }
 
 impl Default for Rewrites {
     /// All of them.
     fn default() -> Self {
-        Rewrites { linear_update: true, epilogues: true, early_updates: true }
+        Rewrites { linear_update: true, multi_update: true, epilogues: true, early_updates: true }
     }
 }
 
@@ -31,6 +34,9 @@ impl Default for Rewrites {
 pub fn fuse(graph: &mut Graph, rewrites: Rewrites, outputs: &[ValueId]) {
     if rewrites.linear_update {
         fuse_linear_updates(graph, outputs);
+    }
+    if rewrites.multi_update {
+        fuse_small_updates(graph);
     }
     if rewrites.epilogues {
         fuse_epilogues(graph, outputs);
@@ -62,6 +68,52 @@ fn fuse_linear_updates(graph: &mut Graph, outputs: &[ValueId]) {
         .filter(|(at, _)| !gone.contains(at))
         .map(|(_, (node, fused))| fused.map_or(node, |(_, fused)| fused))
         .collect();
+}
+
+/// Elements of a parameter, at most, whose step takes a GPU no longer than to start it; its gradient waits for those of others.
+const SMALL: usize = 1 << 16;
+
+/// Steps that are alike and of small parameters, several at a time in the place of the last of them.
+fn fuse_small_updates(graph: &mut Graph) {
+    let small = |node: &Node| {
+        let rule = UpdateRule::of(&node.op)?;
+        (graph[node.inputs[0]].ty.shape.elements() <= SMALL).then_some(rule)
+    };
+    let steps: Vec<_> = graph.nodes.iter().enumerate().filter_map(|(at, node)| Some((at, small(node)?))).collect();
+    let alike = steps.chunk_by(|(_, a), (_, b)| a.is_like(b)).flat_map(|steps| steps.chunks(MultiUpdate::MOST));
+    let mut fused = vec![None; graph.nodes.len()];
+    let mut gone = vec![false; graph.nodes.len()];
+    for steps in alike.filter(|steps| steps.len() > 1) {
+        let nodes = || steps.iter().map(|&(at, _)| &graph.nodes[at]);
+        let own = nodes().flat_map(|node| &node.inputs[..node.inputs.len() - 1]);
+        let (last, schedule) = (steps[steps.len() - 1].0, nodes().flat_map(|node| node.inputs.last()).take(1));
+        steps.iter().for_each(|&(at, _)| gone[at] = at != last);
+        fused[last] = Some(Node {
+            layer: format!("{} parameters", steps.len()),
+            inputs: own.chain(schedule).copied().collect(),
+            outputs: nodes().flat_map(|node| &node.outputs).copied().collect(),
+            op: MultiUpdate { rules: steps.iter().map(|(_, rule)| rule.clone()).collect() }.into(),
+        });
+    }
+    let nodes = std::mem::take(&mut graph.nodes).into_iter().zip(fused).zip(gone);
+    graph.nodes = nodes.filter(|(_, gone)| !gone).map(|((node, fused), _)| fused.unwrap_or(node)).collect();
+}
+
+/// The graph with each small parameter's step as a node of its own, as early as it can be.
+pub(super) fn updates_apart(graph: &Graph) -> Graph {
+    let mut apart = graph.clone();
+    if !graph.nodes.iter().any(|node| matches!(node.op, Op::MultiUpdate(_))) {
+        return apart;
+    }
+    let named = |step: Node| Node { layer: graph[step.inputs[0]].name.clone(), ..step };
+    let nodes = graph.nodes.iter().flat_map(|node| match &node.op {
+        Op::MultiUpdate(steps) => steps.steps(node).map(named).collect(),
+        _ => vec![node.clone()],
+    });
+    apart.nodes = nodes.collect();
+    hoist_updates(&mut apart);
+    apart.number_producers();
+    apart
 }
 
 /// Where nobody else reads a product's sums, and then those with the bias.
@@ -149,6 +201,26 @@ mod tests {
         assert_eq!(plain.nodes.len(), fused.nodes.len() + 3);
     }
 
+    /// In AlexNet these are eight biases and the weights of conv1 and fc8.
+    #[test]
+    fn small_parameters_are_updated_together() {
+        let (plain, fused) = (graph(Rewrites::NONE), graph(Rewrites { multi_update: true, ..Rewrites::NONE }));
+        let counts = fused.nodes.iter().filter_map(|node| match &node.op {
+            Op::MultiUpdate(steps) => Some(steps.rules.len()),
+            _ => None,
+        });
+        assert_eq!(counts.collect::<Vec<_>>(), [6, 4]);
+        // Each is the steps that it took the place of.
+        let of = |nodes: Vec<Node>| {
+            let steps = nodes.into_iter().filter(|node| UpdateRule::of(&node.op).is_some());
+            let mut steps: Vec<_> =
+                steps.map(|Node { op, layer, inputs, outputs }| (layer, op, inputs, outputs)).collect();
+            steps.sort_by(|(a, ..), (b, ..)| a.cmp(b));
+            steps
+        };
+        assert_eq!(of(updates_apart(&fused).nodes), of(plain.nodes));
+    }
+
     /// In AlexNet every layer but the last ends with ReLU.
     #[test]
     fn sums_are_finished_where_they_are_made() {
@@ -188,8 +260,9 @@ mod tests {
     /// Nothing reads a parameter after its update, or a value before it is made.
     #[test]
     fn the_order_stays_right() {
-        for linear_update in [false, true] {
-            let graph = graph(Rewrites { linear_update, early_updates: true, epilogues: linear_update });
+        for all in [false, true] {
+            let early = Rewrites { early_updates: true, ..Rewrites::NONE };
+            let graph = graph(if all { Rewrites::default() } else { early });
             let mut made: Vec<bool> = graph.values.iter().map(|value| value.role != Role::Activation).collect();
             let mut overwritten = vec![false; graph.values.len()];
             for (at, node) in graph.nodes.iter().enumerate() {

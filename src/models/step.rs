@@ -206,7 +206,8 @@ mod tests {
     fn biases_are_treated_as_configured() {
         let model = Model::find("four-layer").unwrap();
         let optimizer = OptimizerConfig { decay_biases: false, bias_lr_scale: 2.0, ..OptimizerConfig::paper() };
-        let train = train_graph(&model, &BuildOptions::new(2, 2), &optimizer, 0.0).unwrap();
+        let options = BuildOptions { rewrites: Rewrites::NONE, ..BuildOptions::new(2, 2) };
+        let train = train_graph(&model, &options, &optimizer, 0.0).unwrap();
         let update = |name: &str| -> Sgd {
             let node = train.graph.nodes.iter().find(|n| n.layer == name && matches!(n.op, Op::Sgd(_))).unwrap();
             match &node.op {

@@ -44,6 +44,33 @@ impl UpdateRule {
     }
 }
 
+impl UpdateRule {
+    /// The same step with its factor of the learning rate, and its decay, times these.
+    pub(crate) fn scaled(&self, rate: f32, decay: f32) -> UpdateRule {
+        let mut scaled = self.clone();
+        let (lr_scale, weight_decay) = match &mut scaled {
+            UpdateRule::Sgd(sgd) => (&mut sgd.lr_scale, &mut sgd.weight_decay),
+            UpdateRule::Adam(adam) => (&mut adam.lr_scale, &mut adam.weight_decay),
+        };
+        *lr_scale *= rate;
+        *weight_decay *= decay;
+        scaled
+    }
+
+    /// Its factor of the learning rate, and its decay.
+    pub(crate) fn factors(&self) -> [f32; 2] {
+        match self {
+            UpdateRule::Sgd(sgd) => [sgd.lr_scale, sgd.weight_decay],
+            UpdateRule::Adam(adam) => [adam.lr_scale, adam.weight_decay],
+        }
+    }
+
+    /// Whether it is the same step but for the factors of learning rate and decay.
+    pub(crate) fn is_like(&self, other: &UpdateRule) -> bool {
+        self.scaled(0.0, 0.0) == other.scaled(0.0, 0.0)
+    }
+}
+
 impl From<UpdateRule> for Op {
     fn from(rule: UpdateRule) -> Op {
         match rule {

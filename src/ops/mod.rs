@@ -28,6 +28,7 @@ mod linear_update;
 mod lrn;
 mod max_pool2d;
 pub(crate) mod mix;
+mod multi_update;
 mod reduce;
 mod reshape;
 mod running_average;
@@ -242,6 +243,7 @@ ops! {
     sgd::{Sgd["sgd"]};
     adam::{Adam["adam", "adamw"]};
     linear_update::{LinearUpdate["linear_update"]};
+    multi_update::{MultiUpdate["multi_update"]};
     biased::{Biased["conv2d_bias", "conv2d_bias_relu", "linear_bias", "linear_bias_relu"]};
 }
 

@@ -114,7 +114,7 @@ pub fn check_step(device: &mut dyn Device, fixture: &Fixture) -> Outcome<Vec<&'s
 
 /// Names of the ops that [`convoy::graph::fuse`] has put into the graph.
 fn fused(train: &TrainGraph) -> Vec<&'static str> {
-    let nodes = train.graph.nodes.iter().filter(|node| matches!(node.op, Op::LinearUpdate(_)));
+    let nodes = train.graph.nodes.iter().filter(|node| matches!(node.op, Op::LinearUpdate(_) | Op::MultiUpdate(_)));
     nodes.map(|node| node.op.name()).collect()
 }
 

@@ -30,6 +30,7 @@ mod linear_update;
 mod lrn;
 mod max_pool2d;
 mod mix;
+mod multi_update;
 mod reduce;
 mod reshape;
 mod running_average;

@@ -12,7 +12,7 @@ use super::libraries::{Libraries, is_library};
 use super::program::CudaProgram;
 use crate::backend::variables::Variables;
 use crate::backend::wgpu::lower::{candidates, lower};
-use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, padded};
+use crate::backend::wgpu::lowering::{ALIGNMENT, Capability, MAX_GROUPS, STORAGE_BUFFERS, padded};
 use crate::backend::{
     COPIED, COPIES, Choices, Device, DeviceInfo, DeviceOptions, Finding, Precision, Program, copy_rate,
 };
@@ -125,6 +125,7 @@ impl CudaDevice {
             context,
             capability: Capability {
                 grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
+                storage_buffers: STORAGE_BUFFERS,
                 precision: options.precision,
                 candidate: options.candidate,
                 ..Capability::gpu(max_window / ALIGNMENT * ALIGNMENT)

@@ -18,6 +18,11 @@ impl WgpuOp for Adam {
 impl Adam {
     /// Sets what `adam_step` of `shaders/optimizer_step.wgsl` needs.
     pub(super) fn set<'a>(&self, dispatch: Builder<'a>) -> Builder<'a> {
+        self.set_form(dispatch).set("weight_decay", self.weight_decay).set("lr_scale", self.lr_scale)
+    }
+
+    /// Sets of it what all parameters have in common.
+    pub(super) fn set_form<'a>(&self, dispatch: Builder<'a>) -> Builder<'a> {
         dispatch
             .constant("DECOUPLED", self.decoupled)
             .set("beta1", self.beta1)
@@ -25,7 +30,5 @@ impl Adam {
             .set("one_minus_beta1", (1.0 - self.beta1 as f64) as f32)
             .set("one_minus_beta2", (1.0 - self.beta2 as f64) as f32)
             .set("epsilon", self.epsilon)
-            .set("weight_decay", self.weight_decay)
-            .set("lr_scale", self.lr_scale)
     }
 }

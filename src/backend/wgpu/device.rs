@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::adapter::Adapter;
 use super::lower::{candidates, of_case};
-use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, Window, padded};
+use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, STORAGE_BUFFERS, Window, padded};
 use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
 use super::probe;
@@ -95,6 +95,9 @@ impl WgpuDevice {
             false => {
                 let limits = wgpu::Limits {
                     max_buffer_size: supported.max_buffer_size,
+                    max_storage_buffers_per_shader_stage: supported
+                        .max_storage_buffers_per_shader_stage
+                        .min(STORAGE_BUFFERS as u32),
                     max_storage_buffer_binding_size: supported.max_storage_buffer_binding_size,
                     ..wgpu::Limits::default().or_worse_values_from(&supported)
                 };
@@ -104,6 +107,7 @@ impl WgpuDevice {
             }
         };
         let max_buffer = limits.max_buffer_size;
+        let storage_buffers = limits.max_storage_buffers_per_shader_stage as usize;
         let max_binding = limits.max_storage_buffer_binding_size.min(max_buffer);
         let features = adapter.wgpu.features() & wanted;
         let request = adapter.wgpu.request_device(&wgpu::DeviceDescriptor {
@@ -135,6 +139,7 @@ impl WgpuDevice {
             capability: Capability {
                 max_window: max_window / ALIGNMENT * ALIGNMENT,
                 grid_side: options.grid_side.unwrap_or(MAX_GROUPS).clamp(1, MAX_GROUPS),
+                storage_buffers,
                 software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
                 precision: options.precision,

@@ -12,7 +12,7 @@ use std::sync::Mutex;
 use super::adapter::adapters;
 use super::dispatch::{Dispatch, Key};
 use super::lower::{lower, of_case};
-use super::lowering::{Capability, MAX_ITERATIONS};
+use super::lowering::{Capability, MAX_ITERATIONS, STORAGE_BUFFERS};
 use super::pipeline::TEXEL_FORMAT;
 use super::shaders::{BindingKind, Kernel};
 use super::translate::capabilities;
@@ -89,7 +89,10 @@ impl Counter {
         let adapter = adapters(false).into_iter().next().expect(advice);
         let request = adapter.wgpu.request_device(&wgpu::DeviceDescriptor {
             required_features: adapter.wgpu.features() & wgpu::Features::SUBGROUP,
-            required_limits: wgpu::Limits { max_storage_buffers_per_shader_stage: 9, ..wgpu::Limits::default() },
+            required_limits: wgpu::Limits {
+                max_storage_buffers_per_shader_stage: STORAGE_BUFFERS as u32 + 1,
+                ..wgpu::Limits::default()
+            },
             ..Default::default()
         });
         let (device, queue) = pollster::block_on(request).unwrap();

@@ -28,6 +28,10 @@ pub(crate) const MAX_TEXELS: usize = 8192 * TEXTURE_WIDTH as usize;
 /// Largest extent of a dispatch in workgroups: WebGPU's default limit.
 pub(crate) const MAX_GROUPS: usize = 65_535;
 
+/// Buffers, besides the uniform, that kernels bind at most; where a device binds fewer than one needs, others take its place. Every device
+/// binds 8; Metal 31 of all kinds, of which wgpu leaves 28.
+pub(crate) const STORAGE_BUFFERS: usize = 25;
+
 /// Iterations of an invocation's loops, all together, at most: some drivers end them silently after 65,535 by their own count.
 pub(crate) const MAX_ITERATIONS: usize = 60_000;
 
@@ -89,6 +93,8 @@ pub(crate) struct Capability {
     pub max_window: u64,
     /// Workgroups in a row of a grid that [`Builder::groups`] folds: as many as a device can do, fewer in tests.
     pub grid_side: usize,
+    /// Buffers that a kernel may bind, besides the uniform.
+    pub storage_buffers: usize,
     /// Whether it is a GPU interface run by the processor, where barriers and scattered loads are dear.
     pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
@@ -103,7 +109,8 @@ impl Capability {
     /// A GPU that binds so many bytes at once, and has nothing that WebGPU leaves open.
     pub const fn gpu(max_window: u64) -> Self {
         let (grid_side, precision) = (MAX_GROUPS, Precision::F32);
-        Capability { max_window, grid_side, software: false, subgroup: None, precision, candidate: 0 }
+        let storage_buffers = 8;
+        Capability { max_window, grid_side, storage_buffers, software: false, subgroup: None, precision, candidate: 0 }
     }
 
     /// Whether products run on texels, see `shaders/texel_product.wgsl`.

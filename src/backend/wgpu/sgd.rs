@@ -18,11 +18,11 @@ impl WgpuOp for Sgd {
 impl Sgd {
     /// Sets what `sgd_step` of `shaders/optimizer_step.wgsl` needs.
     pub(super) fn set<'a>(&self, dispatch: Builder<'a>) -> Builder<'a> {
-        dispatch
-            .constant("PAPER", self.paper)
-            .constant("NESTEROV", self.nesterov)
-            .set("momentum", self.momentum)
-            .set("weight_decay", self.weight_decay)
-            .set("lr_scale", self.lr_scale)
+        self.set_form(dispatch).set("weight_decay", self.weight_decay).set("lr_scale", self.lr_scale)
+    }
+
+    /// Sets of it what all parameters have in common.
+    pub(super) fn set_form<'a>(&self, dispatch: Builder<'a>) -> Builder<'a> {
+        dispatch.constant("PAPER", self.paper).constant("NESTEROV", self.nesterov).set("momentum", self.momentum)
     }
 }

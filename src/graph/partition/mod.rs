@@ -31,6 +31,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use super::fuse::updates_apart;
 use super::{Graph, Node, Role, Value, ValueId};
 use crate::error::{Error, Result};
 use crate::tensor::TensorType;
@@ -178,8 +179,11 @@ fn partition_in(
     parallel: Parallel,
     known: &HashMap<String, Layout>,
 ) -> Result<Partition> {
+    // A device updates each parameter as soon as it can, and those that it has.
+    let whole = updates_apart(graph);
+    let nodes = whole.nodes.clone();
     let mut builder = Builder {
-        whole: graph.clone(),
+        whole,
         parallel,
         known,
         parts: vec![Graph::new(); devices],
@@ -191,7 +195,7 @@ fn partition_in(
         transfers: Vec::new(),
         layer: String::new(),
     };
-    for node in &graph.nodes {
+    for node in &nodes {
         builder.layer.clone_from(&node.layer);
         builder.node(node)?;
     }

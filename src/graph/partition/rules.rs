@@ -26,6 +26,7 @@ impl Builder<'_> {
                 let layout = self.layout(inputs[0])?;
                 self.update(node, node.op.clone(), inputs, &layout)
             }
+            Op::MultiUpdate(_) => unreachable!("each step is a node of its own here"),
             Op::RunningAverage(_) => {
                 let measured = self.layout(inputs[1])?;
                 let layout = self.assign(inputs[0], measured)?;
