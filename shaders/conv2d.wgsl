@@ -166,6 +166,39 @@ fn next_b(walk: ptr<function, WalkB>) -> f32 {
 // Terms per step through workgroup memory, in vec4s.
 const DEPTH: u32 = 4;
 
+// Whether a step's terms are fetched while the step before is summed: memory's latency is hidden, for more registers.
+override AHEAD: bool = false;
+
+// The next step's terms of a row of A.
+fn fetch_a(walk: ptr<function, WalkA>) -> array<vec4f, DEPTH> {
+    var terms: array<vec4f, DEPTH>;
+    //# for d in 0..4
+    {
+        let t0 = next_a(walk);
+        let t1 = next_a(walk);
+        let t2 = next_a(walk);
+        let t3 = next_a(walk);
+        terms[$d] = vec4f(t0, t1, t2, t3);
+    }
+    //# end
+    return terms;
+}
+
+// The same of a column of B.
+fn fetch_b(walk: ptr<function, WalkB>) -> array<vec4f, DEPTH> {
+    var terms: array<vec4f, DEPTH>;
+    //# for d in 0..4
+    {
+        let t0 = next_b(walk);
+        let t1 = next_b(walk);
+        let t2 = next_b(walk);
+        let t3 = next_b(walk);
+        terms[$d] = vec4f(t0, t1, t2, t3);
+    }
+    //# end
+    return terms;
+}
+
 // `tile_SIDE_ROWS_COLUMNS`: SIDE x SIDE invocations, each with ROWS x COLUMNS sums in registers. Small tiles make more workgroups, large
 // ones read less: which is fastest depends on the device and the product.
 
@@ -201,24 +234,36 @@ fn tile_${side}_${rows}_$columns(
     var sum$i_$j = 0.0;
     //# end
     //# end
+    var terms_a: array<vec4f, DEPTH>;
+    var terms_b: array<vec4f, DEPTH>;
+    if (AHEAD && brings_a) {
+        terms_a = fetch_a(&walk_a);
+    }
+    if (AHEAD && brings_b) {
+        terms_b = fetch_b(&walk_b);
+    }
     for (var k = first; k < end; k += DEPTH * 4u) {
-        for (var d = 0u; d < DEPTH; d++) {
-            if (brings_a) {
-                let a0 = next_a(&walk_a);
-                let a1 = next_a(&walk_a);
-                let a2 = next_a(&walk_a);
-                let a3 = next_a(&walk_a);
-                a_${side}_${rows}_$columns[d * ($side * $rows) + index] = hold(vec4f(a0, a1, a2, a3), params.a_scale);
-            }
-            if (brings_b) {
-                let b0 = next_b(&walk_b);
-                let b1 = next_b(&walk_b);
-                let b2 = next_b(&walk_b);
-                let b3 = next_b(&walk_b);
-                b_${side}_${rows}_$columns[d * ($side * $columns) + column] = hold(vec4f(b0, b1, b2, b3), params.b_scale);
-            }
+        if (!AHEAD && brings_a) {
+            terms_a = fetch_a(&walk_a);
         }
+        if (!AHEAD && brings_b) {
+            terms_b = fetch_b(&walk_b);
+        }
+        //# for d in 0..4
+        if (brings_a) {
+            a_${side}_${rows}_$columns[$d * ($side * $rows) + index] = hold(terms_a[$d], params.a_scale);
+        }
+        if (brings_b) {
+            b_${side}_${rows}_$columns[$d * ($side * $columns) + column] = hold(terms_b[$d], params.b_scale);
+        }
+        //# end
         workgroupBarrier();
+        if (AHEAD && brings_a) {
+            terms_a = fetch_a(&walk_a);
+        }
+        if (AHEAD && brings_b) {
+            terms_b = fetch_b(&walk_b);
+        }
         for (var d = 0u; d < DEPTH; d++) {
             //# for j in 0..$columns
             let b$j = vec4f(b_${side}_${rows}_$columns[d * ($side * $columns) + local.x + $j * $side]);

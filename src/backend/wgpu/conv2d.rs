@@ -292,7 +292,7 @@ struct Product {
     epilogue: Option<Epilogue>,
 }
 
-/// Terms that one invocation sums at most: 9 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
+/// Terms that one invocation sums at most: 5 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
 /// invocation's loops after 65,535 iterations in all.
 const MAX_TERMS: usize = 98_304;
 
@@ -308,6 +308,17 @@ const TILES: [Tile; 8] = [
     Tile { kernel: &conv2d::TILE_16_8_8, f16: &conv2d_f16::TILE_16_8_8, rows: 128, columns: 128 },
 ];
 
+/// Numbers of the tiles that may fetch ahead, and their names then: those whose invocations have much to sum meanwhile, or registers left.
+const AHEAD: [(usize, &str); 3] = [(0, "tile_8_8_8_ahead"), (4, "tile_16_4_4_ahead"), (7, "tile_16_8_8_ahead")];
+
+/// How a product is computed by tiles.
+#[derive(Clone, Copy)]
+struct Way {
+    tile: &'static Tile,
+    /// Whether a step's terms are fetched while the step before is summed.
+    ahead: bool,
+}
+
 /// Terms of a product, and how their sum is cut.
 struct Piece {
     k: Range<usize>,
@@ -320,16 +331,19 @@ struct Piece {
 
 impl Product {
     fn lower(&self, cx: &mut Lowering) -> Result<()> {
-        let tiles = TILES.iter().map(|tile| (tile.kernel.entry, Some(tile)));
+        let way = |tile: &'static Tile, ahead| Some(Way { tile, ahead });
+        let tiles = TILES.iter().map(|tile| (tile.kernel.entry, way(tile, false)));
+        let ahead = AHEAD.into_iter().map(|(number, name)| (name, way(&TILES[number], true)));
         let texels = cx.capability.texels().then_some(("texels", None));
-        let tile = cx.choose(&texels.into_iter().chain(tiles).collect::<Vec<_>>());
-        if tile.is_none() && self.lower_texels(cx)? {
+        let chosen = cx.choose(&texels.into_iter().chain(tiles).chain(ahead).collect::<Vec<_>>());
+        if chosen.is_none() && self.lower_texels(cx)? {
             return Ok(());
         }
-        self.lower_tiles(cx, tile.unwrap_or(&TILES[0]))
+        self.lower_tiles(cx, chosen.unwrap_or(Way { tile: &TILES[0], ahead: false }))
     }
 
-    fn lower_tiles(&self, cx: &mut Lowering, tile: &Tile) -> Result<()> {
+    fn lower_tiles(&self, cx: &mut Lowering, way: Way) -> Result<()> {
+        let tile = way.tile;
         let tiles = self.n.div_ceil(tile.columns) * self.m.div_ceil(tile.rows) * self.groups;
         let elements = self.groups * self.m * self.n;
         for first in (0..self.k).step_by(MAX_TERMS) {
@@ -341,14 +355,14 @@ impl Product {
             let epilogue = self.epilogue.filter(|_| first + terms == self.k);
             let piece = Piece { k, part, parts, c_part: elements, accumulate, epilogue };
             if parts == 1 {
-                self.dispatch_tiles(cx, tile, &piece, &self.c)?;
+                self.dispatch_tiles(cx, way, &piece, &self.c)?;
                 continue;
             }
             let partial = cx.scratch(elements * parts);
             let partial = cx.whole(&partial)?;
             let strided = partial.strided(self.c.group, self.c.row, self.c.outer, self.c.inner);
             let piece = Piece { accumulate: false, epilogue: None, ..piece };
-            self.dispatch_tiles(cx, tile, &piece, &strided)?;
+            self.dispatch_tiles(cx, way, &piece, &strided)?;
             let (rows, columns) = (self.m, self.n);
             Parts { elements, parts, rows, columns, accumulate, epilogue }.sum(cx, partial, self.c.window)?;
         }
@@ -362,11 +376,12 @@ impl Product {
     }
 
     /// Dispatches the tile's kernel for all of C, as often as the device's grids ask for.
-    fn dispatch_tiles(&self, cx: &mut Lowering, tile: &Tile, piece: &Piece, c: &Strided) -> Result<()> {
+    fn dispatch_tiles(&self, cx: &mut Lowering, Way { tile, ahead }: Way, piece: &Piece, c: &Strided) -> Result<()> {
         let (columns, most) = (self.n.div_ceil(tile.columns), cx.capability.grid_side);
         for first in (0..columns).step_by(most) {
             let grid = [most.min(columns - first), self.m.div_ceil(tile.rows), self.groups * piece.parts];
-            self.set(cx.dispatch(tile.kernel(&cx.capability)), first * tile.columns, piece, c).grid(grid)?;
+            let dispatch = cx.dispatch(tile.kernel(&cx.capability)).constant("AHEAD", ahead);
+            self.set(dispatch, first * tile.columns, piece, c).grid(grid)?;
         }
         Ok(())
     }
