@@ -30,7 +30,7 @@ pub use inspect::{Duplicate, Inspection, inspect};
 pub use layout::Labels;
 pub use loader::{Batch, Epoch, Loader, LoaderOptions, Skipped};
 pub use pixels::Damage;
-pub use scan::{ScanOptions, scan, scan_labelled};
+pub use scan::{ScanOptions, class_counts, scan, scan_labelled};
 pub(crate) use speed::unlinked;
 pub use speed::{Speed, peak_memory, speed};
 pub use walk::pictures;

@@ -73,7 +73,7 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             let found = labelled(val_dir, dir, None)?;
             notes.extend(found.notes);
             let val = numbered(found.pictures, &classes, val_dir)?;
-            let counts = counts(&val, classes.len());
+            let counts = class_counts(&val, classes.len());
             let missing: Vec<&String> = classes.iter().zip(counts).filter(|(_, n)| *n == 0).map(|(c, _)| c).collect();
             if !missing.is_empty() {
                 let (n, of, listed) = (missing.len(), classes.len(), listed(missing.iter()));
@@ -85,7 +85,7 @@ pub fn scan(dir: &Path, options: &ScanOptions) -> Result<Dataset> {
             (items, val)
         }
         None => {
-            let counts = counts(&items, classes.len());
+            let counts = class_counts(&items, classes.len());
             if let Some(class) = (0..classes.len()).find(|&class| counts[class] < 2) {
                 return Err(Error::input(format!(
                     "{}: class '{}' has {}; expected 2 or more, one to train on and one to validate. \
@@ -114,7 +114,7 @@ pub fn scan_labelled(dir: &Path, classes: &[String]) -> Result<(Vec<Item>, Vec<S
 }
 
 /// Pictures of each class.
-fn counts(items: &[Item], classes: usize) -> Vec<usize> {
+pub fn class_counts(items: &[Item], classes: usize) -> Vec<usize> {
     let mut counts = vec![0; classes];
     items.iter().for_each(|item| counts[item.class as usize] += 1);
     counts

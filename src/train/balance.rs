@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Item;
+use crate::data::{Item, class_counts};
 use crate::rng::{Philox, stream};
 
 /// What makes up for classes of different sizes.
@@ -18,17 +18,10 @@ pub enum Balance {
     Sample,
 }
 
-/// Pictures of each class.
-fn counts(items: &[Item], classes: usize) -> Vec<usize> {
-    let mut counts = vec![0; classes];
-    items.iter().for_each(|item| counts[item.class as usize] += 1);
-    counts
-}
-
 /// Weights of the classes in the loss, by which each counts alike and a picture 1 on the average; those of [`Balance::Loss`].
 /// A class without pictures weighs nothing.
 pub fn loss_weights(items: &[Item], classes: usize) -> Vec<f32> {
-    let counts = counts(items, classes);
+    let counts = class_counts(items, classes);
     let there = counts.iter().filter(|&&n| n > 0).count();
     let weight = |&n: &usize| if n == 0 { 0.0 } else { (items.len() as f64 / (there * n) as f64) as f32 };
     counts.iter().map(weight).collect()

@@ -8,7 +8,7 @@ use super::Job;
 use super::config::Settings;
 use super::metrics::Tally;
 use super::schedule::Plateau;
-use crate::data::Dataset;
+use crate::data::{Dataset, class_counts};
 use crate::error::{Error, Result, one_line};
 use crate::formats::Checkpoint;
 
@@ -60,6 +60,8 @@ impl Position {
     pub fn start(settings: &Settings, dataset: &Dataset) -> Result<Position> {
         let mut settings = settings.table()?;
         settings.retain(|key, _| !FREE.contains(&key));
+        let largest = class_counts(&dataset.val, dataset.classes.len()).into_iter().max().unwrap_or(0);
+        let naive = 1.0 - largest as f64 / dataset.val.len().max(1) as f64;
         Ok(Position {
             settings,
             pictures: dataset.train.len(),
@@ -68,7 +70,7 @@ impl Position {
             epochs: 0,
             since_best: 0,
             best: None,
-            plateau: Plateau::default(),
+            plateau: Plateau::new(naive),
             tally: Tally::default(),
             components: None,
         })

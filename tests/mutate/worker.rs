@@ -138,7 +138,7 @@ impl Process {
 }
 
 /// Kinds of devices, as tests/shaders.rs and tests/sharding.rs have them: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [DeviceOptions; 8] {
+fn devices() -> [DeviceOptions; 9] {
     let options = |gpu_kernels, max_binding_bytes| DeviceOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
@@ -157,6 +157,8 @@ fn devices() -> [DeviceOptions; 8] {
         // Of tiles those that are not square.
         candidate(2),
         candidate(3),
+        // The first that fetches ahead.
+        candidate(8),
         DeviceOptions { precision: Precision::F16 { loss_scale: 8.0 }, ..options(true, None) },
     ]
 }
