@@ -308,8 +308,8 @@ const TILES: [Tile; 8] = [
     Tile { kernel: &conv2d::TILE_16_8_8, f16: &conv2d_f16::TILE_16_8_8, rows: 128, columns: 128 },
 ];
 
-/// Numbers of the tiles that may fetch ahead, and their names then: those whose invocations have much to sum meanwhile, or registers left.
-const AHEAD: [(usize, &str); 3] = [(0, "tile_8_8_8_ahead"), (4, "tile_16_4_4_ahead"), (7, "tile_16_8_8_ahead")];
+/// Numbers of the tiles that may fetch ahead, and their names then: those of which few invocations run at once, each with much to sum meanwhile.
+const AHEAD: [(usize, &str); 2] = [(0, "tile_8_8_8_ahead"), (7, "tile_16_8_8_ahead")];
 
 /// How a product is computed by tiles.
 #[derive(Clone, Copy)]

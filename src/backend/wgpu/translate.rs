@@ -28,7 +28,7 @@ const MAX_WORKGROUP_BYTES: u32 = 16_384;
 pub(super) const RANDOM: u32 = 24;
 
 /// The most kernels that an op chooses between.
-const CANDIDATES: usize = 11;
+const CANDIDATES: usize = 10;
 
 /// GPUs, with each of the kernels that there are for an op, software with and without subgroups, and devices that bind
 /// little at once.
