@@ -1,5 +1,5 @@
-//! Max-pooling and its gradient. The gradient goes to the largest of a window; of equals to the first in the order of rows, then of columns:
-//! so it is sought along each row of the picture, then down the window. NaN is larger than any number.
+//! Max-pooling and its gradient: along each row of the picture the largest of each window's part in it, then of these the largest
+//! down the window. Of equals that is the first in the order of rows, then of columns; NaN is larger than any number.
 
 use rayon::prelude::*;
 
@@ -13,18 +13,20 @@ use crate::tensor::TensorType;
 
 impl CpuOp for MaxPool2d {
     fn scratch(&self, inputs: &[&TensorType], outputs: &[&TensorType], threads: usize) -> usize {
-        threads * Windows::new(self.window(), &inputs[0].shape, &outputs[0].shape).line()
+        let windows = Windows::new(self.window(), &inputs[0].shape, &outputs[0].shape);
+        threads * (windows.line() + windows.parts())
     }
 
     fn run(&self, mut io: Io) {
         let (x, y) = (io.f32(0), io.output(0));
         let windows = Windows::new(self.window(), io.shape(0), io.output_shape(0));
         let ([h, w], [p, q]) = (windows.input, windows.output);
-        let scratch = Pieces::new(io.scratch(), windows.line(), io.threads());
+        let scratch = Pieces::new(io.scratch(), windows.line() + windows.parts(), io.threads());
         y.par_chunks_mut(p * q).zip(x.par_chunks(h * w)).for_each(|(y, x)| {
-            scratch.with(|line| {
+            scratch.with(|scratch| {
+                let (line, parts) = scratch.split_at_mut(windows.line());
                 line.fill(f32::NEG_INFINITY);
-                maxima(y, x, &windows, line);
+                maxima(y, x, &windows, line, parts);
             })
         });
     }
@@ -33,14 +35,14 @@ impl CpuOp for MaxPool2d {
 impl CpuOp for MaxPool2dBackward {
     fn scratch(&self, inputs: &[&TensorType], _: &[&TensorType], threads: usize) -> usize {
         let windows = Windows::new(self.pool.window(), &inputs[0].shape, &inputs[1].shape);
-        threads * (windows.line() + 2 * windows.parts() + 2 * windows.width())
+        threads * (windows.line() + 2 * windows.parts() + windows.width())
     }
 
     fn run(&self, mut io: Io) {
         let (x, dy, dx) = (io.f32(0), io.f32(1), io.output(0));
         let windows = Windows::new(self.pool.window(), io.shape(0), io.shape(1));
         let ([h, w], [p, q]) = (windows.input, windows.output);
-        let lengths = windows.line() + 2 * windows.parts() + 2 * windows.width();
+        let lengths = windows.line() + 2 * windows.parts() + windows.width();
         let scratch = Pieces::new(io.scratch(), lengths, io.threads());
         let planes = x.par_chunks(h * w).zip(dy.par_chunks(p * q));
         dx.par_chunks_mut(h * w).zip(planes).for_each(|(dx, (x, dy))| {
@@ -54,72 +56,54 @@ impl CpuOp for MaxPool2dBackward {
     }
 }
 
-/// Whether `x` takes the place of the maximum so far: the first maximum stays, and NaN wins. Where all are `FINITE` that is one comparison.
+/// Whether `x` takes the place of the maximum so far: the first maximum stays, and NaN wins.
 #[inline(always)]
 #[allow(clippy::neg_cmp_op_on_partial_ord)] // what is no number is not lower
-fn wins<const FINITE: bool>(x: f32, best: f32) -> bool {
-    if FINITE { x > best } else { !(x <= best) & !best.is_nan() }
+fn wins(x: f32, best: f32) -> bool {
+    !(x <= best) & !best.is_nan()
 }
 
 #[inline(always)]
-fn larger<const N: usize, const FINITE: bool>(best: [f32; N], x: [f32; N]) -> [f32; N] {
-    lanes(0.0, |i| if wins::<FINITE>(x[i], best[i]) { x[i] } else { best[i] })
-}
-
-/// Whether no element is NaN or infinite: of these 0 times the element is NaN. Four sums, since each addition waits for the one before.
-#[inline(always)]
-fn all_finite(x: &[f32]) -> bool {
-    let (vectors, rest) = x.as_chunks::<{ 4 * LANES }>();
-    let sum = vectors.iter().fold([0.0; 4 * LANES], |sum, x| lanes(0.0, |i| sum[i] + 0.0 * x[i]));
-    sum.iter().chain(rest).all(|x| x.is_finite())
+fn larger(best: Vector, x: Vector) -> Vector {
+    lanes(0.0, |i| if wins(x[i], best[i]) { x[i] } else { best[i] })
 }
 
 vectorised! {
-    /// y = the maxima of the windows of a plane x: first down its columns, then along them. `line` holds -infinity.
-    fn maxima(y: &mut [f32], x: &[f32], windows: &Windows, line: &mut [f32]) {
+    /// y = the maxima of the windows of a plane x; `line` holds -infinity, `parts` anything.
+    fn maxima(y: &mut [f32], x: &[f32], windows: &Windows, line: &mut [f32], parts: &mut [f32]) {
         #[inline(always)]
-        fn by<const STRIDE: usize, const FMA: bool>(y: &mut [f32], x: &[f32], windows: &Windows, line: &mut [f32]) {
-            if all_finite(x) { of::<STRIDE, true, FMA>(y, x, windows, line) } else { of::<STRIDE, false, FMA>(y, x, windows, line) }
-        }
-        #[inline(always)]
-        fn of<const STRIDE: usize, const FINITE: bool, const FMA: bool>(
+        fn by<const STRIDE: usize, const FMA: bool>(
             y: &mut [f32],
             x: &[f32],
             windows: &Windows,
             line: &mut [f32],
+            parts: &mut [f32],
         ) {
-            let ([_, w], [_, q]) = (windows.input, windows.output);
-            let (kernel, stride) = (windows.kernel(), windows.stride());
-            for (i, y) in y.chunks_exact_mut(q).enumerate() {
-                let rows = windows.rows(i);
-                let (rows, columns) = (&x[rows.start * w..rows.end * w], windows.columns(line));
-                match w < LANES {
-                    true => down::<1, FINITE>(columns, rows),
-                    false => down::<LANES, FINITE>(columns, rows),
+            let (width, kernel, stride) = (windows.width(), windows.kernel(), windows.stride());
+            for (r, parts) in parts.chunks_exact_mut(width).enumerate() {
+                let row = windows.row(line, x, r);
+                for at in starts::<LANES>(width) {
+                    let mut best = [f32::NEG_INFINITY; LANES];
+                    for tap in at * stride..at * stride + kernel {
+                        best = larger(best, every::<STRIDE, FMA>(&row[tap..], stride));
+                    }
+                    store(&mut parts[at..], best);
                 }
-                for at in starts::<LANES>(windows.width()) {
-                    let first = at * stride;
-                    let best = (first..first + kernel).fold([f32::NEG_INFINITY; LANES], |best, tap| {
-                        larger::<LANES, FINITE>(best, every::<STRIDE, FMA>(&line[tap..], stride))
-                    });
+            }
+            for (i, y) in y.chunks_exact_mut(windows.output[1]).enumerate() {
+                let rows = windows.rows(i);
+                let parts = &parts[rows.start * width..rows.end * width];
+                for at in starts::<LANES>(width) {
+                    let mut best = [f32::NEG_INFINITY; LANES];
+                    for part in parts.chunks_exact(width) {
+                        best = larger(best, load(&part[at..]));
+                    }
                     let y = &mut y[at..];
                     if y.len() < LANES { y.copy_from_slice(&best[..y.len()]) } else { store(y, best) }
                 }
             }
         }
-        /// Of each column the largest in the rows.
-        #[inline(always)]
-        fn down<const N: usize, const FINITE: bool>(columns: &mut [f32], rows: &[f32]) {
-            let w = columns.len();
-            for at in starts::<N>(w) {
-                let mut best = [f32::NEG_INFINITY; N];
-                for row in rows.chunks_exact(w) {
-                    best = larger::<N, FINITE>(best, load(&row[at..]));
-                }
-                store(&mut columns[at..], best);
-            }
-        }
-        by_stride!(windows.stride(), by(y, x, windows, line))
+        by_stride!(windows.stride(), by(y, x, windows, line, parts))
     }
 }
 
@@ -138,61 +122,40 @@ vectorised! {
             line: &mut [f32],
             scratch: &mut [f32],
         ) {
-            match all_finite(x) {
-                true => of::<STRIDE, true, FMA>(dx, x, dy, windows, line, scratch),
-                false => of::<STRIDE, false, FMA>(dx, x, dy, windows, line, scratch),
-            }
-        }
-        #[inline(always)]
-        fn of<const STRIDE: usize, const FINITE: bool, const FMA: bool>(
-            dx: &mut [f32],
-            x: &[f32],
-            dy: &[f32],
-            windows: &Windows,
-            line: &mut [f32],
-            scratch: &mut [f32],
-        ) {
             let (width, kernel, stride) = (windows.width(), windows.kernel(), windows.stride());
             // Whole numbers travel as the bits of an f32, which a choice between two leaves alone: vectors are of one type.
             let (parts, rest) = scratch.split_at_mut(windows.parts());
-            let (taps, rest) = rest.split_at_mut(windows.parts());
-            let (origins, places) = rest.split_at_mut(width);
-            for (j, origin) in origins.iter_mut().enumerate() {
-                *origin = f32::from_bits(windows.origin(j) as u32);
-            }
-            // Of each window and row the maximum, and its column in the window.
-            for (r, (parts, taps)) in parts.chunks_exact_mut(width).zip(taps.chunks_exact_mut(width)).enumerate() {
+            let (columns, places) = rest.split_at_mut(windows.parts());
+            let rows = parts.chunks_exact_mut(width).zip(columns.chunks_exact_mut(width));
+            for (r, (parts, columns)) in rows.enumerate() {
                 let row = windows.row(line, x, r);
                 for at in starts::<LANES>(width) {
-                    let origin: Vector = load(&origins[at..]);
-                    let first: Vector = lanes(0.0, |i| f32::from_bits((-(origin[i].to_bits() as i32)).max(0) as u32));
-                    let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], first);
+                    let column = |tap: usize| lanes(0.0, |i| f32::from_bits(windows.column(at + i, tap) as u32));
+                    let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], column(0));
                     for tap in 0..kernel {
                         let x = every::<STRIDE, FMA>(&row[at * stride + tap..], stride);
-                        let tap = f32::from_bits(tap as u32);
-                        winner = lanes(0.0, |i| if wins::<FINITE>(x[i], best[i]) { tap } else { winner[i] });
-                        best = larger::<LANES, FINITE>(best, x);
+                        let column: Vector = column(tap);
+                        winner = lanes(0.0, |i| if wins(x[i], best[i]) { column[i] } else { winner[i] });
+                        best = larger(best, x);
                     }
                     store(&mut parts[at..], best);
-                    store(&mut taps[at..], winner);
+                    store(&mut columns[at..], winner);
                 }
             }
             for (i, dy) in dy.chunks_exact(windows.output[1]).enumerate() {
                 let rows = windows.rows(i);
                 for at in starts::<LANES>(width) {
-                    let origin: Vector = load(&origins[at..]);
                     let place = |r: usize| -> Vector {
-                        let (tap, row): (Vector, _) = (load(&taps[r * width + at..]), (r * windows.input[1]) as u32);
-                        lanes(0.0, |i| f32::from_bits(tap[i].to_bits().wrapping_add(row)))
+                        let column: Vector = load(&columns[r * width + at..]);
+                        lanes(0.0, |i| f32::from_bits(column[i].to_bits() + (r * windows.input[1]) as u32))
                     };
                     let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], place(rows.start));
                     for r in rows.clone() {
                         let (x, place): (Vector, Vector) = (load(&parts[r * width + at..]), place(r));
-                        winner = lanes(0.0, |i| if wins::<FINITE>(x[i], best[i]) { place[i] } else { winner[i] });
-                        best = larger::<LANES, FINITE>(best, x);
+                        winner = lanes(0.0, |i| if wins(x[i], best[i]) { place[i] } else { winner[i] });
+                        best = larger(best, x);
                     }
-                    let place: Vector = lanes(0.0, |i| f32::from_bits(winner[i].to_bits().wrapping_add(origin[i].to_bits())));
-                    store(&mut places[at..], place);
+                    store(&mut places[at..], winner);
                 }
                 for (dy, place) in dy.iter().zip(places.iter()) {
                     dx[place.to_bits() as usize] += dy;

@@ -59,10 +59,10 @@ impl Windows {
         self.window.stride[1]
     }
 
-    /// The picture's column under the first column of window j, below 0 in the padding.
+    /// The picture's column under column `tap` of window j, or its first one left of which that is.
     #[inline(always)]
-    pub fn origin(&self, j: usize) -> isize {
-        (j * self.window.stride[1]) as isize - self.window.padding[1] as isize
+    pub fn column(&self, j: usize, tap: usize) -> usize {
+        (j * self.window.stride[1] + tap).saturating_sub(self.window.padding[1])
     }
 
     /// Row r of the plane x as the windows see it, [`Windows::width`] of them. Where none reaches into padding that is the plane itself, and
