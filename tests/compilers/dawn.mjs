@@ -34,9 +34,14 @@ const handlers = {
     return { name: name || description, driver: description, subgroup, maxStorageBufferBindingSize, maxBufferSize };
   },
 
+  // A kernel without a pipeline: what binds more buffers than the device has.
+  module({ source }) {
+    if (!modules.has(source)) modules.set(source, device.createShaderModule({ code: source }));
+  },
+
   // A pipeline with exactly these bindings.
   async pipeline({ source, entryPoint, constants, bindings }) {
-    if (!modules.has(source)) modules.set(source, device.createShaderModule({ code: source }));
+    handlers.module({ source });
     const entries = bindings.map(binding => ({ ...binding, visibility: GPUShaderStage.COMPUTE }));
     const layout = device.createBindGroupLayout({ entries });
     const pipeline = await device.createComputePipelineAsync({

@@ -65,13 +65,18 @@ pub(in crate::backend) fn pipelines() -> Vec<Dispatch> {
                 dispatch.label,
                 dispatch.groups
             );
-            let buffer = |binding: &&Binding| matches!(binding.kind, BindingKind::Read | BindingKind::ReadWrite);
-            let buffers = dispatch.kernel.bindings.iter().filter(buffer).count();
+            let buffers = storage_buffers(&dispatch.kernel);
             assert!(buffers <= capability.storage_buffers, "{}: {buffers} buffers", dispatch.label);
             found.entry(dispatch.key()).or_insert(dispatch);
         }
     }
     found.into_values().collect()
+}
+
+/// How many storage buffers the kernel binds.
+pub(super) fn storage_buffers(kernel: &Kernel) -> usize {
+    let buffer = |binding: &&Binding| matches!(binding.kind, BindingKind::Read | BindingKind::ReadWrite);
+    kernel.bindings.iter().filter(buffer).count()
 }
 
 /// The kernel's module.
