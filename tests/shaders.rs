@@ -3,15 +3,16 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use convoy::backend::Device;
 use convoy::backend::DeviceOptions;
 use convoy::backend::cpu::CpuDevice;
 use convoy::ops::case::Case;
 use convoy::ops::{Op, draw};
 use convoy::selftest::{Kind, Prepared, Selection, Suite, coverage, gradient, harness};
+use convoy::tensor::Tensor;
 
 /// All cases, evaluated once for all devices; the random ones of `CONVOY_SEED`.
 static SUITE: LazyLock<Suite> = LazyLock::new(|| Suite::new(&Selection { seed: seed(), ..Selection::default() }));
@@ -20,32 +21,54 @@ fn seed() -> u64 {
     std::env::var("CONVOY_SEED").map_or(1, |seed| seed.parse().expect("CONVOY_SEED is a number"))
 }
 
-fn check(device: &mut dyn Device) {
-    let start = Instant::now();
-    let report = SUITE.run(device, |_| {});
-    let slowest = report.ops.iter().map(|op| format!("{} {:.0}", op.op, op.ms)).collect::<Vec<_>>().join(", ");
-    println!("seed {}", report.seed);
-    println!("{}: {} cases in {:?}; ms by op: {slowest}", report.device.name, report.cases, start.elapsed());
+#[test]
+fn the_cpu_is_right() {
+    let report = SUITE.run(&mut *common::cpu(), |_| {});
+    println!("seed {}, {}: {} cases", report.seed, report.device.name, report.cases);
     common::assert_none(report.failures.iter().map(ToString::to_string).collect());
     assert_eq!(report.failed, 0);
 }
 
 #[test]
-fn the_cpu_is_right() {
-    check(&mut *common::cpu());
-}
-
-#[test]
 fn the_gpu_is_right() {
-    check(&mut *common::gpu());
+    check_and_with_checks(&Kind::plain(), |_| true);
 }
 
 /// The kernels that GPUs use, also where the device under test is software and has kernels of its own. WebGPU's default limits are
-/// enough for them.
+/// enough for them. What is in pieces is so for software's sake: for these kernels other cases are.
 #[test]
 fn kernels_for_gpus_are_right() {
     let options = DeviceOptions { poison: true, gpu_kernels: true, default_limits: true, ..DeviceOptions::default() };
-    check_kind(&Kind::new("kernels for GPUs", options));
+    check_and_with_checks(&Kind::new("kernels for GPUs", options), |case| !case.name.ends_with("in pieces"));
+}
+
+/// Every case that a kind of the device takes. Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel
+/// reads or writes outside its windows, and none uses workgroup memory that it has not written. Large cases reach no other edges than small
+/// ones, and would take as long as all of them.
+fn check_and_with_checks(kind: &Kind, wanted: impl Fn(&Case) -> bool) {
+    let mut device = common::gpu_with(kind.options.clone());
+    let mut checked = common::gpu_with(DeviceOptions { checked: true, ..kind.options.clone() });
+    let mut times = BTreeMap::new();
+    let mut check = |prepared: &Prepared| -> Result<(), String> {
+        let (start, case) = (Instant::now(), &prepared.case);
+        let found = prepared.run(&mut *device)?;
+        prepared.judge(&found, &*device).map_err(|wrong| wrong.to_string())?;
+        *times.entry(case.op.name()).or_insert(0) += start.elapsed().as_millis();
+        let small = case.op.macs(&case.types()) <= 4_000_000;
+        match small && !same_bits(&found, &prepared.run(&mut *checked)?) {
+            true => Err("not the same bits with run-time checks".into()),
+            false => Ok(()),
+        }
+    };
+    let cases: Vec<_> = SUITE.cases().iter().filter(|it| kind.takes(&it.case) && wanted(&it.case)).collect();
+    let wrong = |it: &&Prepared| Some(format!("{}: {}", it.case.label(), check(it).err()?));
+    let failures = cases.iter().filter_map(wrong).collect();
+    println!("seed {}, {} {}: {} cases; ms by op: {times:?}", seed(), device.info().name, kind.name, cases.len());
+    common::assert_none(failures);
+}
+
+fn same_bits(one: &[Tensor], other: &[Tensor]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| harness::same_bits(one, other))
 }
 
 /// Where an op chooses between kernels, each of them is right.
@@ -79,39 +102,16 @@ fn check_kind(kind: &Kind) {
     println!("{}: {} cases in {:?}", kind.name, cases.len(), start.elapsed());
 }
 
-/// Checks of indices, divisors and loops, and cleared workgroup memory, change no bit: no kernel reads or writes outside its
-/// windows, and none uses workgroup memory that it has not written. Large cases reach no other edges than small ones, and would take as
-/// long as all of them.
-#[test]
-fn run_time_checks_change_nothing() {
-    for gpu_kernels in [true, false] {
-        let options = |checked| DeviceOptions { poison: true, gpu_kernels, checked, ..DeviceOptions::default() };
-        let kind = Kind::new("", options(true));
-        let small = |case: &Case| case.op.macs(&case.types()) <= 4_000_000 && kind.takes(case);
-        assert_same(&SUITE, small, &mut *common::gpu_with(options(true)), &mut *common::gpu_with(options(false)));
-    }
-}
-
 /// The number of threads changes no bit.
 #[test]
 fn threads_change_nothing() {
-    let threads = |n| CpuDevice::new(Some(n)).unwrap();
-    for n in [2, 3] {
-        assert_same(&SUITE, |_| true, &mut threads(1), &mut threads(n));
-    }
-}
-
-fn assert_same(suite: &Suite, wanted: impl Fn(&Case) -> bool, one: &mut dyn Device, other: &mut dyn Device) {
+    let [mut one, mut two, mut three] = [1, 2, 3].map(|n| CpuDevice::new(Some(n)).unwrap());
     let mut failures = Vec::new();
-    for prepared in suite.cases().iter().filter(|prepared| wanted(&prepared.case)) {
-        let label = prepared.case.label();
-        match (prepared.run(one), prepared.run(other)) {
-            (Ok(one), Ok(other)) => {
-                let same = one.iter().zip(&other).all(|(one, other)| harness::same_bits(one, other));
-                failures.extend((!same).then(|| format!("{label}: not the same bits")));
-            }
-            (one, other) => failures.extend([one.err(), other.err()].into_iter().flatten()),
-        }
+    for prepared in SUITE.cases() {
+        let run = |device| prepared.run(device).unwrap_or_else(|e| panic!("{}: {e}", prepared.case.label()));
+        let alone = run(&mut one);
+        let same = same_bits(&alone, &run(&mut two)) && same_bits(&alone, &run(&mut three));
+        failures.extend((!same).then(|| prepared.case.label()));
     }
     common::assert_none(failures);
 }

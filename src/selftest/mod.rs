@@ -123,10 +123,18 @@ impl Prepared {
     /// What is wrong.
     pub fn check(&self, device: &mut dyn Device) -> Result<f64, Wrong> {
         let found = self.run(device).map_err(Wrong::Step)?;
+        self.judge(&found, device)
+    }
+
+    /// The largest error of the case's outputs, `found` on `device`, as a share of its tolerance.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn judge(&self, found: &[Tensor], device: &dyn Device) -> Result<f64, Wrong> {
         // What NVIDIA's libraries promise of a ReLU is max(x, 0), which is 0 where x is no number.
         let has_relu = matches!(&self.case.op, Op::Biased(biased) if biased.relu);
         let drops_nan = has_relu && self.is_of_library(device);
-        compare_with(&found, &self.expected, drops_nan).map_err(Wrong::Element)
+        compare_with(found, &self.expected, drops_nan).map_err(Wrong::Element)
     }
 
     /// Whether NVIDIA's libraries compute it on `device`.

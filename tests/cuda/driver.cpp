@@ -23,7 +23,7 @@
 
 enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_CONTEXT = 201, NOT_FOUND = 500, NOT_READY = 600, ILLEGAL = 700, REACHED = 704, CAPTURING = 900 };
 enum { ATTRIBUTE_INTEGRATED = 18, ATTRIBUTE_MAJOR = 75, ATTRIBUTE_MINOR = 76 };
-constexpr size_t MEMORY = size_t(4) << 30;
+constexpr size_t MEMORY = size_t(256) << 20;  // little, so that a test fills it soon
 
 struct Dim {
     unsigned x, y, z;

@@ -137,7 +137,7 @@ impl Process {
     }
 }
 
-/// Kinds of devices, as tests/shaders.rs and tests/sharding.rs have them: each has kernels, or ways through them, that the others do not take.
+/// Kinds of devices, as tests/shaders.rs and tests/whole/bindings.rs have them: each has kernels, or ways through them, that the others do not take.
 fn devices() -> [DeviceOptions; 9] {
     let options = |gpu_kernels, max_binding_bytes| DeviceOptions {
         poison: true,

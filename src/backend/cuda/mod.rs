@@ -20,6 +20,8 @@ mod libraries;
 mod library;
 mod program;
 mod stage;
+#[cfg(test)]
+mod suite;
 pub(in crate::backend) mod translate;
 
 pub use device::CudaDevice;

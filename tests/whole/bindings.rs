@@ -1,8 +1,7 @@
 //! Values larger than one binding: a device that may bind little at once computes what it does without the limit.
 
-mod common;
-
-use common::training::train;
+use crate::common;
+use crate::common::training::train;
 use convoy::backend::Device;
 use convoy::backend::DeviceOptions;
 use convoy::models::OptimizerConfig;

@@ -1,7 +1,5 @@
 //! Shape rules, over every case of every op.
 
-mod common;
-
 use convoy::ops::case::Case;
 use convoy::ops::{Array, Op};
 use convoy::tensor::{Tensor, TensorType};

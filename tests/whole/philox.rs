@@ -1,7 +1,6 @@
 //! The random numbers of the shaders are those of `rng`: seen through dropout's mask, which is one comparison of a word.
 
-mod common;
-
+use crate::common;
 use std::collections::HashMap;
 
 use convoy::backend::Device;

@@ -1,9 +1,8 @@
 //! Folders as they are, end to end: what `convoy data` says of them, what training makes of broken files, the cache of decoded pictures,
 //! classes of different sizes, augmentation.
 
-mod common;
-
-use common::binary::{Place, picture};
+use crate::common;
+use crate::common::binary::{Place, picture};
 use image::{ImageFormat, Rgb, RgbImage};
 use serde_json::Value;
 

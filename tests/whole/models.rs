@@ -1,10 +1,9 @@
 //! The zoo on both backends, and what a user does with models: files of one's own, weights that others trained.
 
-mod common;
-
+use crate::common;
 use std::collections::BTreeMap;
 
-use common::binary::Place;
+use crate::common::binary::Place;
 use convoy::backend::Device;
 use convoy::models::{BuildOptions, EvalGraph, Model, OptimizerConfig, ParameterKind, eval_graph, train_graph};
 use convoy::rng::{Philox, stream};

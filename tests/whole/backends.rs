@@ -1,9 +1,8 @@
 //! The two backends are one program: the same losses to rounding, and each repeats itself to the bit.
 
-mod common;
-
-use common::binary::Place;
-use common::training::{train, train_with};
+use crate::common;
+use crate::common::binary::Place;
+use crate::common::training::{train, train_with};
 use convoy::backend::DeviceOptions;
 use convoy::graph::fuse::Rewrites;
 use convoy::models::OptimizerConfig;

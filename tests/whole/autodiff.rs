@@ -1,7 +1,6 @@
 //! Autodiff on graphs of several ops. Each op's own gradient rule is checked in `shaders.rs`.
 
-mod common;
-
+use crate::common;
 use std::collections::HashMap;
 
 use convoy::graph::{Role, autodiff, reference};

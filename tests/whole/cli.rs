@@ -1,11 +1,9 @@
 //! The binary end to end, on pictures that the tests draw: what it prints, what it leaves in the run's folder, what it refuses.
 
-mod common;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Stdio};
 
-use common::binary::{self, Place, Ran};
+use crate::common::binary::{self, Place, Ran};
 use serde_json::Value;
 
 /// An interface that no device of this system has.
@@ -191,7 +189,7 @@ fn the_seed_changes_the_run_and_the_config_repeats_it() {
 fn the_config_repeats_the_run_after_the_model_was_edited() {
     let place = Place::new();
     place.pictures("pictures", 8);
-    let model = include_str!("../src/models/zoo/four-layer.toml");
+    let model = include_str!("../../src/models/zoo/four-layer.toml");
     place.write("mine.toml", model);
     place.convoy(&format!("{TRAIN} --max-steps 2 --out . --name run").replace("four-layer", "mine.toml")).ok();
     place.write("mine.toml", model.replace("\"relu\"", "\"tanh\""));
