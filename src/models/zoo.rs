@@ -83,10 +83,13 @@ mod tests {
         // cifar10_quick (145,578), which is layers-80sec, and of cifar10_full (89,578), which has the layers of layers-18pct.
         // torchvision's table of models: alexnet 61,100,840 and 0.71 GFLOPS (of one multiply-accumulate each), vgg11 132,863,336
         // and 7.61, resnet18 11,689,512 and 1.81. AlexNet in one tower with 1000 classes: 62,378,344 parameters, 1.14 G products.
+        // alexnet-bn has a scale and a shift for each of 1,376 channels, for a bias. The tutorial's net has AlexNet's sizes.
         // LeNet-5 in colour: PyTorch's CIFAR-10 tutorial's net, 62,006. ZFNet: 62,357,608, what the sizes of its figure 3 add up to.
         for (name, classes, parameters, giga_macs) in [
             ("alexnet", 1000, 62_378_344, 1.135),
             ("alexnet-2gpu", 1000, 60_965_224, 0.724),
+            ("alexnet-bn", 1000, 62_378_344 + 1_376, 1.135),
+            ("alexnet-tutorial", 1000, 62_378_344, 1.135),
             ("caffenet", 1000, 60_965_224, 0.724),
             ("alexnet-torchvision", 1000, 61_100_840, 0.714),
             ("vgg11", 1000, 132_863_336, 7.609),
