@@ -48,6 +48,7 @@ mod running_average;
 mod sgd;
 mod softmax;
 mod staging;
+mod step;
 mod texels;
 mod tile;
 

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::device::Shared;
-use super::program::{Step, read_buffer};
+use super::program::read_buffer;
+use super::step::Step;
 use crate::backend::NodeTime;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, TensorType};
