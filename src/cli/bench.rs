@@ -142,9 +142,10 @@ fn text(report: &Report, devices: &[&DeviceInfo]) -> String {
         "{:.2} pictures/s: {:.2} ms a step (median of {}), {:.1} GFLOP/s; the first step took {:.0} ms",
         report.images_per_second, report.ms_per_step, report.steps, report.gflops, report.first_step_ms
     );
+    let take = if report.exchange.is_some() { "on one device alone activations take" } else { "activations take" };
     let _ = writeln!(
         text,
-        "peak memory {}; activations take {}, and would {} had each its own",
+        "peak memory {}; {take} {}, and would {} had each its own",
         bytes(report.peak_memory_bytes),
         bytes(report.slot_bytes),
         bytes(report.value_bytes)
