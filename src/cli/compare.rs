@@ -46,14 +46,26 @@ struct Row<'a> {
 /// Draws the picture and prints the table.
 ///
 /// # Errors
-/// When a folder is no run, or the picture cannot be written.
+/// When a folder is no run, none has a whole epoch, or the picture cannot be written.
 pub fn run(args: Args, console: &Console) -> Result<()> {
     if args.out.extension().is_some_and(|extension| !extension.eq_ignore_ascii_case("svg")) {
         let out = args.out.display();
         return Err(Error::input(format!("--out {out}: the picture is SVG; give a name that ends in .svg")));
     }
-    let mut runs = args.runs.iter().map(|run| Curves::read(run)).collect::<Result<Vec<_>>>()?;
-    tell_apart(&mut runs, &args.runs);
+    let (mut runs, mut paths) = (Vec::new(), Vec::new());
+    for path in args.runs {
+        match Curves::read(&path)? {
+            Some(run) => {
+                runs.push(run);
+                paths.push(path);
+            }
+            None => console.warn(format_args!("{}: left out: the run has no whole epoch", path.display())),
+        }
+    }
+    if runs.is_empty() {
+        return Err(Error::input("none of the runs has a whole epoch"));
+    }
+    tell_apart(&mut runs, &paths);
     atomic::write(&args.out, |file| std::io::Write::write_all(file, Curves::picture(&runs).as_bytes()))?;
     let rows: Vec<Row> = runs.iter().map(|run| row(run, args.training_error / 100.0)).collect();
     if args.json {

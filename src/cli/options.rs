@@ -68,7 +68,7 @@ pub struct Options {
     #[arg(long, value_name = "N", value_parser = count(u32::MAX as u64), help_heading = "Training")]
     epochs: Option<u64>,
     /// Stop after so many steps in all, if --epochs are not done before; does not change the schedule. What is evaluated within an
-    /// epoch is told, but is no candidate for best.safetensors
+    /// epoch is told, but is no candidate for best.safetensors, unless there is no other
     #[arg(long, value_name = "N", value_parser = count(i64::MAX as u64), help_heading = "Training")]
     max_steps: Option<u64>,
     /// Pictures in a step
@@ -130,7 +130,7 @@ pub struct Options {
     /// Epochs between two drops of step
     #[arg(long, value_name = "EPOCHS", help_heading = "Schedule")]
     step_epochs: Option<f64>,
-    /// Epochs without a better validation error before a drop of plateau
+    /// Epochs without a better validation error before a drop of plateau, once the network tells classes apart
     #[arg(long, value_name = "EPOCHS", value_parser = count(u32::MAX as u64), help_heading = "Schedule")]
     lr_patience: Option<u64>,
 

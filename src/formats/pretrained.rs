@@ -61,7 +61,7 @@ impl Pretrained {
         let missing = |parameter: &&Parameter| self.get(parameter).is_none() && parameter.name != MEAN_IMAGE;
         let anew = parameters.iter().filter(missing).map(|parameter| {
             let Parameter { name, shape, .. } = parameter;
-            let frozen = if parameter.is_frozen() { ", and stays so: its layer is frozen" } else { "" };
+            let frozen = if parameter.is_frozen() { ", and stays so: its rate is 0" } else { "" };
             match self.tensors.get(name) {
                 Some(tensor) => format!("{name} {shape} ({} in the file){frozen}", tensor.shape()),
                 None => format!("{name} {shape}{frozen}"),

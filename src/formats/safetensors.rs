@@ -124,11 +124,17 @@ fn read(path: &Path, convert: impl Fn(Dtype, Vec<usize>, &[u8]) -> Result<Option
     let file = File::open(path).map_err(io)?;
     let foreign = |why: &str| wrong(&format!("this is not a safetensors file ({why})"));
     let mut file = BufReader::with_capacity(1 << 20, file);
-    let mut length = [0; 8];
-    file.read_exact(&mut length).map_err(|_| foreign("it is shorter than a header"))?;
-    let length = u64::from_le_bytes(length);
+    let mut start = [0; 8];
+    file.read_exact(&mut start).map_err(|_| foreign("it is shorter than a header"))?;
+    let length = u64::from_le_bytes(start);
     if length > MAX_HEADER_BYTES {
-        return Err(foreign("it claims a header of more than 100 MB"));
+        return Err(foreign(match start.starts_with(b"PK\x03\x04") {
+            true => {
+                "it is a zip archive, as PyTorch's .pth and .pt files are; in Python: \
+                 safetensors.torch.save_file(torch.load(\"FILE.pth\", map_location=\"cpu\"), \"FILE.safetensors\")"
+            }
+            false => "it claims a header of more than 100 MB",
+        }));
     }
     if 8 + length > about.len() {
         return Err(foreign("its header is longer than the file"));
@@ -225,7 +231,9 @@ mod tests {
         }
         for foreign in [&b"PK\x03\x04 a zip file of PyTorch"[..], b"", b"\x89PNG\r\n\x1a\n and so on"] {
             std::fs::write(&path, foreign).unwrap();
-            assert!(load(&path).unwrap_err().to_string().contains("not a safetensors file"));
+            let error = load(&path).unwrap_err().to_string();
+            assert!(error.contains("not a safetensors file"), "{error}");
+            assert_eq!(error.contains("save_file"), foreign.starts_with(b"PK"), "{error}");
         }
         assert!(load(folder.path()).is_err());
         assert!(load(&folder.path().join("missing")).unwrap_err().to_string().contains("cannot read"));

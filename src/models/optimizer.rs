@@ -137,6 +137,10 @@ impl OptimizerConfig {
             ParameterKind::Bias => scales.lr_scale * scales.bias_lr_scale.unwrap_or(self.bias_lr_scale),
             _ => scales.lr_scale,
         };
+        if !lr_scale.is_finite() {
+            let name = &parameter.name;
+            return Err(Error::input(format!("{name}: lr_scale times bias_lr_scale is more than a 32-bit float has")));
+        }
         let op: Op = match self.rule {
             Rule::Sgd { momentum, nesterov, paper } => Sgd { momentum, weight_decay, nesterov, paper, lr_scale }.into(),
             Rule::Adam { beta1, beta2, epsilon, decoupled } => {

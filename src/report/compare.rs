@@ -32,26 +32,25 @@ pub struct Point {
 }
 
 impl Curves {
-    /// Reads the `metrics.csv` of a run's folder.
+    /// Reads the `metrics.csv` of a run's folder; `None` of a run without a whole epoch.
     ///
     /// # Errors
-    /// When there is none, or it holds something else (the message names the line), or no epoch was done.
-    pub fn read(run: &Path) -> Result<Curves> {
+    /// When the folder is no run's, or the file holds something else (the message names the line).
+    pub fn read(run: &Path) -> Result<Option<Curves>> {
         let path = run.join("metrics.csv");
-        let no_epoch = || Error::input(format!("{}: the run has no whole epoch", run.display()));
         if !path.is_file() {
             let folder = run.display();
             let message = format!("{folder}: no run: it has no metrics.csv; give a folder such as runs/NAME");
-            return Err(if run.join("config.toml").is_file() { no_epoch() } else { Error::input(message) });
+            return if run.join("config.toml").is_file() { Ok(None) } else { Err(Error::input(message)) };
         }
         let text = std::fs::read_to_string(&path).map_err(Error::io("cannot read the metrics", &path))?;
         let points = parse(&text).map_err(|message| Error::input(format!("{}: {message}", path.display())))?;
-        if points.is_empty() || (points.len() == 1 && stopped_within(run)?) {
-            return Err(no_epoch());
+        if points.is_empty() || (points.len() == 1 && stopped_within(run)) {
+            return Ok(None);
         }
         let name =
             std::path::absolute(run).ok().and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
-        Ok(Curves { run: name.unwrap_or_else(|| run.display().to_string()), points })
+        Ok(Some(Curves { run: name.unwrap_or_else(|| run.display().to_string()), points }))
     }
 
     /// The first point whose training error is no larger than `error`.
@@ -81,9 +80,9 @@ impl Curves {
 }
 
 /// Whether a run of one row was stopped within its epoch, by what is kept to go on from there.
-fn stopped_within(run: &Path) -> Result<bool> {
-    let last = run.join("last.safetensors");
-    Ok(last.is_file() && Position::restore(&safetensors::load_metadata(&last)?)?.epochs == 0)
+fn stopped_within(run: &Path) -> bool {
+    let kept = safetensors::load_metadata(&run.join("last.safetensors"));
+    kept.and_then(|metadata| Position::restore(&metadata)).is_ok_and(|position| position.epochs == 0)
 }
 
 /// The points of `epoch,step,split,loss,top1,top5,lr,images_per_second,seconds`: each a train row and its val row.

@@ -3,7 +3,7 @@
 
 use super::Settings;
 use super::choices::{Augmentation, InitKind, OptimizerKind, ScheduleKind};
-use crate::models::{Init, LayerKind, Model};
+use crate::models::{Init, Layer, LayerKind, Model};
 
 /// Pixels above this and He's first weights, which expect about 1, give a first loss in the hundreds and worse.
 const LARGE_PIXELS: f64 = 8.0;
@@ -35,7 +35,8 @@ fn gave_way(options: &toml::Table, settings: &Settings) -> Vec<String> {
 
 /// Layers that are frozen before they have learnt anything.
 fn random_for_ever(settings: &Settings, model: &Model) -> Option<String> {
-    let frozen = model.layers.iter().filter(|layer| layer.scales.lr_scale == 0.0);
+    let is_random = |layer: &&Layer| !matches!(layer.kind, LayerKind::BatchNorm { .. });
+    let frozen = model.layers.iter().filter(|layer| layer.scales.lr_scale == 0.0).filter(is_random);
     let names: Vec<&str> = frozen.map(|layer| layer.name.as_str()).collect();
     (settings.pretrained.is_none() && !names.is_empty()).then(|| {
         let names = names.join(", ");

@@ -88,7 +88,7 @@ pub struct Settings {
     pub step_epochs: f64,
     /// Factor of a drop (`step`, `plateau`), in (0, 1).
     pub lr_factor: f64,
-    /// Epochs without a better validation error before a drop (`plateau`).
+    /// Epochs without a better validation error before a drop (`plateau`), of those since the network first told classes apart.
     pub lr_patience: usize,
     /// Smallest learning rate of `cosine` and `plateau`.
     pub min_lr: f64,

@@ -103,6 +103,39 @@ pub struct Means {
     pub top5: f64,
 }
 
+/// Counts of the pictures of each class, of those that were named so, and of those that were named so rightly.
+#[derive(Clone, Debug)]
+pub struct ByClass(Vec<[u64; 3]>);
+
+impl ByClass {
+    /// All counts zero.
+    pub fn new(classes: usize) -> Self {
+        ByClass(vec![[0; 3]; classes])
+    }
+
+    /// Counts a picture.
+    pub fn add(&mut self, label: usize, predicted: usize) {
+        self.0[label][0] += 1;
+        self.0[predicted][1] += 1;
+        self.0[label][2] += u64::from(predicted == label);
+    }
+
+    /// Whether the names have to do with the pictures, which one name for all has not: the mean of the classes' recalls is above that of names
+    /// drawn as often as these by three standard errors, or by half of what could be gained. (Of class c such names find their own share
+    /// q of all names, with a variance of q (1 - q) / pictures of c.)
+    pub fn tells_apart(&self) -> bool {
+        let named: u64 = self.0.iter().map(|[_, named, _]| named).sum();
+        let present: Vec<[f64; 3]> = self.0.iter().filter(|c| c[0] > 0).map(|c| c.map(|n| n as f64)).collect();
+        let mean = |of: &dyn Fn(f64, f64, f64) -> f64| {
+            present.iter().map(|&[n, as_often, right]| of(n, as_often / named as f64, right)).sum::<f64>()
+                / present.len() as f64
+        };
+        let above = mean(&|n, _, right| right / n) - mean(&|_, q, _| q);
+        let error = (mean(&|n, q, _| q * (1.0 - q) / n) / present.len() as f64).sqrt();
+        above > f64::min(3.0 * error, 0.5 * (1.0 - 1.0 / present.len() as f64))
+    }
+}
+
 /// Counts by true class (row) and predicted class (column).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Confusion(pub Vec<Vec<u64>>);
@@ -189,6 +222,31 @@ mod tests {
         assert_eq!(tally, Tally { n: 2, loss: 1.0, top1: 1, top5: 2 });
         assert_eq!(tally.means(), Means { loss: 0.5, top1: 0.5, top5: 1.0 });
         assert!(Tally::default().means().loss.is_nan());
+    }
+
+    #[test]
+    fn names_that_have_to_do_with_the_pictures() {
+        let tell = |counts: &[(usize, usize, usize)]| {
+            let mut by_class = ByClass::new(4);
+            for &(label, predicted, n) in counts {
+                (0..n).for_each(|_| by_class.add(label, predicted));
+            }
+            by_class.tells_apart()
+        };
+        // One name for all, whatever the classes' sizes; and no picture at all.
+        for counts in [&[(0, 0, 180), (1, 0, 20)][..], &[(0, 1, 180), (1, 1, 20)], &[(0, 2, 50), (1, 2, 50)], &[]] {
+            assert!(!tell(counts), "{counts:?}");
+        }
+        // Two more right than by one name, by chance: 0.52 +- 0.035 of names drawn. 62 % of each are no chance.
+        assert!(!tell(&[(0, 0, 52), (0, 1, 48), (1, 0, 48), (1, 1, 52)]));
+        assert!(tell(&[(0, 0, 62), (0, 1, 38), (1, 0, 38), (1, 1, 62)]));
+        // Rare ones found, at the price of fewer right in all than by one name.
+        assert!(tell(&[(0, 0, 130), (0, 1, 50), (1, 0, 2), (1, 1, 18)]));
+        // Few pictures, for which three standard errors are more than there is.
+        assert!(tell(&[(0, 0, 1), (1, 1, 1)]));
+        assert!(!tell(&[(0, 0, 2), (0, 1, 2), (1, 1, 3), (1, 0, 1)]));
+        // A class alone says nothing.
+        assert!(!tell(&[(3, 3, 9)]));
     }
 
     #[test]

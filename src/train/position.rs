@@ -8,7 +8,7 @@ use super::Job;
 use super::config::Settings;
 use super::metrics::Tally;
 use super::schedule::Plateau;
-use crate::data::{Dataset, class_counts};
+use crate::data::Dataset;
 use crate::error::{Error, Result, one_line};
 use crate::formats::Checkpoint;
 
@@ -60,8 +60,6 @@ impl Position {
     pub fn start(settings: &Settings, dataset: &Dataset) -> Result<Position> {
         let mut settings = settings.table()?;
         settings.retain(|key, _| !FREE.contains(&key));
-        let largest = class_counts(&dataset.val, dataset.classes.len()).into_iter().max().unwrap_or(0);
-        let naive = 1.0 - largest as f64 / dataset.val.len().max(1) as f64;
         Ok(Position {
             settings,
             pictures: dataset.train.len(),
@@ -70,7 +68,7 @@ impl Position {
             epochs: 0,
             since_best: 0,
             best: None,
-            plateau: Plateau::new(naive),
+            plateau: Plateau::default(),
             tally: Tally::default(),
             components: None,
         })
@@ -101,9 +99,9 @@ impl Position {
         Ok(())
     }
 
-    /// Takes in an epoch's validation top-1; returns whether it is the best so far.
-    pub fn observe(&mut self, epoch: usize, top1: f64, lr_patience: usize) -> bool {
-        self.plateau.observe(1.0 - top1, lr_patience);
+    /// Takes in an epoch's validation top-1, and whether the network told classes apart; returns whether it is the best so far.
+    pub fn observe(&mut self, epoch: usize, top1: f64, tells_apart: bool, lr_patience: usize) -> bool {
+        self.plateau.observe(1.0 - top1, tells_apart, lr_patience);
         let better = self.best.as_ref().is_none_or(|best| top1 > best.top1);
         if better {
             self.best = Some(Best { epoch, top1 });
@@ -184,10 +182,10 @@ mod tests {
     #[test]
     fn best_is_the_first_of_equals() {
         let mut position = start();
-        assert!(position.observe(1, 0.5, 1));
-        assert!(!position.observe(2, 0.5, 1));
+        assert!(position.observe(1, 0.5, true, 1));
+        assert!(!position.observe(2, 0.5, true, 1));
         assert_eq!((position.since_best, position.plateau.drops), (1, 1));
-        assert!(position.observe(3, 0.75, 1));
+        assert!(position.observe(3, 0.75, true, 1));
         assert_eq!(position.best, Some(Best { epoch: 3, top1: 0.75 }));
     }
 
@@ -195,7 +193,7 @@ mod tests {
     fn round_trips_to_the_bit() {
         let mut position = start();
         position.tally = Tally { n: 3, loss: 0.1 + 0.2, top1: 1, top5: 3 };
-        position.observe(1, 1.0 / 3.0, 5);
+        position.observe(1, 1.0 / 3.0, true, 5);
         let text = toml::to_string(&position).unwrap();
         assert_eq!(toml::from_str::<Position>(&text).unwrap(), position);
     }

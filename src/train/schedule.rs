@@ -54,11 +54,11 @@ impl Schedule {
 }
 
 /// State of the `plateau` schedule: watches the validation error (1 - top-1) at each epoch's end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Plateau {
-    /// The error of naming the largest class for every picture: while the best is no smaller, nothing has been learnt that could stop to be.
-    #[serde(default = "one")]
-    pub naive: f64,
+    /// Whether the network has told classes apart: before, nothing is learnt that could stop to be.
+    #[serde(default = "yes")]
+    pub begun: bool,
     /// Smallest error so far.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub best: Option<f64>,
@@ -68,24 +68,22 @@ pub struct Plateau {
     pub drops: u32,
 }
 
-fn one() -> f64 {
-    1.0
+/// For what older versions saved.
+fn yes() -> bool {
+    true
 }
 
 impl Plateau {
-    /// At the start, for validation pictures of which naming the largest class gets this share wrong.
-    pub fn new(naive: f64) -> Plateau {
-        Plateau { naive, best: None, waited: 0, drops: 0 }
-    }
-
-    /// Takes in an epoch's error; after `patience` epochs without a smaller one the learning rate drops.
-    pub fn observe(&mut self, error: f64, patience: usize) {
+    /// Takes in an epoch's error, and whether it [tells classes apart](super::metrics::ByClass::tells_apart); after `patience` epochs
+    /// without a smaller one the learning rate drops.
+    pub fn observe(&mut self, error: f64, tells_apart: bool, patience: usize) {
+        self.begun |= tells_apart;
         if self.best.is_none_or(|best| error < best) {
             self.best = Some(error);
             self.waited = 0;
             return;
         }
-        if self.best.is_none_or(|best| best >= self.naive) {
+        if !self.begun {
             return;
         }
         self.waited += 1;
@@ -146,9 +144,9 @@ mod tests {
         assert_eq!(s.lr(1, 0), 1.0);
         assert!((s.lr(1, 2) - 0.01).abs() < 1e-12);
         assert_eq!(s.lr(1, 3), 0.005);
-        let mut plateau = Plateau::new(1.0);
+        let mut plateau = Plateau::default();
         for (error, drops) in [(0.5, 0), (0.4, 0), (0.4, 0), (0.45, 1), (0.4, 1), (0.41, 2), (0.1, 2), (0.2, 2)] {
-            plateau.observe(error, 2);
+            plateau.observe(error, true, 2);
             assert_eq!(plateau.drops, drops, "after {error}");
         }
     }
@@ -156,9 +154,9 @@ mod tests {
     /// The network that names one class for all has not begun to learn, so that it has not stopped.
     #[test]
     fn a_plateau_comes_after_a_descent() {
-        let mut plateau = Plateau::new(0.5);
-        for (error, drops) in [(0.6, 0), (0.5, 0), (0.5, 0), (0.5, 0), (0.5, 0), (0.48, 0), (0.5, 0), (0.48, 1)] {
-            plateau.observe(error, 2);
+        let mut plateau = Plateau::default();
+        for (error, drops) in [(0.6, 0), (0.5, 0), (0.5, 0), (0.5, 0), (0.5, 0), (0.4, 0), (0.5, 0), (0.4, 1)] {
+            plateau.observe(error, error < 0.45, 2);
             assert_eq!(plateau.drops, drops, "after {error}");
         }
     }

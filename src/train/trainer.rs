@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use super::feed::Feed;
-use super::metrics::{Means, Tally, labelled_rows, score};
+use super::metrics::{ByClass, Means, Tally, labelled_rows, score};
 use super::pictures::{check_readable, notice, picture_cache, save_samples, statistics};
 use super::position::Position;
 use super::run_folder::{MetricsRow, RunFolder};
@@ -298,10 +298,14 @@ impl<'a> Run<'a> {
         let training_speed = self.images_per_second();
         let started = Instant::now();
         let pictures = self.job.dataset.val.len();
-        let (mut tally, mut done) = (Tally::default(), 0);
+        let (mut tally, mut by_class, mut done) = (Tally::default(), ByClass::new(self.job.dataset.classes.len()), 0);
         let (stop, observe, validation) = (self.stop, &mut self.observe, &self.validation);
         let complete = self.evaluator.run(validation.batches(), |batch, logits| {
-            labelled_rows(logits, &batch.labels).for_each(|(row, label)| tally.add(score(row, label)));
+            for (row, label) in labelled_rows(logits, &batch.labels) {
+                let scored = score(row, label);
+                tally.add(scored);
+                by_class.add(label, scored.predicted);
+            }
             done += batch.items.iter().flatten().count();
             validation.recycle(batch);
             observe(&Event::Validating { done, pictures });
@@ -319,7 +323,7 @@ impl<'a> Run<'a> {
             return Err(Error::NotFinite { loss: means.loss as f32, step: self.position.step });
         }
         let speed = tally.n as f64 / started.elapsed().as_secs_f64().max(1e-9);
-        Ok(Some(Validated { means, speed, training_speed }))
+        Ok(Some(Validated { means, tells_apart: by_class.tells_apart(), speed, training_speed }))
     }
 
     fn lr(&self) -> f64 {
@@ -348,7 +352,7 @@ impl<'a> Run<'a> {
         let epoch = self.position.epochs + 1;
         // What the epoch was trained with, before it may end a plateau.
         let lr = self.lr();
-        let better = self.position.observe(epoch, val.means.top1, self.job.settings.lr_patience);
+        let better = self.position.observe(epoch, val.means.top1, val.tells_apart, self.job.settings.lr_patience);
         self.record(val, lr, better)?;
         if better {
             self.save_best(epoch, val.means.top1)?;
@@ -413,6 +417,8 @@ impl<'a> Run<'a> {
 #[derive(Clone, Copy)]
 struct Validated {
     means: Means,
+    /// See [`ByClass::tells_apart`].
+    tells_apart: bool,
     /// Pictures a second in evaluation.
     speed: f64,
     /// Pictures a second in the training before it.

@@ -268,7 +268,8 @@ fn dxc_takes_every_kernel() {
     println!("DXC compiles {} pipelines", answers.len());
 }
 
-/// No kernel asks for more than the limits that every WebGPU device has.
+/// No kernel asks for more workgroup memory and invocations than every WebGPU device has; how many buffers it may bind,
+/// [`pipelines`] holds against the device that it is for.
 #[test]
 fn every_kernel_keeps_to_the_default_limits() {
     for dispatch in pipelines() {
