@@ -12,7 +12,8 @@ use serde::Serialize;
 use crate::backend::{Device, NodeTime, Program, Ticket};
 use crate::error::{Error, Result};
 use crate::graph::partition::Report as Exchange;
-use crate::graph::{Graph, Node, Role, ValueId, plan};
+use crate::graph::plan::{self, Place};
+use crate::graph::{Graph, Node, ValueId};
 use crate::models::{BuildOptions, EvalGraph, Model, OptimizerConfig, eval_graph, train_graph};
 use crate::rng::Philox;
 use crate::tensor::{Tensor, TensorType};
@@ -166,7 +167,8 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
     // A device without room for it is not asked.
     let copy_gb_per_s = if options.profile { device.copy_gb_per_s().ok().flatten() } else { None };
     let ms_per_step = median(&mut times);
-    let activations = graph.values.iter().filter(|value| value.role == Role::Activation);
+    let plan = plan::plan(&graph, &outputs);
+    let in_slots = graph.values.iter().zip(&plan.places).filter(|(_, place)| matches!(place, Place::Slot(_)));
     let info = device.info();
     let own_memory = info.backend != "cpu" && !info.software;
     let allocated = resident_bytes + run.program.memory_bytes();
@@ -183,8 +185,8 @@ pub fn bench(device: &mut dyn Device, model: &Model, options: &BenchOptions) -> 
         peak_memory_bytes: process_peak.filter(|_| !own_memory).unwrap_or(allocated),
         first_step_ms,
         steps: options.steps,
-        slot_bytes: plan::plan(&graph, &outputs).slot_bytes() as u64,
-        value_bytes: activations.map(|value| value.ty.bytes() as u64).sum(),
+        slot_bytes: plan.slot_bytes() as u64,
+        value_bytes: in_slots.map(|(value, _)| value.ty.bytes() as u64).sum(),
         refused: run.program.refused().to_vec(),
         exchange,
         copy_gb_per_s,

@@ -11,7 +11,7 @@ pub enum Place {
     Source(ValueId),
     /// A slot of the plan, shared over time.
     Slot(usize),
-    /// Nothing reads the value: a node's output that exists only to be dropped still needs room while it is written.
+    /// No node makes or reads the value: rewrites of the graph went around it.
     Unused,
 }
 

@@ -84,10 +84,15 @@ impl CpuProgram {
                 Place::Source(source) => sources[source],
                 Place::Slot(slot) => Location::Own(*slot),
                 Place::Unused => {
-                    own.push(value.ty.bytes());
+                    // What another device sends is written, even where no node reads it.
+                    own.push(if value.role == Role::Received { value.ty.bytes() } else { 0 });
                     Location::Own(own.len() - 1)
                 }
             });
+        }
+        if let Some(output) = outputs.iter().find(|output| plan.places[output.0] == Place::Unused) {
+            let name = &graph[*output].name;
+            return Err(Error::input(format!("{name} is an output of the graph, and no node makes it")));
         }
         let threads = pool.current_num_threads();
         let mut scratch = 0;
@@ -277,9 +282,18 @@ impl Memory<'_> {
 mod tests {
     use crate::backend::cpu::CpuDevice;
     use crate::backend::{Device, Program};
+    use crate::graph::plan::{self, Place};
     use crate::graph::{Graph, Role, ValueId};
+    use crate::models::{BuildOptions, Model, OptimizerConfig, train_graph};
     use crate::ops::{Conv2d, Sgd};
     use crate::tensor::{Tensor, TensorType};
+
+    /// The weight of its first layer has 3 million elements.
+    const MODEL: &str = r#"
+name = "linear"
+input = [3, 32, 32]
+layers = ["flatten", { kind = "linear", out = 1024 }, "relu", { kind = "linear", out = "classes" }]
+"#;
 
     const X: [usize; 4] = [2, 9, 7, 6];
     const W: [usize; 4] = [16, 9, 3, 3];
@@ -346,5 +360,32 @@ mod tests {
         let after = device.get("w").unwrap();
         assert_ne!(before.bytes(), after.bytes());
         assert_eq!(step(&mut *program)[0].bytes(), expected(&after).bytes());
+    }
+
+    /// Gradients of linear layers' weights, and what layers' sums were before bias and ReLU, are never stored: no memory either.
+    #[test]
+    fn values_that_no_node_makes_have_no_memory() {
+        let model = Model::parse(MODEL, "linear").unwrap();
+        let train = train_graph(&model, &BuildOptions::new(2, 2), &OptimizerConfig::adam(0.0), 0.0).unwrap();
+        let mut device = CpuDevice::new(Some(2)).unwrap();
+        for parameter in &train.parameters {
+            device.set(&parameter.name, &parameter.initial(1).unwrap()).unwrap();
+        }
+        for (name, ty) in &train.states {
+            device.set(name, &Tensor::zeros(ty).unwrap()).unwrap();
+        }
+        let outputs = [train.loss];
+        let program = device.compile(&train.graph, &outputs).unwrap();
+        let inputs = train.graph.values.iter().filter(|value| value.role == Role::Input);
+        let inputs: usize = inputs.map(|value| value.ty.bytes().next_multiple_of(64)).sum();
+        let plan = plan::plan(&train.graph, &outputs);
+        let slots = plan.slots.iter().map(|bytes| bytes.next_multiple_of(64)).sum::<usize>();
+        let values = (inputs + slots) as u64;
+        let scratch = program.memory_bytes() - values;
+        assert!(values < 100_000 && scratch < 500_000, "{values}, scratch {scratch}");
+
+        let unused = plan.places.iter().position(|place| *place == Place::Unused).map(ValueId).unwrap();
+        let error = device.compile(&train.graph, &[unused]).err().unwrap().to_string();
+        assert!(error.contains("is an output of the graph, and no node makes it"), "{error}");
     }
 }
