@@ -7,9 +7,12 @@ use rayon::prelude::*;
 use super::CpuOp;
 use super::memory::Io;
 use super::parallel::Pieces;
-use super::simd::{LANES, Vector, inverse_roots, lanes, load, starts, store, vectorised};
+use super::simd::{LANES, inverse_roots, lanes, load, starts, store, vectorised};
 use crate::ops::{Lrn, LrnBackward};
 use crate::tensor::TensorType;
+
+/// Positions whose sums are made side by side: one vector's waits for the next step of its own.
+const WIDE: usize = 4 * LANES;
 
 impl CpuOp for Lrn {
     fn run(&self, mut io: Io) {
@@ -17,7 +20,7 @@ impl CpuOp for Lrn {
         let [_, channels, plane] = self.planes(io.shape(0));
         b.par_chunks_mut(plane).enumerate().for_each(|(i, b)| {
             let c = i % channels;
-            normalise(b, &Picture { lrn: self, a: &a[(i - c) * plane..][..channels * plane], channels, plane }, c);
+            normalise(b, &Picture { lrn: self, a: &a[(i - c) * plane..][..channels * plane], channels, plane }, c, 0);
         });
     }
 }
@@ -120,29 +123,36 @@ impl Picture<'_> {
         if self.lrn.beta != 0.75 {
             return (lanes(0.0, |i| s[i].powf(-self.lrn.beta)), lanes(0.0, |i| 1.0 / s[i]));
         }
-        let eight: Option<&Vector> = s.as_slice().try_into().ok();
-        let inverse_root = match eight.and_then(|s| inverse_roots::<FMA>(*s)) {
-            Some(inverse_root) => load::<N>(&inverse_root),
-            None => lanes(0.0, |i| 1.0 / s[i].sqrt()),
+        let roots = |x| inverse_roots::<N, FMA>(x);
+        let (inverse_root, root): ([f32; N], [f32; N]) = match roots(s).and_then(|root| Some((root, roots(root)?))) {
+            Some((inverse_root, fourth)) => (inverse_root, lanes(0.0, |i| inverse_root[i] * fourth[i])),
+            None => {
+                let inverse_root: [f32; N] = lanes(0.0, |i| 1.0 / s[i].sqrt());
+                (inverse_root, lanes(0.0, |i| inverse_root[i].sqrt()))
+            }
         };
-        let power = lanes(0.0, |i| inverse_root[i] * inverse_root[i].sqrt());
+        let power = lanes(0.0, |i| inverse_root[i] * root[i]);
         (power, lanes(0.0, |i| inverse_root[i] * inverse_root[i]))
     }
 }
 
 vectorised! {
-    /// b = a * s^-beta of channel c.
-    fn normalise(b: &mut [f32], picture: &Picture, c: usize) {
+    /// b = a * s^-beta of channel c at the positions from `first`.
+    fn normalise(b: &mut [f32], picture: &Picture, c: usize, first: usize) {
         #[inline(always)]
-        fn by<const N: usize, const FMA: bool>(b: &mut [f32], picture: &Picture, c: usize) {
-            let a = &picture.a[c * picture.plane..];
+        fn by<const N: usize, const FMA: bool>(b: &mut [f32], picture: &Picture, c: usize, first: usize) {
+            let a = &picture.a[c * picture.plane + first..];
             for at in starts::<N>(b.len()) {
-                let (power, _) = picture.powers::<N, FMA>(picture.brackets::<N, FMA>(c, at));
+                let (power, _) = picture.powers::<N, FMA>(picture.brackets::<N, FMA>(c, first + at));
                 let a = load::<N>(&a[at..]);
                 store(&mut b[at..], lanes::<f32, N>(0.0, |i| a[i] * power[i]));
             }
         }
-        if b.len() < LANES { by::<1, FMA>(b, picture, c) } else { by::<LANES, FMA>(b, picture, c) }
+        match b.len() {
+            0..LANES => by::<1, FMA>(b, picture, c, first),
+            LANES..WIDE => by::<LANES, FMA>(b, picture, c, first),
+            WIDE.. => by::<WIDE, FMA>(b, picture, c, first),
+        }
     }
 }
 
@@ -167,8 +177,11 @@ vectorised! {
                 store(&mut terms[at..], lanes::<f32, N>(0.0, |i| db[i] * power[i] * a[i] * inverse[i]));
             }
         }
-        let narrow = powers.len() < LANES;
-        if narrow { by::<1, FMA>(powers, terms, picture, db, c, first) } else { by::<LANES, FMA>(powers, terms, picture, db, c, first) }
+        match powers.len() {
+            0..LANES => by::<1, FMA>(powers, terms, picture, db, c, first),
+            LANES..WIDE => by::<LANES, FMA>(powers, terms, picture, db, c, first),
+            WIDE.. => by::<WIDE, FMA>(powers, terms, picture, db, c, first),
+        }
     }
 }
 

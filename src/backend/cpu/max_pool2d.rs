@@ -80,8 +80,8 @@ vectorised! {
             parts: &mut [f32],
         ) {
             let (width, kernel, stride) = (windows.width(), windows.kernel(), windows.stride());
-            for (r, parts) in parts.chunks_exact_mut(width).enumerate() {
-                let row = windows.row(line, x, r);
+            for r in 0..windows.input[0] {
+                let (row, parts) = (windows.row(line, x, r), &mut parts[r * width..]);
                 for at in starts::<LANES>(width) {
                     let mut best = [f32::NEG_INFINITY; LANES];
                     for tap in at * stride..at * stride + kernel {
@@ -90,13 +90,13 @@ vectorised! {
                     store(&mut parts[at..], best);
                 }
             }
-            for (i, y) in y.chunks_exact_mut(windows.output[1]).enumerate() {
-                let rows = windows.rows(i);
-                let parts = &parts[rows.start * width..rows.end * width];
+            let q = windows.output[1];
+            for i in 0..windows.output[0] {
+                let (rows, y) = (windows.rows(i), &mut y[i * q..][..q]);
                 for at in starts::<LANES>(width) {
                     let mut best = [f32::NEG_INFINITY; LANES];
-                    for part in parts.chunks_exact(width) {
-                        best = larger(best, load(&part[at..]));
+                    for r in rows.start..rows.end {
+                        best = larger(best, load(&parts[r * width + at..]));
                     }
                     let y = &mut y[at..];
                     if y.len() < LANES { y.copy_from_slice(&best[..y.len()]) } else { store(y, best) }
@@ -126,9 +126,9 @@ vectorised! {
             // Whole numbers travel as the bits of an f32, which a choice between two leaves alone: vectors are of one type.
             let (parts, rest) = scratch.split_at_mut(windows.parts());
             let (columns, places) = rest.split_at_mut(windows.parts());
-            let rows = parts.chunks_exact_mut(width).zip(columns.chunks_exact_mut(width));
-            for (r, (parts, columns)) in rows.enumerate() {
+            for r in 0..windows.input[0] {
                 let row = windows.row(line, x, r);
+                let (parts, columns) = (&mut parts[r * width..], &mut columns[r * width..]);
                 for at in starts::<LANES>(width) {
                     let column = |tap: usize| lanes(0.0, |i| f32::from_bits(windows.column(at + i, tap) as u32));
                     let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], column(0));
@@ -142,23 +142,24 @@ vectorised! {
                     store(&mut columns[at..], winner);
                 }
             }
-            for (i, dy) in dy.chunks_exact(windows.output[1]).enumerate() {
-                let rows = windows.rows(i);
+            let q = windows.output[1];
+            for i in 0..windows.output[0] {
+                let (rows, dy) = (windows.rows(i), &dy[i * q..][..q]);
                 for at in starts::<LANES>(width) {
                     let place = |r: usize| -> Vector {
                         let column: Vector = load(&columns[r * width + at..]);
                         lanes(0.0, |i| f32::from_bits(column[i].to_bits() + (r * windows.input[1]) as u32))
                     };
                     let (mut best, mut winner) = ([f32::NEG_INFINITY; LANES], place(rows.start));
-                    for r in rows.clone() {
+                    for r in rows.start..rows.end {
                         let (x, place): (Vector, Vector) = (load(&parts[r * width + at..]), place(r));
                         winner = lanes(0.0, |i| if wins(x[i], best[i]) { place[i] } else { winner[i] });
                         best = larger(best, x);
                     }
                     store(&mut places[at..], winner);
                 }
-                for (dy, place) in dy.iter().zip(places.iter()) {
-                    dx[place.to_bits() as usize] += dy;
+                for j in 0..q {
+                    dx[places[j].to_bits() as usize] += dy[j];
                 }
             }
         }

@@ -78,17 +78,23 @@ pub(super) fn fused_lanes<const FMA: bool>(a: Vector, b: Vector, c: Vector) -> V
     lanes(0.0, |i| a[i] * b[i] + c[i])
 }
 
-/// 1 / sqrt(x) of eight numbers to three roundings, where the processor has an estimate to begin with and all are far from the ends of f32's
-/// range: a third of the time of a root and a division.
+/// 1 / sqrt(x) to three roundings, where the processor has an estimate to begin with, `N` is a number of whole vectors, and all are far
+/// from the ends of f32's range: a third of the time of a root and a division.
 #[inline(always)]
-pub(super) fn inverse_roots<const FMA: bool>(x: Vector) -> Option<Vector> {
+pub(super) fn inverse_roots<const N: usize, const FMA: bool>(x: [f32; N]) -> Option<[f32; N]> {
     #[cfg(target_arch = "x86_64")]
-    if FMA && (0..LANES).fold(true, |all, i| all & (x[i] >= 1e-30) & (x[i] <= 1e30)) {
+    if FMA && N.is_multiple_of(LANES) {
         use bytemuck::cast;
-        // SAFETY: as in [`fused_lanes`]; AVX2 includes AVX.
-        let guess: Vector = cast(unsafe { std::arch::x86_64::_mm256_rsqrt_ps(cast(x)) });
+        let (mut guess, mut tame) = (x, true);
+        for x in &x {
+            tame &= (*x >= 1e-30) & (*x <= 1e30);
+        }
+        for guess in guess.as_chunks_mut::<LANES>().0 {
+            // SAFETY: as in [`fused_lanes`]; AVX2 includes AVX.
+            *guess = cast(unsafe { std::arch::x86_64::_mm256_rsqrt_ps(cast(*guess)) });
+        }
         // A step of Newton's on 1 / y^2 - x.
-        return Some(lanes(0.0, |i| guess[i] * (1.5 - 0.5 * x[i] * guess[i] * guess[i])));
+        return tame.then(|| lanes(0.0, |i| guess[i] * (1.5 - 0.5 * x[i] * guess[i] * guess[i])));
     }
     let _ = x; // where there is none
     None

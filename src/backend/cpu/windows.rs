@@ -21,6 +21,7 @@ impl Windows {
     }
 
     /// The picture's rows under the windows of output row i.
+    #[inline(always)]
     pub fn rows(&self, i: usize) -> Range<usize> {
         self.window.range(0, i, self.input[0])
     }
@@ -38,11 +39,13 @@ impl Windows {
     }
 
     /// Elements of an output row, at least a vector.
+    #[inline(always)]
     pub fn width(&self) -> usize {
         self.output[1].max(LANES)
     }
 
     /// Elements with one for each window's part in each of the picture's rows.
+    #[inline(always)]
     pub fn parts(&self) -> usize {
         self.input[0] * self.width()
     }
@@ -80,6 +83,7 @@ impl Windows {
     }
 
     /// The picture's columns of a line.
+    #[inline(always)]
     pub fn columns<'b>(&self, line: &'b mut [f32]) -> &'b mut [f32] {
         &mut line[self.window.padding[1]..][..self.input[1]]
     }
