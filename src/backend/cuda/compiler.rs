@@ -180,7 +180,7 @@ mod tests {
     use rayon::prelude::*;
 
     use super::*;
-    use crate::backend::cuda::bf16;
+    use crate::backend::cuda::casts::{self, Element};
     use crate::backend::cuda::kernels::text;
     use crate::backend::cuda::translate::PRELUDE;
     use crate::backend::wgpu::dawn::part;
@@ -206,8 +206,9 @@ mod tests {
         let named = |dispatch: &Dispatch| {
             (format!("{} {:?}", dispatch.kernel.name, dispatch.overrides), text(dispatch).unwrap().text)
         };
-        let casts = bf16::texts().map(|(name, text)| (name.to_string(), format!("{PRELUDE}\n{text}")));
-        let texts: Vec<(String, String)> = casts.into_iter().chain(dispatches.iter().map(named)).collect();
+        let casts = [Element::Bf16, Element::F32].into_iter().flat_map(casts::texts);
+        let casts = casts.map(|(name, text)| (name.to_string(), format!("{PRELUDE}\n{text}")));
+        let texts: Vec<(String, String)> = casts.chain(dispatches.iter().map(named)).collect();
         assert!(texts.len() > 300, "only {} kernels", texts.len());
         let compile = |(number, (name, text)): (usize, &(String, String))| {
             // Assembly of a few: the driver, which goes on from it, is not at hand.

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::CudaDevice;
 use super::adapter::adapters;
-use super::bf16::Casts;
+use super::casts::{Casts, Element};
 use super::device::Shared;
 use super::driver::Memory;
 use crate::backend::cpu::CpuDevice;
@@ -284,7 +284,8 @@ fn libraries_are_tuned() {
         // not run.
         let convolution = of("conv2d_bias_relu");
         let ways = match precision {
-            Precision::F32 | Precision::Tf32 => &["cudnn", "cudnn 2", "cudnn 3"][..],
+            Precision::F32 => &["cudnn", "cudnn 2", "cudnn 3"][..],
+            Precision::Tf32 => &["cudnn nhwc", "cudnn", "cudnn 2", "cudnn 3"],
             _ => &["cudnn", "cudnn 2", "cudnn 3", "cudnn tf32"],
         };
         assert_eq!(convolution[..ways.len()], *ways);
@@ -313,7 +314,7 @@ fn numbers_become_bfloat16_and_back() {
     let Some(fake) = fake() else { return };
     let device = fake.open(&DeviceOptions::default());
     let Shared { context, stream, .. } = device.shared();
-    let casts = Casts::new(&device.shared().kernels(), context).unwrap();
+    let casts = Casts::new(&device.shared().kernels(), context, Element::Bf16).unwrap();
     let cases = [
         (1.0, 0x3f80),
         (f32::from_bits(0x3f80_8000), 0x3f80),
@@ -331,8 +332,8 @@ fn numbers_become_bfloat16_and_back() {
         let given: Vec<u8> = cases[..count].iter().flat_map(|(x, _)| x.to_le_bytes()).collect();
         stream.upload(x.address, &given).unwrap();
         stream.fill(wide.address, 0x5e, 256).unwrap();
-        casts.narrow(stream, [x.address, narrow.address], [1, 1, 1, count], None).unwrap();
-        casts.widen(stream, [narrow.address, wide.address], [1, 1, 1, count], None).unwrap();
+        casts.into_copy(stream, [x.address, narrow.address], [1, 1, 1, count], None).unwrap();
+        casts.from_copy(stream, [narrow.address, wide.address], [1, 1, 1, count], None).unwrap();
         let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 256]);
         stream.download(&mut halves, narrow.address).unwrap();
         stream.download(&mut back, wide.address).unwrap();
@@ -350,37 +351,41 @@ fn channels_are_turned() {
     let Some(fake) = fake() else { return };
     let device = fake.open(&DeviceOptions::default());
     let Shared { context, stream, .. } = device.shared();
-    let casts = Casts::new(&device.shared().kernels(), context).unwrap();
-    for (extents, room) in [
+    let casts = [Element::Bf16, Element::F32];
+    let casts = casts.map(|element| Casts::new(&device.shared().kernels(), context, element).unwrap());
+    let shapes = [
         ([2, 40, 5, 9], 40),
         ([3, 8, 1, 1], 8),
         ([1, 1, 6, 7], 1),
         ([2, 33, 33, 1], 33),
         ([1, 72, 4, 8], 72),
         ([2, 3, 5, 9], 8),
+        ([2, 3, 9, 5], 4),
         ([3, 1, 6, 7], 8),
         ([2, 5, 1, 1], 8),
         ([2, 29, 7, 1], 40),
-    ] {
+    ];
+    for (casts, (extents, room)) in casts.iter().flat_map(|casts| shapes.map(|shape| (casts, shape))) {
         let [n, c, h, w] = extents;
-        let count = n * c * h * w;
+        let (count, each) = (n * c * h * w, casts.element.bytes());
         let bytes = |each: usize, channels: usize| each * n * channels * h * w;
         let memory = |bytes: usize| Memory::new(context, bytes as u64).unwrap();
-        let (x, narrow, wide) = (memory(bytes(4, c)), memory(bytes(2, room)), memory(bytes(4, c)));
+        let (x, copy, back) = (memory(bytes(4, c)), memory(bytes(each, room)), memory(bytes(4, c)));
         // Whole numbers below 256 are bfloat16 as they are.
         let given: Vec<f32> = (0..count).map(|n| (n * 7 % 251 + 1) as f32).collect();
         let from: Vec<u8> = given.iter().flat_map(|x| x.to_le_bytes()).collect();
         stream.upload(x.address, &from).unwrap();
-        casts.narrow(stream, [x.address, narrow.address], extents, Some(room)).unwrap();
-        casts.widen(stream, [narrow.address, wide.address], extents, Some(room)).unwrap();
-        let (mut halves, mut back) = (vec![0; bytes(2, room)], vec![0; bytes(4, c)]);
-        stream.download(&mut halves, narrow.address).unwrap();
-        stream.download(&mut back, wide.address).unwrap();
-        assert!(back == from, "{extents:?}");
-        for (at, &half) in halves.as_chunks().0.iter().enumerate() {
+        casts.into_copy(stream, [x.address, copy.address], extents, Some(room)).unwrap();
+        casts.from_copy(stream, [copy.address, back.address], extents, Some(room)).unwrap();
+        let (mut copied, mut returned) = (vec![0; bytes(each, room)], vec![0; bytes(4, c)]);
+        stream.download(&mut copied, copy.address).unwrap();
+        stream.download(&mut returned, back.address).unwrap();
+        assert!(returned == from, "{:?} {extents:?}", casts.element);
+        for (at, found) in copied.chunks_exact(each).enumerate() {
             let (picture, place, channel) = (at / (room * h * w), at / room % (h * w), at % room);
-            let expected = if channel < c { given[(picture * c + channel) * h * w + place] } else { 0.0 };
-            assert_eq!(f32::from_bits(u32::from(u16::from_le_bytes(half)) << 16), expected, "{extents:?} {at}");
+            let expected: f32 = if channel < c { given[(picture * c + channel) * h * w + place] } else { 0.0 };
+            // bfloat16 is the upper half.
+            assert_eq!(found, &expected.to_le_bytes()[4 - each..], "{:?} {extents:?} {at}", casts.element);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::bf16::{Casts, can_turn};
+use super::casts::{Casts, Element, can_turn};
 use super::cublaslt::{CublasLt, Matmul, Product};
 use super::cudnn::{Convolution, Cudnn, Pass, Plan};
 use super::driver::{Context, Stream, version};
@@ -102,20 +102,28 @@ impl Convolution {
         Some(Convolution { pass, x, w, y, stride, padding, dilation, epilogue, nhwc: false })
     }
 
-    /// With channels together, in whole eights, which tensor cores take as they are: those of the input, of which there are three in
-    /// pictures, get others that are zero. As it is where that cannot be.
-    fn for_tensor_cores(&self) -> Convolution {
-        let mut wide = self.clone();
+    /// With channels together, as many as tensor cores take of such elements at a time or whole multiples: those of the input, of which there
+    /// are three in pictures, get others that are zero. `None` where that cannot be.
+    fn together(&self, element: Element) -> Option<Convolution> {
+        let mut wide = Convolution { nhwc: true, ..self.clone() };
         if self.x[1] == self.w[1] {
-            let room = self.x[1].next_multiple_of(8);
+            let room = self.x[1].next_multiple_of(element.channels());
             (wide.x[1], wide.w[1]) = (room, room);
         }
-        let eights = [wide.x[1], wide.w[1], wide.y[1]].iter().all(|n| n % 8 == 0);
-        match eights && can_turn(&wide.tensors()) {
-            true => Convolution { nhwc: true, ..wide },
-            false => self.clone(),
-        }
+        let whole = wide.tensors().iter().all(|extents| extents[1].is_multiple_of(element.channels()));
+        let whole = whole && wide.w[0].is_multiple_of(element.channels());
+        (whole && can_turn(&wide.tensors())).then_some(wide)
     }
+}
+
+/// One of the ways to ask a library for a node.
+#[derive(Clone, Copy)]
+struct Attempt {
+    precision: Precision,
+    /// Whether, and of what, a convolution gets copies of its tensors.
+    copied: Option<Element>,
+    /// In the library's own order.
+    number: usize,
 }
 
 /// A node that a library computes; operands as numbers of its inputs, the output after them.
@@ -129,9 +137,10 @@ pub(super) struct Call {
 enum Way {
     Product(Matmul),
     Convolution(Arc<Plan>),
-    /// In bfloat16: all is copied into that before, and the result from it after.
-    Narrow {
+    /// Of copies that are made before, and the result is copied after.
+    Copied {
         plan: Arc<Plan>,
+        element: Element,
         /// Of the copies, which may have more channels than what they are copies of.
         convolution: Convolution,
         /// Channels of x and w.
@@ -145,17 +154,17 @@ impl Call {
         match &self.way {
             Way::Product(matmul) => matmul.workspace,
             Way::Convolution(plan) => plan.workspace,
-            Way::Narrow { plan, convolution, .. } => {
-                let copies = convolution.tensors().into_iter().chain([convolution.bias()]).map(copy);
-                padded(plan.workspace) + copies.sum::<u64>()
+            Way::Copied { plan, element, convolution, .. } => {
+                let copies = convolution.tensors().into_iter().chain([convolution.bias()]);
+                padded(plan.workspace) + copies.map(|extents| copy(*element, extents)).sum::<u64>()
             }
         }
     }
 }
 
-/// Bytes of a tensor's copy in bfloat16.
-fn copy(extents: [usize; 4]) -> u64 {
-    padded(2 * extents.iter().product::<usize>() as u64)
+/// Bytes of a tensor's copy.
+fn copy(element: Element, extents: [usize; 4]) -> u64 {
+    padded((element.bytes() * extents.iter().product::<usize>()) as u64)
 }
 
 /// So that what comes next is aligned as the libraries like it best.
@@ -191,7 +200,7 @@ impl Libraries {
         let cublaslt = library::cublaslt(of)?;
         context.bind()?;
         let (cublaslt, cudnn) = (CublasLt::open(cublaslt)?, Cudnn::open(cudnn, (memory / 8).min(MOST_WORKSPACE))?);
-        let casts = (precision == Precision::Bf16).then(|| Casts::new(kernels, context)).transpose()?;
+        let casts = Element::of(precision).map(|element| Casts::new(kernels, context, element)).transpose()?;
         Ok(Libraries { cublaslt, cudnn, precision, casts, context: context.clone() })
     }
 
@@ -203,51 +212,65 @@ impl Libraries {
     /// Names of the ways to compute a node, the best first by what the libraries know; none for what they do not compute.
     pub fn candidates(&self, op: &Op, types: &[TensorType]) -> Vec<String> {
         let Some(work) = Work::of(op, types) else { return Vec::new() };
-        let there = |way: &(Precision, usize)| matches!(self.call(&work, *way), Ok(Some(_)));
-        let mut ways = self.ways();
-        ways.reverse(); // cuDNN is asked once for all that come before the last
-        ways.retain(there);
-        ways.into_iter().rev().map(|way| self.name(&work, way)).collect()
+        let there = |attempt: &Attempt| matches!(self.call(&work, *attempt), Ok(Some(_)));
+        let mut attempts = self.attempts();
+        attempts.reverse(); // cuDNN is asked once for all that come before the last
+        attempts.retain(there);
+        attempts.into_iter().rev().map(|attempt| self.name(&work, attempt)).collect()
     }
 
     /// The call for a node, by the way `chosen`, or the first where nothing is known; `None` where the choice is one of convoy's own kernels,
     /// and where the libraries do not compute it.
     pub fn of_node(&self, op: &Op, types: &[TensorType], chosen: Option<&str>) -> Option<Call> {
         let work = Work::of(op, types)?;
-        let wanted = |way: &(Precision, usize)| chosen.is_none_or(|chosen| self.name(&work, *way) == chosen);
-        self.ways().into_iter().filter(wanted).find_map(|way| self.call(&work, way).ok()?)
+        let wanted = |attempt: &Attempt| chosen.is_none_or(|chosen| self.name(&work, *attempt) == chosen);
+        self.attempts().into_iter().filter(wanted).find_map(|attempt| self.call(&work, attempt).ok()?)
     }
 
     /// What is tried, by precision and the library's own order.
-    fn ways(&self) -> Vec<(Precision, usize)> {
-        let ways = (0..WAYS).map(|way| (self.precision, way));
-        // What is not there in bfloat16, or slower for the copying.
-        ways.chain((self.precision == Precision::Bf16).then_some((Precision::Tf32, 0))).collect()
+    fn attempts(&self) -> Vec<Attempt> {
+        let precision = self.precision;
+        let attempts = |copied| (0..WAYS).map(move |number| Attempt { precision, copied, number });
+        let copied = Element::of(precision);
+        match precision {
+            // Tensor cores want channels together. The library turns tensors by itself, too, in its own ways.
+            Precision::Tf32 => attempts(copied).take(1).chain(attempts(None)).collect(),
+            // In TF32 what is not there in bfloat16, or slower for the copying.
+            Precision::Bf16 => {
+                let other = Attempt { precision: Precision::Tf32, copied: None, number: 0 };
+                attempts(copied).chain([other]).collect()
+            }
+            _ => attempts(None).collect(),
+        }
     }
 
-    /// `cudnn`, `cudnn 2`, `cudnn tf32` where that is not what was asked for.
-    fn name(&self, work: &Work, (precision, way): (Precision, usize)) -> String {
+    /// `cudnn`, `cudnn 2`, `cudnn nhwc` of copies in TF32, `cudnn tf32` where that is not what was asked for.
+    fn name(&self, work: &Work, Attempt { precision, copied, number }: Attempt) -> String {
         let other = if precision == self.precision { String::new() } else { format!(" {}", precision.name()) };
-        let number = if way == 0 { String::new() } else { format!(" {}", way + 1) };
-        format!("{}{other}{number}", work.library())
+        let order = if copied == Some(Element::F32) { " nhwc" } else { "" };
+        let number = if number == 0 { String::new() } else { format!(" {}", number + 1) };
+        format!("{}{other}{order}{number}", work.library())
     }
 
-    fn call(&self, work: &Work, (precision, way): (Precision, usize)) -> Result<Option<Call>> {
+    fn call(&self, work: &Work, Attempt { precision, copied, number }: Attempt) -> Result<Option<Call>> {
         let (way, epilogue, operands) = match work {
+            // It has no channels.
+            Work::Product(..) if copied == Some(Element::F32) => return Ok(None),
             Work::Product(product, operands) => {
-                let matmul = self.cublaslt.matmul(product, precision, way)?;
+                let matmul = self.cublaslt.matmul(product, precision, number)?;
                 (matmul.map(Way::Product), product.epilogue, *operands)
             }
             Work::Convolution(convolution, operands) => {
                 let channels = [convolution.x[1], convolution.w[1]];
-                let convolution = match precision {
-                    Precision::Bf16 => convolution.for_tensor_cores(),
-                    _ => convolution.clone(),
+                let turned = copied.and_then(|element| convolution.together(element));
+                let convolution = match (copied, turned) {
+                    (Some(Element::F32), None) => return Ok(None), // a copy of the same
+                    (_, turned) => turned.unwrap_or(convolution.clone()),
                 };
                 let epilogue = convolution.epilogue;
-                let way = self.cudnn.plan(&convolution, precision, way)?.map(|plan| match precision {
-                    Precision::Bf16 => Way::Narrow { plan, convolution, channels },
-                    _ => Way::Convolution(plan),
+                let way = self.cudnn.plan(&convolution, precision, number)?.map(|plan| match copied {
+                    Some(element) => Way::Copied { plan, element, convolution, channels },
+                    None => Way::Convolution(plan),
                 });
                 (way, epilogue, *operands)
             }
@@ -264,8 +287,8 @@ impl Libraries {
         match &call.way {
             Way::Product(matmul) => self.cublaslt.run(matmul, operands, bias, workspace, stream),
             Way::Convolution(plan) => self.cudnn.run(plan, operands, bias, workspace, stream),
-            Way::Narrow { plan, convolution, channels: [of_x, of_w] } => {
-                let Some(casts) = &self.casts else { return Err(Error::device("nothing casts to bfloat16")) };
+            Way::Copied { plan, element, convolution, channels: [of_x, of_w] } => {
+                let Some(casts) = &self.casts else { return Err(Error::device("nothing copies for tensor cores")) };
                 let made = match convolution.pass {
                     Pass::Forward => 2,
                     Pass::BackwardInput => 0,
@@ -274,7 +297,7 @@ impl Libraries {
                 let mut next = workspace + padded(plan.workspace);
                 let mut place = |extents: [usize; 4]| {
                     let at = next;
-                    next += copy(extents);
+                    next += copy(*element, extents);
                     at
                 };
                 let wide = convolution.tensors();
@@ -283,14 +306,16 @@ impl Libraries {
                 let mut tensors = wide;
                 (tensors[0][1], tensors[1][1]) = (*of_x, *of_w);
                 for tensor in (0..3).filter(|&tensor| tensor != made) {
-                    casts.narrow(stream, [operands[tensor], copies[tensor]], tensors[tensor], room(tensor))?;
+                    casts.into_copy(stream, [operands[tensor], copies[tensor]], tensors[tensor], room(tensor))?;
                 }
-                let bias = bias.map(|bias| (bias, place(convolution.bias())));
-                if let Some((bias, copy)) = bias {
-                    casts.narrow(stream, [bias, copy], convolution.bias(), None)?;
+                // One number for each channel: in the same order in any case.
+                let rounded = bias.filter(|_| *element == Element::Bf16).map(|bias| (bias, place(convolution.bias())));
+                if let Some((bias, copy)) = rounded {
+                    casts.into_copy(stream, [bias, copy], convolution.bias(), None)?;
                 }
-                self.cudnn.run(plan, copies, bias.map(|(_, copy)| copy), workspace, stream)?;
-                casts.widen(stream, [copies[made], operands[made]], tensors[made], room(made))
+                let bias = rounded.map(|(_, copy)| copy).or(bias);
+                self.cudnn.run(plan, copies, bias, workspace, stream)?;
+                casts.from_copy(stream, [copies[made], operands[made]], tensors[made], room(made))
             }
         }
     }

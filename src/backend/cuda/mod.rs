@@ -7,7 +7,7 @@
 //! when a device is asked for (`library`): nothing of them is needed to build.
 
 pub mod adapter;
-mod bf16;
+mod casts;
 mod compiler;
 mod cublaslt;
 mod cudnn;

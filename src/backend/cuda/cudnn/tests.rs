@@ -46,7 +46,8 @@ fn cudnn_itself_plans_alexnet() {
         // Channels, side, outputs, filter, stride, padding, groups.
         for [c, side, o, r, stride, padding, groups] in [
             [3, 224, 96, 11, 4, 2, 1],
-            [8, 224, 96, 11, 4, 2, 1], // the first one, as bfloat16 has it
+            [4, 224, 96, 11, 4, 2, 1], // the first one, as TF32 has it with channels together
+            [8, 224, 96, 11, 4, 2, 1], // and bfloat16
             [96, 27, 256, 5, 1, 2, 1],
             [256, 13, 384, 3, 1, 1, 1],
             [384, 13, 384, 3, 1, 1, 1],
@@ -75,10 +76,12 @@ fn cudnn_itself_plans_alexnet() {
                 for (precision, nhwc) in [
                     (Precision::F32, false),
                     (Precision::Tf32, false),
+                    (Precision::Tf32, true),
                     (Precision::Bf16, false),
                     (Precision::Bf16, true),
                 ] {
-                    if nhwc && c % 8 > 0 {
+                    let together = if precision == Precision::Bf16 { 8 } else { 4 };
+                    if nhwc && c % together > 0 {
                         continue;
                     }
                     let convolution = Convolution { nhwc, ..convolution.clone() };

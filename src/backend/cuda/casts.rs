@@ -1,11 +1,13 @@
-//! From f32 to bfloat16 and back, for libraries that want what they multiply in it; on the way from channels apart (NCHW) to channels
-//! together (NHWC), and back, where they are faster so.
+//! Copies of tensors as tensor cores like them, and back: rounded to bfloat16, with channels that lie apart (NCHW) put together (NHWC), or
+//! both.
 
+use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
 use super::driver::{Context, Function, Stream};
 use super::kernels::Kernels;
+use crate::backend::Precision;
 use crate::error::{Error, Result};
 
 /// Elements of a thread that keeps their order, which writes or reads two together.
@@ -17,6 +19,56 @@ const SIDE: usize = 32;
 
 /// Blocks that a grid may have in its second and third dimension.
 const MOST_BLOCKS: usize = 65_535;
+
+/// What the elements of a copy are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Element {
+    Bf16,
+    /// As they were; the libraries take of them what TF32 has.
+    F32,
+}
+
+impl Element {
+    /// Of copies for tensor cores at this precision; plain f32 has no use for them.
+    pub fn of(precision: Precision) -> Option<Element> {
+        match precision {
+            Precision::Bf16 => Some(Element::Bf16),
+            Precision::Tf32 => Some(Element::F32),
+            Precision::F32 | Precision::F16 { .. } => None,
+        }
+    }
+
+    pub fn bytes(self) -> usize {
+        match self {
+            Element::Bf16 => 2,
+            Element::F32 => 4,
+        }
+    }
+
+    /// Tensor cores take 16 bytes of channels at a time.
+    pub fn channels(self) -> usize {
+        16 / self.bytes()
+    }
+
+    /// C++ of what the kernels below say of it.
+    fn text(self) -> String {
+        match self {
+            Element::Bf16 => format!(
+                "{ROUNDED}
+#define ELEMENT unsigned short
+#define INTO(x) rounded(x)
+#define FROM(x) bitcast<float>(unsigned(x) << 16)
+"
+            ),
+            Element::F32 => "
+#define ELEMENT float
+#define INTO(x) x
+#define FROM(x) x
+"
+            .into(),
+        }
+    }
+}
 
 /// To the nearest bfloat16, ties to even: the upper half of the bits. What is no number stays none.
 const ROUNDED: &str = "
@@ -45,16 +97,16 @@ KERNEL(256) widen(const unsigned* x, float* y, unsigned count) {
 ";
 
 /// From [channels, places] to [places, room], of each picture; where there is more room than channels, zeros.
-const NARROW_NHWC: &str = "
-KERNEL(256) narrow_nhwc(const float* x, unsigned short* y, unsigned channels, unsigned room, unsigned places) {
-    __shared__ unsigned short square[32][33];
+const TOGETHER: &str = "
+KERNEL(256) together(const float* x, ELEMENT* y, unsigned channels, unsigned room, unsigned places) {
+    __shared__ ELEMENT square[32][33];
     unsigned column = threadIdx.x % 32, row = threadIdx.x / 32;
     unsigned place = blockIdx.x * 32, channel = blockIdx.y * 32;
     x += size_t(blockIdx.z) * channels * places;
     y += size_t(blockIdx.z) * room * places;
     for (unsigned n = row; n < 32; n += 8) {
         bool there = channel + n < channels && place + column < places;
-        square[n][column] = there ? rounded(x[size_t(channel + n) * places + place + column]) : 0;
+        square[n][column] = there ? INTO(x[size_t(channel + n) * places + place + column]) : 0;
     }
     __syncthreads();
     for (unsigned n = row; n < 32; n += 8) {
@@ -65,7 +117,7 @@ KERNEL(256) narrow_nhwc(const float* x, unsigned short* y, unsigned channels, un
 }
 ";
 
-/// [`NARROW_NHWC`] for few channels, such as pictures', and room for eight: a thread for each place.
+/// [`TOGETHER`] for few channels, such as pictures', and room for eight bfloat16: a thread for each place.
 const NARROW_EIGHT: &str = "
 KERNEL(256) narrow_eight(const float* x, unsigned* y, unsigned channels, unsigned places) {
     unsigned place = blockIdx.x * 256 + threadIdx.x;
@@ -80,9 +132,9 @@ KERNEL(256) narrow_eight(const float* x, unsigned* y, unsigned channels, unsigne
 ";
 
 /// From [places, room] to [channels, places], of each picture.
-const WIDEN_NHWC: &str = "
-KERNEL(256) widen_nhwc(const unsigned short* x, float* y, unsigned channels, unsigned room, unsigned places) {
-    __shared__ unsigned short square[32][33];
+const APART: &str = "
+KERNEL(256) apart(const ELEMENT* x, float* y, unsigned channels, unsigned room, unsigned places) {
+    __shared__ ELEMENT square[32][33];
     unsigned column = threadIdx.x % 32, row = threadIdx.x / 32;
     unsigned place = blockIdx.x * 32, channel = blockIdx.y * 32;
     x += size_t(blockIdx.z) * room * places;
@@ -95,31 +147,26 @@ KERNEL(256) widen_nhwc(const unsigned short* x, float* y, unsigned channels, uns
     __syncthreads();
     for (unsigned n = row; n < 32; n += 8) {
         if (channel + n < channels && place + column < places) {
-            y[size_t(channel + n) * places + place + column] = bitcast<float>(unsigned(square[column][n]) << 16);
+            y[size_t(channel + n) * places + place + column] = FROM(square[column][n]);
         }
     }
 }
 ";
 
-/// The kernels, by their names.
-pub(super) fn texts() -> [(&'static str, String); 5] {
-    let kernels = [
-        ("narrow", NARROW),
-        ("widen", WIDEN),
-        ("narrow_nhwc", NARROW_NHWC),
-        ("widen_nhwc", WIDEN_NHWC),
-        ("narrow_eight", NARROW_EIGHT),
-    ];
-    kernels.map(|(name, text)| (name, format!("{ROUNDED}{text}")))
+/// The kernels for an element, by their names; those that keep the order, and the one for few channels, round.
+pub(super) fn texts(element: Element) -> Vec<(&'static str, String)> {
+    let mut kernels = vec![("together", TOGETHER), ("apart", APART)];
+    if element == Element::Bf16 {
+        kernels.extend([("narrow", NARROW), ("widen", WIDEN), ("narrow_eight", NARROW_EIGHT)]);
+    }
+    let head = element.text();
+    kernels.into_iter().map(|(name, text)| (name, format!("{head}{text}"))).collect()
 }
 
-/// The kernels, loaded.
+/// The kernels for an element, loaded.
 pub(super) struct Casts {
-    narrow: Function,
-    widen: Function,
-    narrow_nhwc: Function,
-    widen_nhwc: Function,
-    narrow_eight: Function,
+    pub element: Element,
+    functions: HashMap<&'static str, Function>,
 }
 
 /// Whether tensors of these extents can change their order: there are not too many pictures for a grid.
@@ -128,37 +175,48 @@ pub(super) fn can_turn(extents: &[[usize; 4]]) -> bool {
 }
 
 impl Casts {
-    pub fn new(kernels: &Kernels, context: &Arc<Context>) -> Result<Casts> {
-        let load = |(name, text): (&str, String)| kernels.of_text(context, name, &text, [THREADS as u32, 1, 1]);
-        let [narrow, widen, narrow_nhwc, widen_nhwc, narrow_eight] = texts().map(load);
-        Ok(Casts {
-            narrow: narrow?,
-            widen: widen?,
-            narrow_nhwc: narrow_nhwc?,
-            widen_nhwc: widen_nhwc?,
-            narrow_eight: narrow_eight?,
-        })
+    pub fn new(kernels: &Kernels, context: &Arc<Context>, element: Element) -> Result<Casts> {
+        let load = |(name, text): (&'static str, String)| {
+            Ok((name, kernels.of_text(context, name, &text, [THREADS as u32, 1, 1])?))
+        };
+        Ok(Casts { element, functions: texts(element).into_iter().map(load).collect::<Result<_>>()? })
     }
 
-    /// A tensor of f32 in NCHW at `from` becomes one of bfloat16 at `to`, if so asked in NHWC with `room` for so many channels.
-    pub fn narrow(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
+    /// A tensor of f32 in NCHW at `from` is copied to `to`, if so asked in NHWC with `room` for so many channels.
+    pub fn into_copy(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
         let [n, channels, h, w] = extents;
         let places = h * w;
         match turning(extents, room) {
-            Some(8) if channels < 8 => {
-                launch(stream, &self.narrow_eight, at, &[channels, places], [places.div_ceil(THREADS), 1, n])
+            Some(8) if channels < 8 && self.element == Element::Bf16 => {
+                let groups = [places.div_ceil(THREADS), 1, n];
+                launch(stream, self.function("narrow_eight")?, at, &[channels, places], groups)
             }
-            Some(room) => turn(stream, &self.narrow_nhwc, at, extents, room),
-            None => keep(stream, &self.narrow, at, n * channels * places),
+            Some(room) => turn(stream, self.function("together")?, at, extents, room),
+            None => self.keep(stream, "narrow", at, extents),
         }
     }
 
     /// The other way.
-    pub fn widen(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
+    pub fn from_copy(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
         match turning(extents, room) {
-            Some(room) => turn(stream, &self.widen_nhwc, at, extents, room),
-            None => keep(stream, &self.widen, at, extents.iter().product()),
+            Some(room) => turn(stream, self.function("apart")?, at, extents, room),
+            None => self.keep(stream, "widen", at, extents),
         }
+    }
+
+    /// In the order that they have.
+    fn keep(&self, stream: &Stream, rounding: &'static str, at: [u64; 2], extents: [usize; 4]) -> Result<()> {
+        let count = extents.iter().product::<usize>();
+        match self.element {
+            Element::Bf16 => {
+                launch(stream, self.function(rounding)?, at, &[count], [count.div_ceil(EACH * THREADS), 1, 1])
+            }
+            Element::F32 => stream.copy(at[1], at[0], 4 * count),
+        }
+    }
+
+    fn function(&self, name: &'static str) -> Result<&Function> {
+        self.functions.get(name).ok_or_else(|| Error::device(format!("no kernel {name} copies {:?}", self.element)))
     }
 }
 
@@ -176,10 +234,6 @@ fn turn(
 ) -> Result<()> {
     let groups = [(h * w).div_ceil(SIDE), room.div_ceil(SIDE), n];
     launch(stream, function, at, &[channels, room, h * w], groups)
-}
-
-fn keep(stream: &Stream, function: &Function, at: [u64; 2], count: usize) -> Result<()> {
-    launch(stream, function, at, &[count], [count.div_ceil(EACH * THREADS), 1, 1])
 }
 
 fn launch(stream: &Stream, function: &Function, mut at: [u64; 2], numbers: &[usize], groups: [usize; 3]) -> Result<()> {
