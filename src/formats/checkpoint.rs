@@ -11,7 +11,7 @@ use crate::data::Resize;
 use crate::error::{Error, Result};
 use crate::models::{BuildOptions, Model, eval_graph};
 use crate::ops::DropoutScaling;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, TensorType};
 
 /// A trained network: what it is, how pictures reach it, its weights.
 ///
@@ -86,6 +86,20 @@ impl Checkpoint {
     /// [`Error::Io`] when the file cannot be written.
     pub fn save(&self, path: &Path) -> Result<()> {
         safetensors::save(path, &self.tensors, &self.metadata()?)
+    }
+
+    /// The same with tensors of `types` that are asked for one after the other, by name, in place of its own: they need not be in memory
+    /// together.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the file cannot be written, and what `tensor` says, which leaves a file that was there as it was.
+    pub fn save_each(
+        &self,
+        path: &Path,
+        types: &BTreeMap<String, TensorType>,
+        tensor: impl FnMut(&str) -> Result<Tensor>,
+    ) -> Result<()> {
+        safetensors::save_each(path, types, &self.metadata()?, tensor)
     }
 
     pub(super) fn metadata(&self) -> Result<BTreeMap<String, String>> {
@@ -214,7 +228,6 @@ fn parse<T: DeserializeOwned>(key: &str, text: &str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor::TensorType;
 
     fn checkpoint() -> Checkpoint {
         let model = Model::find("four-layer").unwrap();

@@ -3,9 +3,10 @@
 //! The header is written here, since the `safetensors` crate keeps metadata in a `HashMap`, whose order changes from run to run: the same
 //! content gives the same bytes. Reading is by the crate's own rules.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Write};
+use std::io::{BufReader, BufWriter, ErrorKind, Read, Write};
 use std::path::Path;
 
 use ::safetensors::{Dtype, tensor::Metadata};
@@ -32,27 +33,66 @@ pub struct Contents {
 /// # Errors
 /// [`Error::Io`] when the file cannot be written.
 pub fn save(path: &Path, tensors: &BTreeMap<String, Tensor>, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let types = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.ty())).collect();
+    write(path, &types, metadata, |name| Ok(Cow::Borrowed(&tensors[name])))
+}
+
+/// The same of tensors of `types` that are asked for one after the other, by name: they need not be in memory together.
+///
+/// # Errors
+/// [`Error::Io`] when the file cannot be written, and what `tensor` says, which leaves a file that was there as it was.
+pub fn save_each(
+    path: &Path,
+    types: &BTreeMap<String, TensorType>,
+    metadata: &BTreeMap<String, String>,
+    mut tensor: impl FnMut(&str) -> Result<Tensor>,
+) -> Result<()> {
+    write(path, types, metadata, |name| tensor(name).map(Cow::Owned))
+}
+
+fn write<'a>(
+    path: &Path,
+    types: &BTreeMap<String, TensorType>,
+    metadata: &BTreeMap<String, String>,
+    mut tensor: impl FnMut(&str) -> Result<Cow<'a, Tensor>>,
+) -> Result<()> {
     // Wide elements first, so that each tensor is aligned to its element; then by name.
-    let mut ordered: Vec<(&String, &Tensor)> = tensors.iter().collect();
-    ordered.sort_by_key(|(_, tensor)| std::cmp::Reverse(tensor.ty().dtype.size()));
+    let mut ordered: Vec<(&String, &TensorType)> = types.iter().collect();
+    ordered.sort_by_key(|(_, ty)| std::cmp::Reverse(ty.dtype.size()));
     let mut header: BTreeMap<&str, Value> = BTreeMap::new();
     if !metadata.is_empty() {
         header.insert("__metadata__", json!(metadata));
     }
     let mut offset = 0;
-    for (name, tensor) in &ordered {
-        let end = offset + tensor.bytes().len();
-        let dtype = dtype_name(tensor.ty().dtype);
-        header.insert(name, json!({ "dtype": dtype, "shape": tensor.shape()[..], "data_offsets": [offset, end] }));
+    for (name, ty) in &ordered {
+        let end = offset + ty.bytes();
+        let (dtype, shape) = (dtype_name(ty.dtype), &ty.shape[..]);
+        header.insert(name, json!({ "dtype": dtype, "shape": shape, "data_offsets": [offset, end] }));
         offset = end;
     }
     let mut header = serde_json::to_vec(&header).expect("strings and numbers always become JSON");
     header.resize(header.len().next_multiple_of(8), b' ');
-    atomic::write(path, |file| {
+    // What is no failure to write.
+    let mut failure = None;
+    let mut contents = |file: &mut BufWriter<&File>| {
         file.write_all(&(header.len() as u64).to_le_bytes())?;
         file.write_all(&header)?;
-        ordered.iter().try_for_each(|(_, tensor)| file.write_all(tensor.bytes()))
-    })
+        for (name, ty) in &ordered {
+            match tensor(name) {
+                Ok(tensor) => {
+                    debug_assert_eq!(tensor.ty(), **ty, "{name}");
+                    file.write_all(tensor.bytes())?;
+                }
+                Err(error) => {
+                    failure = Some(error);
+                    return Err(ErrorKind::Other.into());
+                }
+            }
+        }
+        Ok(())
+    };
+    let written = atomic::write(path, &mut contents);
+    failure.map_or(written, Err)
 }
 
 /// Reads a file.
@@ -206,6 +246,25 @@ mod tests {
         assert_eq!(read.tensor("b").unwrap().data(), tensors["b"].bytes());
         save(&path, &BTreeMap::new(), &BTreeMap::new()).unwrap();
         assert_eq!(load(&path).unwrap(), Contents::default());
+    }
+
+    /// One after the other they make the same file, and where one cannot be had the last good file stays.
+    #[test]
+    fn tensors_may_come_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, each) = (folder.path().join("x"), folder.path().join("y"));
+        let (tensors, metadata) = content();
+        let types = tensors.iter().map(|(name, tensor)| (name.clone(), tensor.ty())).collect();
+        save(&path, &tensors, &metadata).unwrap();
+        save_each(&each, &types, &metadata, |name| Ok(tensors[name].clone())).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&each).unwrap());
+        let lost = |name: &str| if name == "c" { Err(Error::device("lost")) } else { Ok(tensors[name].clone()) };
+        assert_eq!(
+            save_each(&each, &types, &metadata, lost).unwrap_err().to_string(),
+            Error::device("lost").to_string()
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&each).unwrap());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
     }
 
     /// Every shorter file, every longer one, and any one byte of the header changed: an error or other content, never a panic.

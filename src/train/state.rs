@@ -1,5 +1,7 @@
 //! The tensors of a run, on the device and in checkpoints: parameters and optimizer state.
 
+use std::path::Path;
+
 use super::Job;
 use super::position::Position;
 use crate::backend::Device;
@@ -55,23 +57,24 @@ pub(super) fn restore(
     Ok(position)
 }
 
-/// Reads the parameters, and the optimizer's state if wanted, into a checkpoint. One that is not finite is an error: it would take the
-/// place of the last good file.
-pub(super) fn collect(
+/// Writes a checkpoint with the parameters, and the optimizer's state if wanted, one after the other. One that is not finite is an error: it
+/// would take the place of the last good file.
+pub(super) fn save(
     device: &mut dyn Device,
     graph: &TrainGraph,
-    checkpoint: &mut Checkpoint,
+    checkpoint: &Checkpoint,
+    path: &Path,
     step: u64,
     with_state: bool,
 ) -> Result<()> {
-    let parameters = graph.parameters.iter().map(|p| &p.name);
-    let states = graph.states.iter().map(|(name, _)| name).filter(|_| with_state);
-    for name in parameters.chain(states) {
+    let parameters = graph.parameters.iter().map(|p| (&p.name, &graph.graph[p.value].ty));
+    let states = graph.states.iter().map(|(name, ty)| (name, ty)).filter(|_| with_state);
+    let types = parameters.chain(states).map(|(name, ty)| (name.clone(), ty.clone())).collect();
+    checkpoint.save_each(path, &types, |name| {
         let tensor = device.get(name)?;
-        if let Some(&bad) = tensor.as_f32().unwrap_or_default().iter().find(|v| !v.is_finite()) {
-            return Err(Error::NotFinite { loss: bad, step });
+        match tensor.as_f32().unwrap_or_default().iter().find(|v| !v.is_finite()) {
+            Some(&bad) => Err(Error::NotFinite { loss: bad, step }),
+            None => Ok(tensor),
         }
-        checkpoint.tensors.insert(name.clone(), tensor);
-    }
-    Ok(())
+    })
 }

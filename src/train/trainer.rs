@@ -370,17 +370,16 @@ impl<'a> Run<'a> {
 
     /// Writes the weights, with what a user of them must know.
     fn save_best(&mut self, epoch: usize, top1: f64) -> Result<()> {
-        let mut checkpoint = self.job.checkpoint(epoch, Some(top1));
-        state::collect(self.device, &self.graph, &mut checkpoint, self.position.step, false)?;
-        checkpoint.save(&self.folder.file("best.safetensors"))
+        let (checkpoint, path) = (self.job.checkpoint(epoch, Some(top1)), self.folder.file("best.safetensors"));
+        state::save(self.device, &self.graph, &checkpoint, &path, self.position.step, false)
     }
 
     /// Writes weights, optimizer state and position: all that the rest of the run depends on.
     fn save_last(&mut self) -> Result<()> {
         let mut checkpoint = self.job.checkpoint(self.position.epochs, None);
         self.position.store(&mut checkpoint)?;
-        state::collect(self.device, &self.graph, &mut checkpoint, self.position.step, true)?;
-        checkpoint.save(&self.folder.file("last.safetensors"))
+        let path = self.folder.file("last.safetensors");
+        state::save(self.device, &self.graph, &checkpoint, &path, self.position.step, true)
     }
 
     /// Names pictures that could not be read, once, and keeps `skipped.csv` complete.

@@ -183,7 +183,7 @@ impl Casts {
     }
 
     /// A tensor of f32 in NCHW at `from` is copied to `to`, if so asked in NHWC with `room` for so many channels.
-    pub fn into_copy(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
+    pub fn copy(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
         let [n, channels, h, w] = extents;
         let places = h * w;
         match turning(extents, room) {
@@ -197,7 +197,7 @@ impl Casts {
     }
 
     /// The other way.
-    pub fn from_copy(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
+    pub fn copy_back(&self, stream: &Stream, at: [u64; 2], extents: [usize; 4], room: Option<usize>) -> Result<()> {
         match turning(extents, room) {
             Some(room) => turn(stream, self.function("apart")?, at, extents, room),
             None => self.keep(stream, "widen", at, extents),

@@ -332,8 +332,8 @@ fn numbers_become_bfloat16_and_back() {
         let given: Vec<u8> = cases[..count].iter().flat_map(|(x, _)| x.to_le_bytes()).collect();
         stream.upload(x.address, &given).unwrap();
         stream.fill(wide.address, 0x5e, 256).unwrap();
-        casts.into_copy(stream, [x.address, narrow.address], [1, 1, 1, count], None).unwrap();
-        casts.from_copy(stream, [narrow.address, wide.address], [1, 1, 1, count], None).unwrap();
+        casts.copy(stream, [x.address, narrow.address], [1, 1, 1, count], None).unwrap();
+        casts.copy_back(stream, [narrow.address, wide.address], [1, 1, 1, count], None).unwrap();
         let (mut halves, mut back) = (vec![0; 2 * count], vec![0; 256]);
         stream.download(&mut halves, narrow.address).unwrap();
         stream.download(&mut back, wide.address).unwrap();
@@ -375,8 +375,8 @@ fn channels_are_turned() {
         let given: Vec<f32> = (0..count).map(|n| (n * 7 % 251 + 1) as f32).collect();
         let from: Vec<u8> = given.iter().flat_map(|x| x.to_le_bytes()).collect();
         stream.upload(x.address, &from).unwrap();
-        casts.into_copy(stream, [x.address, copy.address], extents, Some(room)).unwrap();
-        casts.from_copy(stream, [copy.address, back.address], extents, Some(room)).unwrap();
+        casts.copy(stream, [x.address, copy.address], extents, Some(room)).unwrap();
+        casts.copy_back(stream, [copy.address, back.address], extents, Some(room)).unwrap();
         let (mut copied, mut returned) = (vec![0; bytes(each, room)], vec![0; bytes(4, c)]);
         stream.download(&mut copied, copy.address).unwrap();
         stream.download(&mut returned, back.address).unwrap();

@@ -306,16 +306,16 @@ impl Libraries {
                 let mut tensors = wide;
                 (tensors[0][1], tensors[1][1]) = (*of_x, *of_w);
                 for tensor in (0..3).filter(|&tensor| tensor != made) {
-                    casts.into_copy(stream, [operands[tensor], copies[tensor]], tensors[tensor], room(tensor))?;
+                    casts.copy(stream, [operands[tensor], copies[tensor]], tensors[tensor], room(tensor))?;
                 }
                 // One number for each channel: in the same order in any case.
                 let rounded = bias.filter(|_| *element == Element::Bf16).map(|bias| (bias, place(convolution.bias())));
                 if let Some((bias, copy)) = rounded {
-                    casts.into_copy(stream, [bias, copy], convolution.bias(), None)?;
+                    casts.copy(stream, [bias, copy], convolution.bias(), None)?;
                 }
                 let bias = rounded.map(|(_, copy)| copy).or(bias);
                 self.cudnn.run(plan, copies, bias, workspace, stream)?;
-                casts.from_copy(stream, [copies[made], operands[made]], tensors[made], room(made))
+                casts.copy_back(stream, [copies[made], operands[made]], tensors[made], room(made))
             }
         }
     }
