@@ -20,6 +20,7 @@
 //! beside a much larger one shares its error, as in every library that uses this. A number too large for the sums of a tile, or no
 //! number, would spread over its tile: [`tame`] looks for them.
 
+mod gradient;
 mod transform;
 
 use std::ops::Range;
@@ -30,16 +31,13 @@ use super::matmul::{COLUMNS, Matrix, Panels, matmul, row_length};
 use super::parallel::{CHUNK, Pieces};
 use super::simd::{LANES, vectorised};
 use super::transpose::transpose;
-use transform::{Cotangent, Input, Kernel, KernelGradient, Output, Transform, transform};
+use transform::{Input, Kernel, Output, Transform, transform};
 
 /// Outputs of a tile along an axis.
 const M: usize = 2;
 
 /// Most elements of the tiles of a block, read and written, but for a row of many tiles: 6 MiB.
 const BLOCK: usize = 3 << 19;
-
-/// Most elements of tiles that the gradient to the weight makes before it adds them up: 16 MiB.
-const BLOCKS: usize = 1 << 22;
 
 /// Output channels of a task, where there are more threads than pictures, and of the gradient to the weight.
 const OUTS: usize = 48;
@@ -180,12 +178,6 @@ impl Winograd {
         self.transformed_group() + threads * (tiles + self.own())
     }
 
-    /// The same of [`Winograd::weight_gradient`].
-    pub fn gradient_scratch(&self, threads: usize) -> usize {
-        let tiles = self.blocks_at_once() * self.square() * (self.x_tiles().len + self.dy_tiles().len);
-        self.square() * Layout::rows(self.outs, self.ins).len + tiles + threads * self.own()
-    }
-
     /// y from x and w.
     pub fn convolve(&self, x: &[f32], w: Weight, y: &mut [f32], scratch: &mut [f32], threads: usize) {
         match self.r {
@@ -223,14 +215,6 @@ impl Winograd {
         u.par_chunks_mut(T * T * self.kernels().len).enumerate().for_each(|(i, u)| {
             own.with(|own| self.transform_kernels::<R, T>(u, w, i * self.depth(), turned, own));
         });
-    }
-
-    /// dw from x and dy.
-    pub fn weight_gradient(&self, x: &[f32], dy: &[f32], dw: &mut [f32], scratch: &mut [f32], threads: usize) {
-        match self.r {
-            3 => self.weight_gradient_by::<3, 4>(x, dy, dw, scratch, threads),
-            _ => self.weight_gradient_by::<5, 6>(x, dy, dw, scratch, threads),
-        }
     }
 
     fn convolve_by<const R: usize, const T: usize>(
@@ -291,69 +275,6 @@ impl Winograd {
                 }
             }
             self.transform_outputs::<T>(y, m, bands, own);
-        }
-    }
-
-    fn weight_gradient_by<const R: usize, const T: usize>(
-        &self,
-        x: &[f32],
-        dy: &[f32],
-        dw: &mut [f32],
-        scratch: &mut [f32],
-        threads: usize,
-    ) where
-        Input: Transform<T, T>,
-        Cotangent: Transform<M, T>,
-        KernelGradient: Transform<T, R>,
-    {
-        let (read, written, kernels) = (self.x_tiles(), self.dy_tiles(), Layout::rows(self.outs, self.ins));
-        let (u, scratch) = scratch.split_at_mut(T * T * kernels.len);
-        let (v, scratch) = scratch.split_at_mut(self.blocks_at_once() * T * T * read.len);
-        let (q, scratch) = scratch.split_at_mut(self.blocks_at_once() * T * T * written.len);
-        let own = Pieces::new(scratch, self.own(), threads);
-        let [x_plane, dy_plane] = [self.input, self.output].map(|[height, width]| height * width);
-        // (picture, rows of tiles)
-        let blocks: Vec<_> = (0..self.n).flat_map(|n| self.blocks().map(move |bands| (n, bands))).collect();
-        for (group, dw) in dw.chunks_exact_mut(self.outs * self.ins * R * R).enumerate() {
-            for (index, blocks) in blocks.chunks(self.blocks_at_once()).enumerate() {
-                let tiles = v.par_chunks_mut(T * T * read.len).zip(q.par_chunks_mut(T * T * written.len));
-                tiles.zip(blocks).for_each(|((v, q), (n, bands))| {
-                    let picture = n * self.groups + group;
-                    let x = self.input(&x[picture * self.ins * x_plane..]);
-                    let dy = Planes {
-                        data: &dy[picture * self.outs * dy_plane..],
-                        channels: self.outs,
-                        extent: self.output,
-                        padding: [0; 2],
-                    };
-                    own.with(|own| {
-                        self.transform_planes::<T, T, Input>(v, read, x, bands.clone(), own);
-                        self.transform_planes::<M, T, Cotangent>(q, written, dy, bands.clone(), own);
-                    })
-                });
-                let (v, q) = (&v[..], &q[..]);
-                u.par_chunks_mut(kernels.len).enumerate().for_each(|(k, u)| {
-                    u[..kernels.panel].par_chunks_mut(OUTS * kernels.width).enumerate().for_each(|(i, u)| {
-                        let outs = u.len() / kernels.width;
-                        for (block, (_, bands)) in blocks.iter().enumerate() {
-                            let tiles = bands.len() * self.width();
-                            let q = &q[(block * T * T + k) * written.len + i * written.panel..];
-                            let q = Matrix::rows(q, [tiles, outs], written.width);
-                            let v = &v[(block * T * T + k) * read.len..];
-                            let v = Panels::packed(v, [read.panel / COLUMNS, self.ins]).top(tiles);
-                            matmul(u, kernels.width, q.t(), v, index + block > 0);
-                        }
-                    })
-                });
-            }
-            let u = &u[..];
-            dw.par_chunks_mut(self.ins * R * R).enumerate().for_each(|(o, dw)| {
-                own.with(|own| {
-                    let taps = Layout::rows(1, self.ins);
-                    taps.put::<T, R, KernelGradient>(own, 0, u, &kernels.places(o, T * T), self.ins);
-                    transpose(dw, R * R, own, taps.len, [R * R, self.ins]);
-                })
-            });
         }
     }
 
@@ -465,12 +386,6 @@ impl Winograd {
         (0..height).step_by(bands).map(move |first| first..(first + bands).min(height))
     }
 
-    /// Blocks whose tiles are in memory at once for the gradient to the weight.
-    fn blocks_at_once(&self) -> usize {
-        let blocks = self.n * self.blocks().count();
-        (BLOCKS / (self.square() * (self.x_tiles().len + self.dy_tiles().len))).clamp(1, blocks)
-    }
-
     /// Input channels whose kernels are transformed by one task. By the shapes, since the order of sums depends on it.
     fn depth(&self) -> usize {
         (self.ins / 4).next_multiple_of(16).max(48).min(self.ins)
@@ -484,16 +399,6 @@ impl Winograd {
     /// Tiles of a block, as a convolution reads and writes them: [tiles, channels].
     fn rows(&self, channels: usize) -> Layout {
         Layout::rows(self.bands() * self.width(), channels)
-    }
-
-    /// Tiles of x, as the gradient to the weight reads them.
-    fn x_tiles(&self) -> Layout {
-        Layout::panels(self.bands() * self.width(), self.ins, COLUMNS)
-    }
-
-    /// Tiles of dy, as the gradient to the weight reads them.
-    fn dy_tiles(&self) -> Layout {
-        Layout::panels(self.bands() * self.width(), self.outs, OUTS)
     }
 
     /// Elements of a thread's memory for a block's pixels, or the taps of kernels, of all channels.
