@@ -20,7 +20,7 @@ impl CpuOp for Lrn {
         let [_, channels, plane] = self.planes(io.shape(0));
         b.par_chunks_mut(plane).enumerate().for_each(|(i, b)| {
             let c = i % channels;
-            normalise(b, &Picture { lrn: self, a: &a[(i - c) * plane..][..channels * plane], channels, plane }, c, 0);
+            normalise(b, &Picture { lrn: self, a: &a[(i - c) * plane..][..channels * plane], channels, plane }, c);
         });
     }
 }
@@ -137,21 +137,21 @@ impl Picture<'_> {
 }
 
 vectorised! {
-    /// b = a * s^-beta of channel c at the positions from `first`.
-    fn normalise(b: &mut [f32], picture: &Picture, c: usize, first: usize) {
+    /// b = a * s^-beta of channel c.
+    fn normalise(b: &mut [f32], picture: &Picture, c: usize) {
         #[inline(always)]
-        fn by<const N: usize, const FMA: bool>(b: &mut [f32], picture: &Picture, c: usize, first: usize) {
-            let a = &picture.a[c * picture.plane + first..];
+        fn by<const N: usize, const FMA: bool>(b: &mut [f32], picture: &Picture, c: usize) {
+            let a = &picture.a[c * picture.plane..];
             for at in starts::<N>(b.len()) {
-                let (power, _) = picture.powers::<N, FMA>(picture.brackets::<N, FMA>(c, first + at));
+                let (power, _) = picture.powers::<N, FMA>(picture.brackets::<N, FMA>(c, at));
                 let a = load::<N>(&a[at..]);
                 store(&mut b[at..], lanes::<f32, N>(0.0, |i| a[i] * power[i]));
             }
         }
         match b.len() {
-            0..LANES => by::<1, FMA>(b, picture, c, first),
-            LANES..WIDE => by::<LANES, FMA>(b, picture, c, first),
-            WIDE.. => by::<WIDE, FMA>(b, picture, c, first),
+            0..LANES => by::<1, FMA>(b, picture, c),
+            LANES..WIDE => by::<LANES, FMA>(b, picture, c),
+            WIDE.. => by::<WIDE, FMA>(b, picture, c),
         }
     }
 }
