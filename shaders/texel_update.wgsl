@@ -3,7 +3,8 @@
 //   a: dy [N][O / 4]   b: x [N][I / 4]   w, m, v, and old, texels of what these held before: [O][I / 4]
 
 //!include optimizer_step
-//!include texel_lines
+//!include texel
+//!include within
 
 struct Adam {
     // Rows of the batch; outputs; quads of inputs.
@@ -39,6 +40,8 @@ struct Sgd {
 }
 @group(0) @binding(8) var<uniform> sgd: Sgd;
 
+@group(0) @binding(1) var a: texture_storage_2d<rgba32float, read>;
+@group(0) @binding(2) var b: texture_storage_2d<rgba32float, read>;
 @group(0) @binding(3) var<storage, read> schedule: array<vec4f>; // lr, 1 - beta1^t, 1 - beta2^t
 @group(0) @binding(4) var<storage, read_write> w: array<vec4f>;
 @group(0) @binding(5) var<storage, read_write> m: array<vec4f>;
@@ -74,20 +77,40 @@ fn sgd_at(i: u32, g: vec4f, rule: SgdRule) {
 
 //# for rule in adam sgd
 
-// Workgroup (x, y): inputs 32x.., outputs 16y..: lane l has quad 8x + l of the inputs. Neighbours write on where this one ends.
+// Workgroup (x, y): quads of inputs 32x.., of which lane l has l, l + 8, l + 16 and l + 24, and outputs 4y... Of a row it writes
+// half a kilobyte, and its neighbour writes on where it ends: the processor brings early what is gone through in order.
 @compute @workgroup_size(8)
 fn update_$rule(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
-    let input = group.x * 8u + lane;
+    let input = group.x * 32u + lane;
     let output_quads = ($rule.outputs + 3u) / 4u;
-    let lines = Lines(0u, $rule.rows, vec2u(1u), vec3u(output_quads, 0u, 0u), vec3u($rule.inputs, 0u, 0u));
-    var sums = sum_lines(lines, group.y * 4u + lane % 4u, input, lane);
-    if (input >= $rule.inputs) {
-        return;
+    //# for j in 0..4
+    let read$j = within(input + $j * 8u, $rule.inputs);
+    //# for i in 0..4
+    var sum${i}_$j = vec4f();
+    //# end
+    //# end
+    for (var n = 0u; n < $rule.rows; n++) {
+        let dy = textureLoad(a, texel(n * output_quads + group.y));
+        //# for j in 0..4
+        let x$j = textureLoad(b, texel(n * $rule.inputs + read$j));
+        //# for i in 0..4
+        sum${i}_$j = fma(vec4f(dy[$i]), x$j, sum${i}_$j);
+        //# end
+        //# end
     }
+    var sums: array<vec4f, 16>;
+    //# for i in 0..4
+    //# for j in 0..4
+    sums[$i * 4 + $j] = sum${i}_$j;
+    //# end
+    //# end
     let rule = ${rule}_rule();
-    let outputs = min(16u, $rule.outputs - group.y * 16u);
-    for (var o = 0u; o < outputs; o++) {
-        ${rule}_at((group.y * 16u + o) * $rule.inputs + input, sums[o], rule);
+    let outputs = min(4u, $rule.outputs - group.y * 4u);
+    for (var i = 0u; i < outputs * 4u; i++) {
+        let at = input + (i % 4u) * 8u;
+        if (at < $rule.inputs) {
+            ${rule}_at((group.y * 4u + i / 4u) * $rule.inputs + at, sums[i], rule);
+        }
     }
 }
 //# end

@@ -14,13 +14,13 @@ use crate::error::Result;
 pub(super) const ROWS: usize = 16;
 
 /// Columns of C that a workgroup makes.
-pub(super) const COLUMNS: usize = 32;
+const COLUMNS: usize = 32;
 
 /// Iterations of the loop over terms, at most: those that store come on top.
 pub(super) const MAX_TERMS: usize = MAX_ITERATIONS - 4 * ROWS;
 
 /// Bytes of an operand's texels where they can be made piece by piece, so that they are still in a cache when they are read.
-const PIECE_BYTES: usize = 8 << 20;
+const PIECE_BYTES: usize = 4 << 20;
 
 /// How many of things that take `texels` each are copied at once, at least one.
 pub(super) fn piece(texels: usize) -> usize {

@@ -5,9 +5,13 @@ use std::ops::Range;
 use super::super::biased::Epilogue;
 use super::super::lowering::{Lowering, MAX_TEXELS, TEXTURE_WIDTH, ValueRef, Window};
 use super::super::shaders::texel_update::{UPDATE_ADAM, UPDATE_SGD};
-use super::super::texels::{COLUMNS, Form, Grid, MAX_TERMS, Pack, Product, ROWS, Target, Texels, piece};
+use super::super::texels::{Form, Grid, MAX_TERMS, Pack, Product, ROWS, Target, Texels, piece};
 use crate::error::Result;
 use crate::ops::UpdateRule;
+
+/// Quads of inputs and outputs whose weights a workgroup of the update steps.
+const UPDATE_QUADS: usize = 32;
+const UPDATE_OUTPUTS: usize = 4;
 
 /// A layer on texels.
 pub(in super::super) struct Layer {
@@ -188,7 +192,7 @@ impl Layer {
                 .set("inputs", self.quads() as u32)
                 .set("w_first", windows[0].first / 4)
                 .set("old_step", state_rows as u32 * TEXTURE_WIDTH)
-                .grid([self.quads().div_ceil(COLUMNS / 4), range.len().div_ceil(ROWS), 1])?;
+                .grid([self.quads().div_ceil(UPDATE_QUADS), range.len().div_ceil(UPDATE_OUTPUTS), 1])?;
         }
         Ok(())
     }
