@@ -2,13 +2,18 @@
 //! runs the same.
 
 mod common;
+#[path = "../src/backend/wgpu/compose.rs"]
+mod compose;
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Instant;
 
-use convoy::backend::DeviceOptions;
 use convoy::backend::cpu::CpuDevice;
+use convoy::backend::wgpu::Matrices;
+use convoy::backend::{DeviceOptions, Precision};
 use convoy::ops::case::Case;
 use convoy::ops::{Op, draw};
 use convoy::selftest::{Kind, Prepared, Selection, Suite, coverage, gradient, harness};
@@ -91,15 +96,82 @@ fn other_kinds(wanted: impl Fn(&Kind) -> bool) -> Vec<Kind> {
 
 /// Every case that a kind of the device takes.
 fn check_kind(kind: &Kind) {
+    common::assert_none(check_cases(kind, |case| kind.takes(case)));
+}
+
+/// What is wrong with the wanted cases, of which there are some.
+fn check_cases(kind: &Kind, wanted: impl Fn(&Case) -> bool) -> Vec<String> {
     let start = Instant::now();
-    let cases: Vec<_> = SUITE.cases().iter().filter(|prepared| kind.takes(&prepared.case)).collect();
+    let cases: Vec<_> = SUITE.cases().iter().filter(|prepared| wanted(&prepared.case)).collect();
     assert!(!cases.is_empty(), "{}", kind.name);
     let mut device = common::gpu_with(kind.options.clone());
     let wrong = |prepared: &&Prepared| {
-        Some(format!("{}: {}", prepared.case.label(), prepared.check_on(kind, &mut *device).err()?))
+        let error = prepared.check_on(kind, &mut *device).err()?;
+        Some(format!("{}, {}: {error}", kind.name, prepared.case.label()))
     };
-    common::assert_none(cases.iter().filter_map(wrong).map(|wrong| format!("{}, {wrong}", kind.name)).collect());
+    let found = cases.iter().filter_map(wrong).collect();
     println!("{}: {} cases in {:?}", kind.name, cases.len(), start.elapsed());
+    found
+}
+
+/// The kernels of matrices that subgroups multiply at once, with functions of sums in these functions' place: no software device has
+/// them. Of subgroups of 32 and of 64, a workgroup has four and two; software's are smaller, so that some idle. A long sum would be more
+/// iterations than some drivers run.
+#[test]
+fn kernels_of_matrices_are_right() {
+    let options = |candidate, precision, size, subgroup| DeviceOptions {
+        poison: true,
+        gpu_kernels: true,
+        candidate,
+        precision,
+        matrices: Some(Matrices { size, subgroup }),
+        replace: [with_sums(precision, |text| text)].into(),
+        ..Default::default()
+    };
+    let wanted = |ops: &'static str| {
+        move |case: &Case| {
+            let macs = case.op.macs(&case.types());
+            let is_product = macs > 0 && case.op.name().starts_with(ops) && case.op.name() != "linear_update";
+            is_product && macs <= 10_000 && !case.name.starts_with("a sum in parts")
+        }
+    };
+    // The last of a convolution's kernels, and of a fully connected layer's.
+    let f16 = Precision::F16 { loss_scale: 8.0 };
+    for (ops, options) in [
+        ("conv2d", options(10, Precision::F32, 8, 32)),
+        ("conv2d", options(11, Precision::F32, 8, 32)),
+        ("linear", options(5, Precision::F32, 8, 64)),
+        ("linear", options(5, f16, 16, 32)),
+    ] {
+        let name = format!("{ops}, kernel {}, {:?}", options.candidate, options.matrices);
+        common::assert_none(check_cases(&Kind::new(name, options), wanted(ops)));
+    }
+    // It is these functions that run.
+    let options = DeviceOptions {
+        replace: [with_sums(Precision::F32, |text| text.replace("sum +=", "sum -="))].into(),
+        ..options(5, Precision::F32, 8, 32)
+    };
+    let wrong = check_cases(&Kind::new("subtracted", options), wanted("linear"));
+    assert!(wrong.len() > 10, "only {} cases are wrong", wrong.len());
+}
+
+/// The text of the kernels of matrices, and what runs in its place.
+fn with_sums(precision: Precision, changed: impl Fn(String) -> String) -> (String, String) {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let compose = |read: compose::Read| {
+        let path = folder.join("shaders/conv2d_matrices.wgsl");
+        match precision {
+            Precision::F32 => compose::Source::compose(&path, read).unwrap(),
+            _ => compose::Source::compose_f16(&path, read).unwrap().unwrap(),
+        }
+        .text
+    };
+    let own = compose(&|path| fs::read_to_string(path));
+    let sums = compose(&|path| match path.ends_with("matrices.wgsl") {
+        true => fs::read_to_string(folder.join("tests/common/matrices.wgsl")).map(&changed),
+        false => fs::read_to_string(path),
+    });
+    (own, sums)
 }
 
 /// The number of threads changes no bit.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use super::Precision;
+use super::wgpu::Matrices;
 
 /// How to open a device. What is said of shaders and limits is for wgpu's.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +22,8 @@ pub struct DeviceOptions {
     pub precision: Precision,
     /// Run the kernel of this number where there are several for an op, and nothing else is known: for tests of them.
     pub candidate: usize,
+    /// Use the kernels of matrices, whatever the device has: for tests of them, with shaders in [`DeviceOptions::replace`] that need none.
+    pub matrices: Option<Matrices>,
     /// Run convoy's own kernels also where NVIDIA's libraries have an op: for tests of them.
     pub own_kernels: bool,
     /// Ask for WebGPU's default limits and no feature, as if the device had no more: for tests that the kernels need no more.

@@ -9,8 +9,9 @@ use super::WgpuOp;
 use super::biased::Epilogue;
 use super::dispatch::Builder;
 use super::lowering::{Lowering, ValueRef, Window};
+use super::matrices::Matrices;
 use super::shaders::{conv2d, conv2d_f16};
-use super::tile::{Parts, Tile, part};
+use super::tile::{Parts, Tile, Way, part};
 use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dBackwardInput, Conv2dBackwardWeight};
 
@@ -237,7 +238,7 @@ impl WeightPart {
 }
 
 /// Element (row, i) of group g is at `g*group + row*row + (i / inner)*outer + i % inner` of the window.
-struct Strided {
+pub(super) struct Strided {
     window: Window,
     group: usize,
     row: usize,
@@ -246,29 +247,29 @@ struct Strided {
 }
 
 /// Operand B, see `shaders/conv2d.wgsl`.
-struct Patches {
-    window: Window,
-    group: usize,
-    column: usize,
-    term: usize,
-    image: [usize; 2],
-    column_grid: [usize; 2],
-    term_grid: [usize; 2],
-    divisor: [usize; 2],
-    origin: [i32; 2],
-    column_step: [i32; 2],
-    term_step: [i32; 2],
+pub(super) struct Patches {
+    pub window: Window,
+    pub group: usize,
+    pub column: usize,
+    pub term: usize,
+    pub image: [usize; 2],
+    pub column_grid: [usize; 2],
+    pub term_grid: [usize; 2],
+    pub divisor: [usize; 2],
+    pub origin: [i32; 2],
+    pub column_step: [i32; 2],
+    pub term_step: [i32; 2],
 }
 
 impl Window {
-    fn strided(self, group: usize, row: usize, outer: usize, inner: usize) -> Strided {
+    pub(super) fn strided(self, group: usize, row: usize, outer: usize, inner: usize) -> Strided {
         Strided { window: self, group, row, outer, inner }
     }
 }
 
 /// Where pictures lie in B, see the table in `shaders/conv2d.wgsl`.
 #[derive(Clone, Copy, PartialEq)]
-enum Pictures {
+pub(super) enum Pictures {
     /// Their places are the columns, and their channels terms.
     Columns,
     /// Their places are the terms, and their channels columns.
@@ -276,20 +277,20 @@ enum Pictures {
 }
 
 /// For each group, C[m, n] (+)= sum over k of A[m, k] * B[k, n].
-struct Product {
-    groups: usize,
-    m: usize,
-    n: usize,
-    k: usize,
-    a: Strided,
-    pictures: Pictures,
-    b: Patches,
-    c: Strided,
-    accumulate: bool,
+pub(super) struct Product {
+    pub groups: usize,
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: Strided,
+    pub pictures: Pictures,
+    pub b: Patches,
+    pub c: Strided,
+    pub accumulate: bool,
     /// What A and B are multiplied by where they are held in 16-bit floats.
-    scales: [f32; 2],
+    pub scales: [f32; 2],
     /// Of the sums, when they are whole.
-    epilogue: Option<Epilogue>,
+    pub epilogue: Option<Epilogue>,
 }
 
 /// Terms that one invocation sums at most: 5 loop iterations for 16 of them, and llvmpipe (Mesa 22.3) silently ends an
@@ -311,14 +312,6 @@ const TILES: [Tile; 8] = [
 /// Numbers of the tiles that may fetch ahead, and their names then: those of which few invocations run at once, each with much to sum meanwhile.
 const AHEAD: [(usize, &str); 2] = [(0, "tile_8_8_8_ahead"), (7, "tile_16_8_8_ahead")];
 
-/// How a product is computed by tiles.
-#[derive(Clone, Copy)]
-struct Way {
-    tile: &'static Tile,
-    /// Whether a step's terms are fetched while the step before is summed.
-    ahead: bool,
-}
-
 /// Terms of a product, and how their sum is cut.
 struct Piece {
     k: Range<usize>,
@@ -331,18 +324,21 @@ struct Piece {
 
 impl Product {
     fn lower(&self, cx: &mut Lowering) -> Result<()> {
-        let way = |tile: &'static Tile, ahead| Some(Way { tile, ahead });
+        // Whether a step's terms are fetched while the step before is summed.
+        let way = |tile: &'static Tile, ahead: bool| Way { tile, constant: Some(("AHEAD", ahead.into())) };
         let tiles = TILES.iter().map(|tile| (tile.kernel.entry, way(tile, false)));
         let ahead = AHEAD.into_iter().map(|(number, name)| (name, way(&TILES[number], true)));
+        let matrices = cx.capability.matrices.into_iter().flat_map(Matrices::ways);
+        let ways = tiles.chain(ahead).chain(matrices).map(|(name, way)| (name, Some(way)));
         let texels = cx.capability.texels().then_some(("texels", None));
-        let chosen = cx.choose(&texels.into_iter().chain(tiles).chain(ahead).collect::<Vec<_>>());
+        let chosen = cx.choose(&texels.into_iter().chain(ways).collect::<Vec<_>>());
         if chosen.is_none() && self.lower_texels(cx)? {
             return Ok(());
         }
-        self.lower_tiles(cx, chosen.unwrap_or(Way { tile: &TILES[0], ahead: false }))
+        self.lower_tiles(cx, chosen.unwrap_or(way(&TILES[0], false)))
     }
 
-    fn lower_tiles(&self, cx: &mut Lowering, way: Way) -> Result<()> {
+    pub(super) fn lower_tiles(&self, cx: &mut Lowering, way: Way) -> Result<()> {
         let tile = way.tile;
         let tiles = self.n.div_ceil(tile.columns) * self.m.div_ceil(tile.rows) * self.groups;
         let elements = self.groups * self.m * self.n;
@@ -376,11 +372,13 @@ impl Product {
     }
 
     /// Dispatches the tile's kernel for all of C, as often as the device's grids ask for.
-    fn dispatch_tiles(&self, cx: &mut Lowering, Way { tile, ahead }: Way, piece: &Piece, c: &Strided) -> Result<()> {
+    fn dispatch_tiles(&self, cx: &mut Lowering, Way { tile, constant }: Way, piece: &Piece, c: &Strided) -> Result<()> {
         let (columns, most) = (self.n.div_ceil(tile.columns), cx.capability.grid_side);
         for first in (0..columns).step_by(most) {
             let grid = [most.min(columns - first), self.m.div_ceil(tile.rows), self.groups * piece.parts];
-            let dispatch = cx.dispatch(tile.kernel(&cx.capability)).constant("AHEAD", ahead);
+            let dispatch = cx.dispatch(tile.kernel(&cx.capability));
+            let dispatch =
+                constant.into_iter().fold(dispatch, |dispatch, (name, value)| dispatch.constant(name, value));
             self.set(dispatch, first * tile.columns, piece, c).grid(grid)?;
         }
         Ok(())

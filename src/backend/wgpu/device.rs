@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::adapter::Adapter;
 use super::lower::{candidates, of_case};
 use super::lowering::{ALIGNMENT, Capability, MAX_GROUPS, STORAGE_BUFFERS, Window, padded};
+use super::matrices::Matrices;
 use super::pipeline::Pipelines;
 use super::pipeline_cache::PipelineCache;
 use super::probe;
@@ -110,15 +111,29 @@ impl WgpuDevice {
         let storage_buffers = limits.max_storage_buffers_per_shader_stage as usize;
         let max_binding = limits.max_storage_buffer_binding_size.min(max_buffer);
         let features = adapter.wgpu.features() & wanted;
-        let request = adapter.wgpu.request_device(&wgpu::DeviceDescriptor {
-            label: Some("convoy"),
-            required_features: features,
-            required_limits: limits,
-            memory_hints: wgpu::MemoryHints::Performance,
-            ..Default::default()
-        });
-        let (device, queue) = pollster::block_on(request)
-            .map_err(|e| Error::device(format!("{} cannot be opened: {e}", adapter.info.name)))?;
+        let request = |matrices: bool| {
+            let mut descriptor = wgpu::DeviceDescriptor {
+                label: Some("convoy"),
+                required_features: features,
+                required_limits: limits.clone(),
+                memory_hints: wgpu::MemoryHints::Performance,
+                ..Default::default()
+            };
+            if matrices {
+                descriptor.required_features |= wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX;
+                // SAFETY: what wgpu has not checked enough are shaders of matrices. They are our own, and run only where the tuner
+                // has held what they compute against the default's.
+                descriptor.experimental_features = unsafe { wgpu::ExperimentalFeatures::enabled() };
+            }
+            pollster::block_on(adapter.wgpu.request_device(&descriptor))
+        };
+        let own = if options.default_limits { None } else { Matrices::of(&adapter.wgpu, options.precision) };
+        let (matrices, opened) = match request(own.is_some()) {
+            Err(_) if own.is_some() => (None, request(false)),
+            opened => (own, opened),
+        };
+        let (device, queue) =
+            opened.map_err(|e| Error::device(format!("{} cannot be opened: {e}", adapter.info.name)))?;
         let health = Arc::new(Health::default());
         let watched = health.clone();
         device.on_uncaptured_error(Arc::new(move |error| {
@@ -142,6 +157,7 @@ impl WgpuDevice {
                 storage_buffers,
                 software: adapter.info.software && !options.gpu_kernels,
                 subgroup: fixed.then_some(wgpu_info.subgroup_min_size),
+                matrices: options.matrices.or(matrices),
                 precision: options.precision,
                 candidate: options.candidate,
             },

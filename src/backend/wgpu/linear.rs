@@ -47,8 +47,8 @@ pub(super) fn forward(
         (_, ..=2) => (&linear::FORWARD_2_F32, 2),
         _ => (&linear::FORWARD_8_F32, 8),
     };
-    if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
-        return tiles::forward(cx, tile, [x, w, y], epilogue);
+    if let Some(way) = tiles::choose(cx, e.batch, kernel) {
+        return tiles::forward(cx, way, [x, w, y], epilogue);
     }
     cx.check_iterations(op, e.inputs().div_ceil(LANES) + LANES, "make the input smaller")?;
     for rows in cx.rows(e.batch, &[x, y])? {
@@ -85,8 +85,8 @@ impl WgpuOp for LinearBackwardInput {
             (_, ..=2) => (&linear::BACKWARD_INPUT_2_F32, 2),
             _ => (&linear::BACKWARD_INPUT_8_F32, 8),
         };
-        if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
-            return tiles::backward_input(cx, tile, dy, w, dx);
+        if let Some(way) = tiles::choose(cx, e.batch, kernel) {
+            return tiles::backward_input(cx, way, dy, w, dx);
         }
         for rows in cx.rows(e.batch, &[dx, dy])? {
             for range in cx.rows(e.outputs, &[w])? {
@@ -138,8 +138,8 @@ impl WgpuOp for LinearBackwardWeight {
         }
         let e = Extents::new(x, dw);
         let kernel = if e.element.width == 4 { &linear::BACKWARD_WEIGHT_VEC4F } else { &linear::BACKWARD_WEIGHT_F32 };
-        if let Some(tile) = tiles::choose(cx, e.batch, kernel) {
-            return tiles::backward_weight(cx, tile, x, dy, dw);
+        if let Some(way) = tiles::choose(cx, e.batch, kernel) {
+            return tiles::backward_weight(cx, way, x, dy, dw);
         }
         for range in cx.rows(e.outputs, &[dw])? {
             let pieces = cx.rows(e.batch, &[x, dy])?;

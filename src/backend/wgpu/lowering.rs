@@ -9,6 +9,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::dispatch::{Builder, Dispatch};
+use super::matrices::Matrices;
 use super::shaders::Kernel;
 use crate::backend::{Choices, Precision};
 use crate::error::{Error, Result};
@@ -99,6 +100,8 @@ pub(crate) struct Capability {
     pub software: bool,
     /// Invocations of a subgroup where the device has subgroups, and all of one size.
     pub subgroup: Option<u32>,
+    /// What matrices its subgroups multiply at once.
+    pub matrices: Option<Matrices>,
     /// What products multiply.
     pub precision: Precision,
     /// Which of several kernels an op runs where [`Choices`] say nothing: 0, the default, but in tests.
@@ -110,7 +113,16 @@ impl Capability {
     pub const fn gpu(max_window: u64) -> Self {
         let (grid_side, precision) = (MAX_GROUPS, Precision::F32);
         let storage_buffers = 8;
-        Capability { max_window, grid_side, storage_buffers, software: false, subgroup: None, precision, candidate: 0 }
+        Capability {
+            max_window,
+            grid_side,
+            storage_buffers,
+            software: false,
+            subgroup: None,
+            matrices: None,
+            precision,
+            candidate: 0,
+        }
     }
 
     /// Whether products run on texels, see `shaders/texel_product.wgsl`.

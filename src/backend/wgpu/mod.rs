@@ -24,6 +24,8 @@ pub(crate) mod shaders;
 #[cfg(test)]
 pub(in crate::backend) mod translate;
 
+pub use matrices::Matrices;
+
 mod activation;
 mod adam;
 mod augment;
@@ -39,6 +41,7 @@ mod elementwise;
 mod linear;
 mod linear_update;
 mod lrn;
+mod matrices;
 mod max_pool2d;
 mod mix;
 mod multi_update;

@@ -26,6 +26,14 @@ impl Tile {
     }
 }
 
+/// How a product is computed by tiles.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    pub tile: &'static Tile,
+    /// What the kernel's pipeline is told.
+    pub constant: Option<(&'static str, f64)>,
+}
+
 /// Workgroups that keep a large GPU busy; with fewer tiles than these, the sums are cut.
 const BUSY: usize = 512;
 

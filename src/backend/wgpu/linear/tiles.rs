@@ -1,10 +1,12 @@
-//! Fully connected layers by tiles, see `shaders/linear_tile.wgsl`.
+//! Fully connected layers by tiles, see `shaders/linear_tile.wgsl`, or by matrices, as convolutions of one place.
 
 use super::super::lowering::{Lowering, ValueRef, Window};
 use super::super::shaders::{Kernel, linear_tile, linear_tile_f16};
 
 use super::super::biased::Epilogue;
-use super::super::tile::{Parts, Tile, part};
+use super::super::conv2d;
+use super::super::matrices::Matrices;
+use super::super::tile::{Parts, Tile, Way, part};
 use crate::error::Result;
 
 /// From a batch of so many rows on a tile is the default: below, most of one would be empty.
@@ -22,12 +24,14 @@ const MAX_TERMS: usize = 65_536;
 
 /// The tile of a layer with a batch of `batch` rows; none where `kernel`, which reads the weight once for a few rows, is
 /// better.
-pub(super) fn choose(cx: &mut Lowering, batch: usize, kernel: &Kernel) -> Option<&'static Tile> {
+pub(super) fn choose(cx: &mut Lowering, batch: usize, kernel: &Kernel) -> Option<Way> {
     let mut candidates = vec![(kernel.entry, None)];
-    let tiles = TILES.iter().map(|tile| (tile.kernel.entry, Some(tile)));
+    let tiles = TILES.iter().map(|tile| (tile.kernel.entry, Some(Way { tile, constant: None })));
     // On a processor barriers are dear.
     let at = if batch < BATCH || cx.capability.software { 1 } else { 0 };
     candidates.splice(at..at, tiles);
+    let matrices = cx.capability.matrices.into_iter().flat_map(Matrices::ways);
+    candidates.extend(matrices.map(|(name, way)| (name, Some(way))));
     cx.choose(&candidates)
 }
 
@@ -54,7 +58,40 @@ struct Product {
 }
 
 impl Product {
-    fn run(&self, cx: &mut Lowering, tile: &Tile) -> Result<()> {
+    /// The same as a convolution of one place.
+    fn convolution(&self) -> conv2d::Product {
+        let (one, b) = ([1; 2], &self.b);
+        conv2d::Product {
+            groups: 1,
+            m: self.m,
+            n: self.n,
+            k: self.k,
+            a: self.a.window.strided(0, self.a.line_step, self.a.term_step, 1),
+            pictures: conv2d::Pictures::Columns,
+            b: conv2d::Patches {
+                window: b.window,
+                group: 0,
+                column: b.line_step,
+                term: b.term_step,
+                image: one,
+                column_grid: one,
+                term_grid: one,
+                divisor: one,
+                origin: [0; 2],
+                column_step: [1; 2],
+                term_step: [1; 2],
+            },
+            c: self.c.strided(0, self.c_row, 0, self.n),
+            accumulate: self.accumulate,
+            scales: [self.a_scale, 1.0],
+            epilogue: self.epilogue,
+        }
+    }
+
+    fn run(&self, cx: &mut Lowering, way: Way) -> Result<()> {
+        let Way { tile, constant: None } = way else {
+            return self.convolution().lower_tiles(cx, way); // whose kernels those of matrices are
+        };
         let grid = [self.n.div_ceil(tile.columns), self.m.div_ceil(tile.rows)];
         let elements = self.m * self.n;
         for first in (0..self.k).step_by(MAX_TERMS) {
@@ -102,7 +139,7 @@ impl Product {
 /// y[n, o] = sum over i of x[n, i] * w[o, i]
 pub(super) fn forward(
     cx: &mut Lowering,
-    tile: &Tile,
+    way: Way,
     [x, w, y]: [&ValueRef; 3],
     epilogue: Option<Epilogue>,
 ) -> Result<()> {
@@ -121,14 +158,14 @@ pub(super) fn forward(
                 a_scale: 1.0,
                 epilogue: epilogue.map(|epilogue| epilogue.of_columns().skip(range.start)),
             };
-            product.run(cx, tile)?;
+            product.run(cx, way)?;
         }
     }
     Ok(())
 }
 
 /// dx[n, i] = sum over o of dy[n, o] * w[o, i]
-pub(super) fn backward_input(cx: &mut Lowering, tile: &Tile, dy: &ValueRef, w: &ValueRef, dx: &ValueRef) -> Result<()> {
+pub(super) fn backward_input(cx: &mut Lowering, way: Way, dy: &ValueRef, w: &ValueRef, dx: &ValueRef) -> Result<()> {
     let (batch, features, outputs) = (dx.ty.shape[0], dx.ty.shape[1], w.ty.shape[0]);
     for rows in cx.rows(batch, &[dx, dy])? {
         for range in cx.rows(outputs, &[w])? {
@@ -145,20 +182,14 @@ pub(super) fn backward_input(cx: &mut Lowering, tile: &Tile, dy: &ValueRef, w: &
                 a_scale: cx.capability.precision.loss_scale(),
                 epilogue: None,
             };
-            product.run(cx, tile)?;
+            product.run(cx, way)?;
         }
     }
     Ok(())
 }
 
 /// dw[o, i] = sum over n of dy[n, o] * x[n, i]
-pub(super) fn backward_weight(
-    cx: &mut Lowering,
-    tile: &Tile,
-    x: &ValueRef,
-    dy: &ValueRef,
-    dw: &ValueRef,
-) -> Result<()> {
+pub(super) fn backward_weight(cx: &mut Lowering, way: Way, x: &ValueRef, dy: &ValueRef, dw: &ValueRef) -> Result<()> {
     let (batch, features, outputs) = (x.ty.shape[0], x.ty.shape[1], dw.ty.shape[0]);
     for range in cx.rows(outputs, &[dw])? {
         for rows in cx.rows(batch, &[x, dy])? {
@@ -175,7 +206,7 @@ pub(super) fn backward_weight(
                 a_scale: cx.capability.precision.loss_scale(),
                 epilogue: None,
             };
-            product.run(cx, tile)?;
+            product.run(cx, way)?;
         }
     }
     Ok(())
