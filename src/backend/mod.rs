@@ -68,6 +68,9 @@ pub struct DeviceInfo {
     pub subgroups: bool,
     /// Device timestamps.
     pub timestamps: bool,
+    /// Subgroups that multiply matrices at once, of f32 or of f16, see [`wgpu::Matrices`].
+    #[serde(skip)]
+    pub matrices: bool,
 }
 
 /// What a check of a device itself found.

@@ -27,6 +27,8 @@ pub struct Kind {
     pub options: DeviceOptions,
     /// Whether it differs from the plain one in who computes products: NVIDIA's libraries, or nobody but convoy.
     of_products: bool,
+    /// Whether the device has the kernels of matrices.
+    matrices: bool,
 }
 
 impl Kind {
@@ -37,7 +39,7 @@ impl Kind {
 
     /// One that takes all cases that the options allow.
     pub fn new(name: impl Into<Cow<'static, str>>, options: DeviceOptions) -> Kind {
-        Kind { name: name.into(), options, of_products: false }
+        Kind { name: name.into(), of_products: false, matrices: options.matrices.is_some(), options }
     }
 
     /// The others that make a difference to this device: run-time checks of indices, divisors and loops; small windows, as if
@@ -64,16 +66,17 @@ impl Kind {
             ];
             kinds.extend(ways.map(|(name, options)| Kind { of_products: true, ..Kind::new(name, options) }));
         }
-        let most = Op::all_cases().iter().map(kernels).max().unwrap_or(1);
+        let matrices = device.matrices;
+        let most = Op::all_cases().iter().map(|case| kernels(case, matrices)).max().unwrap_or(1);
         kinds.extend((1..most).map(|candidate| {
             let name = format!("kernel {} of {most}", candidate + 1);
-            Kind::new(name, DeviceOptions { candidate, ..gpu() })
+            Kind { matrices, ..Kind::new(name, DeviceOptions { candidate, ..gpu() }) }
         }));
         if device.f16 {
             let precision = Precision::F16 { loss_scale: LOSS_SCALE };
             kinds.extend((0..most).map(|candidate| {
                 let name = format!("16-bit floats, kernel {} of {most}", candidate + 1);
-                Kind::new(name, DeviceOptions { candidate, precision, ..gpu() })
+                Kind { matrices, ..Kind::new(name, DeviceOptions { candidate, precision, ..gpu() }) }
             }));
         }
         // The CPU backend has one way.
@@ -111,7 +114,8 @@ impl Kind {
     /// Whether a case runs on it: where a row does not fit into a window, the device refuses; each of several kernels runs
     /// the cases that are not large; kernels for GPUs run those for which software has others, the plain kind runs all.
     pub fn takes(&self, case: &Case) -> bool {
-        let (candidate, kernels, macs) = (self.options.candidate, kernels(case), case.op.macs(&case.types()));
+        let kernels = kernels(case, self.matrices);
+        let (candidate, macs) = (self.options.candidate, case.op.macs(&case.types()));
         let has_products = if self.of_products { macs > 0 } else { kernels > 1 };
         if (self.of_products || self.rounds()) && !has_products || candidate >= kernels {
             return false;

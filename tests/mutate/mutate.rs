@@ -60,14 +60,24 @@ struct Mutant {
     description: String,
 }
 
-/// The files of `shaders/` by path.
+/// A file of functions that software devices do not have, and what runs in its place.
+const MATRICES: [&str; 2] = ["shaders/matrices.wgsl", "tests/common/matrices.wgsl"];
+
+/// A file of the repository.
+fn path(file: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(file)
+}
+
+/// The files of `shaders/` by path, with what runs on software devices.
 fn shaders() -> Result<BTreeMap<PathBuf, String>, Box<dyn Error>> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let folder = path("shaders");
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         files.insert(path.clone(), fs::read_to_string(path)?);
     }
+    let [own, in_place] = MATRICES.map(path);
+    files.insert(own, fs::read_to_string(in_place)?);
     Ok(files)
 }
 
@@ -85,7 +95,8 @@ fn mutants(files: &BTreeMap<PathBuf, String>) -> Vec<Mutant> {
             Mutant { file: file.clone(), mutation, description }
         })
     };
-    files.iter().flat_map(of_file).collect()
+    let [matrices, _] = MATRICES.map(path);
+    files.iter().filter(|(file, _)| **file != matrices).flat_map(of_file).collect()
 }
 
 fn stem(file: &Path) -> &str {

@@ -12,8 +12,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use convoy::backend::DeviceOptions;
-use convoy::backend::wgpu::WgpuDevice;
 use convoy::backend::wgpu::adapter::{Adapter, adapters};
+use convoy::backend::wgpu::{Matrices, WgpuDevice};
 use convoy::backend::{Device, Finding, Precision};
 use convoy::ops::case::Case;
 use convoy::selftest::{Kind, Selection, Suite};
@@ -138,7 +138,7 @@ impl Process {
 }
 
 /// Kinds of devices, as tests/shaders.rs and tests/whole/bindings.rs have them: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [DeviceOptions; 9] {
+fn devices() -> [DeviceOptions; 10] {
     let options = |gpu_kernels, max_binding_bytes| DeviceOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
@@ -160,6 +160,7 @@ fn devices() -> [DeviceOptions; 9] {
         // The first that fetches ahead.
         candidate(8),
         DeviceOptions { precision: Precision::F16 { loss_scale: 8.0 }, ..options(true, None) },
+        DeviceOptions { matrices: Some(Matrices { size: 8, subgroup: 32 }), ..candidate(10) },
     ]
 }
 
@@ -194,8 +195,8 @@ fn compose(file: &Path, f16: bool, read: Read) -> Result<Option<Source>, String>
 
 struct Judge<'a> {
     files: &'a BTreeMap<PathBuf, String>,
-    /// The shaders as they are, with the file that they begin with, and whether in 16-bit floats.
-    sources: Vec<(PathBuf, bool, Source)>,
+    /// The shaders as they run here, with the file that they begin with, whether in 16-bit floats, and the text that the binary has.
+    sources: Vec<(PathBuf, bool, Source, String)>,
     adapter: Adapter,
     suite: Suite,
     /// The devices without a mutation.
@@ -210,13 +211,16 @@ impl<'a> Judge<'a> {
         let mut sources = Vec::new();
         for (file, f16) in files.keys().flat_map(|file| [(file, false), (file, true)]) {
             let source = compose(file, f16, &|path| Ok(files[path].clone()))?;
-            sources.extend(source.map(|source| (file.clone(), f16, source)));
+            let own = compose(file, f16, &|path| std::fs::read_to_string(path))?;
+            sources.extend(source.zip(own).map(|(source, own)| (file.clone(), f16, source, own.text)));
         }
         let suite = Suite::new(&Selection::default());
-        let open = |options| WgpuDevice::open(&adapter, &options);
+        let in_place = |(_, _, source, own): &(_, _, Source, String)| (own.clone(), source.text.clone());
+        let replace: HashMap<_, _> = sources.iter().map(in_place).collect();
+        let open = |options| WgpuDevice::open(&adapter, &DeviceOptions { replace: replace.clone(), ..options });
         let mut sound = devices().into_iter().map(open).collect::<convoy::Result<Vec<_>>>()?;
         let by_text: HashMap<&str, &Source> =
-            sources.iter().map(|(_, _, source)| (source.text.as_str(), source)).collect();
+            sources.iter().map(|(_, _, source, own)| (own.as_str(), source)).collect();
         let mut trials: HashMap<PathBuf, Vec<Trial>> = HashMap::new();
         for (device, (opened, options)) in sound.iter().zip(devices()).enumerate() {
             let kind = Kind::new("", options);
@@ -230,6 +234,8 @@ impl<'a> Judge<'a> {
                 }
                 depends.sort();
                 depends.dedup();
+                // What the kernels of matrices share with others is tried with those, which compile faster.
+                depends.retain(|file| kind.options.matrices.is_none() || file.ends_with("conv2d_matrices.wgsl"));
                 for file in depends {
                     let trial = Trial { device, case, right: None, killed: 0 };
                     trials.entry(file.to_path_buf()).or_default().push(trial);
@@ -254,9 +260,13 @@ impl<'a> Judge<'a> {
             Ok(if path == mutant.file { mutant.mutation.apply(text) } else { text.clone() })
         };
         let mut replace = HashMap::new();
-        for (file, f16, source) in self.sources.iter().filter(|(_, _, source)| source.files.contains(&mutant.file)) {
+        for (file, f16, source, own) in &self.sources {
+            if !source.files.contains(&mutant.file) {
+                replace.insert(own.clone(), source.text.clone());
+                continue;
+            }
             match compose(file, *f16, &mutated) {
-                Ok(Some(changed)) if is_valid(&changed.text) => replace.insert(source.text.clone(), changed.text),
+                Ok(Some(changed)) if is_valid(&changed.text) => replace.insert(own.clone(), changed.text),
                 _ => return Ok("invalid".into()),
             };
         }

@@ -145,6 +145,7 @@ pub fn info() -> DeviceInfo {
         f16: false,
         subgroups: false,
         timestamps: false,
+        matrices: false,
     }
 }
 

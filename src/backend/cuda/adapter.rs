@@ -50,6 +50,7 @@ fn describe(gpu: Gpu) -> Result<Adapter> {
         f16: true,
         subgroups: true,
         timestamps: true,
+        matrices: false,
     };
     Ok(Adapter { info, gpu })
 }

@@ -37,7 +37,8 @@ pub(super) const PRELUDE: &str = include_str!("prelude.cuh");
 pub(in crate::backend) fn module(dispatch: &Dispatch) -> Result<(Module, ModuleInfo), String> {
     let kernel = &dispatch.kernel;
     let module = naga::front::wgsl::parse_str(&kernel.source).map_err(|e| e.to_string())?;
-    let mut validator = Validator::new(ValidationFlags::all(), Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16);
+    let capabilities = Capabilities::SUBGROUP | Capabilities::SHADER_FLOAT16 | Capabilities::COOPERATIVE_MATRIX;
+    let mut validator = Validator::new(ValidationFlags::all(), capabilities);
     let info = validator.validate(&module).map_err(|e| format!("{e:?}"))?;
     let constants = dispatch.overrides.iter().map(|&(name, value)| (name.to_string(), value)).collect();
     let entry = Some((ShaderStage::Compute, kernel.entry));

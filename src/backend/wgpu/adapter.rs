@@ -1,6 +1,7 @@
 //! Which wgpu adapters this machine has.
 
-use crate::backend::{DeviceInfo, DeviceType};
+use super::matrices::Matrices;
+use crate::backend::{DeviceInfo, DeviceType, Precision};
 
 /// An adapter that can run convoy, and what is known of it.
 #[derive(Clone, Debug)]
@@ -75,6 +76,9 @@ fn describe(adapter: wgpu::Adapter) -> Option<Adapter> {
         f16: features.contains(wgpu::Features::SHADER_F16),
         subgroups: features.contains(wgpu::Features::SUBGROUP),
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        matrices: [Precision::F32, Precision::f16(1)]
+            .into_iter()
+            .any(|precision| Matrices::of(&adapter, precision).is_some()),
     };
     Some(Adapter { info, wgpu: adapter })
 }

@@ -1,4 +1,4 @@
-//! Convolution as one implicit matrix product, see `shaders/conv2d.wgsl`: each of the three ops describes its product by
+//! Convolution as one implicit matrix product, see `shaders/conv2d_product.wgsl`: each of the three ops describes its product by
 //! strides, and [`Product::lower`] chooses the kernels.
 
 mod texels;
@@ -246,7 +246,7 @@ pub(super) struct Strided {
     inner: usize,
 }
 
-/// Operand B, see `shaders/conv2d.wgsl`.
+/// Operand B, see `shaders/conv2d_product.wgsl`.
 pub(super) struct Patches {
     pub window: Window,
     pub group: usize,
@@ -267,7 +267,7 @@ impl Window {
     }
 }
 
-/// Where pictures lie in B, see the table in `shaders/conv2d.wgsl`.
+/// Where pictures lie in B, see the table in `shaders/conv2d_product.wgsl`.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Pictures {
     /// Their places are the columns, and their channels terms.

@@ -178,6 +178,7 @@ impl DawnDevice {
             f16: false,
             subgroups: subgroup.is_some(),
             timestamps: false,
+            matrices: false,
         };
         let max_window = max_binding_bytes / ALIGNMENT * ALIGNMENT;
         let capability = Capability { software, subgroup, ..Capability::gpu(max_window) };

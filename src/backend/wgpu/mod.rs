@@ -78,9 +78,10 @@ pub(crate) fn differs_in_software(case: &Case) -> bool {
     dispatches(true) != dispatches(false)
 }
 
-/// How many kernels a case's op chooses between on a GPU; 1 where there is no choice.
-pub(crate) fn kernels(case: &Case) -> usize {
-    let gpu = Capability::gpu(128 << 20);
+/// How many kernels a case's op chooses between on a GPU, with matrices or without; 1 where there is no choice.
+pub(crate) fn kernels(case: &Case, matrices: bool) -> usize {
+    let matrices = matrices.then_some(Matrices { size: 8, subgroup: 32 });
+    let gpu = Capability { matrices, ..Capability::gpu(128 << 20) };
     lower::candidates(&case.op, &case.types(), gpu).map_or(1, |names| names.len().max(1))
 }
 
