@@ -138,7 +138,7 @@ impl Process {
 }
 
 /// Kinds of devices, as tests/shaders.rs and tests/whole/bindings.rs have them: each has kernels, or ways through them, that the others do not take.
-fn devices() -> [DeviceOptions; 10] {
+fn devices() -> [DeviceOptions; 11] {
     let options = |gpu_kernels, max_binding_bytes| DeviceOptions {
         poison: true,
         checked: true, // a mutant may reach anywhere
@@ -160,7 +160,9 @@ fn devices() -> [DeviceOptions; 10] {
         // The first that fetches ahead.
         candidate(8),
         DeviceOptions { precision: Precision::F16 { loss_scale: 8.0 }, ..options(true, None) },
+        // Those of matrices: a convolution's and a fully connected layer's.
         DeviceOptions { matrices: Some(Matrices { size: 8, subgroup: 32 }), ..candidate(10) },
+        DeviceOptions { matrices: Some(Matrices { size: 8, subgroup: 64 }), ..candidate(5) },
     ]
 }
 
