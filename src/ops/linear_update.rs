@@ -142,7 +142,7 @@ impl Operator for LinearUpdate {
             ("more than a tile", [33, 1037, 27]),
             ("many outputs", [2, 12, 4099]),
             ("rows of whole vec4s", [3, 332, 11]),
-            ("more than a workgroup's inputs", [2, 600, 9]),
+            ("more than a workgroup's inputs", [2, 640, 9]),
         ];
         let rules = || Sgd::cases().into_iter().chain(Adam::cases());
         let cases =
