@@ -24,8 +24,6 @@ pub(crate) mod shaders;
 #[cfg(test)]
 pub(in crate::backend) mod translate;
 
-pub use matrices::Matrices;
-
 mod activation;
 mod adam;
 mod augment;
@@ -56,6 +54,7 @@ mod texels;
 mod tile;
 
 pub use device::WgpuDevice;
+pub use matrices::Matrices;
 
 use crate::error::Result;
 use crate::ops::case::Case;
